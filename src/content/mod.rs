@@ -1,0 +1,29 @@
+//! The shared vocabulary: digests, keys, ranges, validators, policies and records.
+//!
+//! Pure values that every other module may use. Nothing here does I/O, reads a clock, spawns a task
+//! or imports another module of the crate.
+
+mod address;
+mod digest;
+mod key;
+mod origin;
+mod policy;
+mod range;
+mod range_set;
+mod record;
+mod time;
+mod validator;
+
+pub use address::{AddressRefusal, refuse_address};
+pub use digest::{Digest, ParseDigestError};
+pub use key::{CacheKey, KeyHash};
+pub use origin::{Origin, Scheme};
+pub use policy::{
+    Abandon, AuthParameters, FillMode, Freshness, MissingLifetime, PathPatterns, Policy, QueryPolicy, SchemePolicy,
+    StaleIfError,
+};
+pub use range::ByteRange;
+pub use range_set::RangeSet;
+pub use record::{BodyRef, ExpectedDigest, PartialId, Record, VaryField};
+pub use time::UnixMillis;
+pub use validator::{EntityTag, Validator};

@@ -1,0 +1,3 @@
+//! The `waystation` process: arguments in, exit code out.
+
+fn main() {}

@@ -1,0 +1,93 @@
+//! Settings of the data port.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// The data listeners and what bounds them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Addresses of the plain HTTP/1.1 listeners for devices.
+    pub data: Vec<SocketAddr>,
+    /// Who may use them.
+    pub clients: ClientAllowList,
+    /// Peers whose `X-Forwarded-For` names the client.
+    pub trusted_proxies: Vec<IpNet>,
+    /// What bounds connections and requests.
+    pub limits: Limits,
+    /// How long requests in flight may go on after SIGTERM or SIGINT.
+    pub drain_grace: Duration,
+    /// Our name in `Via`, `Cache-Status` and `CDN-Loop`.
+    pub pseudonym: std::sync::Arc<str>,
+}
+
+/// `listen.clients`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAllowList {
+    /// Everybody.
+    Any,
+    /// Addresses in these networks.
+    Networks(Vec<IpNet>),
+}
+
+/// Bounds of the data port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests in flight over all clients; above it requests get 503.
+    pub requests: usize,
+    /// Open connections of one client address; above it connections get 503.
+    pub connections_per_client: usize,
+    /// Longest request head in bytes; above it 431.
+    pub header_bytes: usize,
+    /// Time from the first byte of a request head to its last; above it 408.
+    pub header_time: Duration,
+    /// How long a connection without a request is kept.
+    pub idle_time: Duration,
+    /// Longest pause of a client that is sending a request body or taking an answer; above it the
+    /// connection is closed. Slow progress is progress.
+    pub body_time: Duration,
+    /// Most parts of a multi-range answer; above it the whole representation is sent.
+    pub ranges: usize,
+}
+
+impl ClientAllowList {
+    /// Loopback, RFC 1918, fc00::/7, link-local and 100.64/10: the default, written `private`.
+    pub fn private() -> Self {
+        let networks = [
+            "127.0.0.0/8",
+            "::1/128",
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "fc00::/7",
+            "169.254.0.0/16",
+            "fe80::/10",
+            "100.64.0.0/10",
+        ];
+        Self::Networks(networks.iter().filter_map(|n| n.parse().ok()).collect())
+    }
+
+    /// Whether `address` may use the port. An IPv4-mapped IPv6 address counts as the IPv4 one.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        match self {
+            Self::Any => true,
+            Self::Networks(networks) => networks.iter().any(|network| network.contains(&address)),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests: 4096,
+            connections_per_client: 256,
+            header_bytes: 32 * 1024,
+            header_time: Duration::from_secs(30),
+            idle_time: Duration::from_secs(120),
+            body_time: Duration::from_secs(60),
+            ranges: 16,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Errors at the store's boundary.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::content::Digest;
+
+/// The store could not be opened. Each message names the path and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process holds the drive.
+    #[error("drive {path}: another process is using it; stop that process or choose another path")]
+    InUse {
+        /// The drive.
+        path: PathBuf,
+    },
+    /// The drive's format is newer than this release.
+    #[error(
+        "drive {path}: written by a newer release (format {found}, this release knows up to {known}); upgrade Waystation or use another drive"
+    )]
+    NewerFormat {
+        /// The drive.
+        path: PathBuf,
+        /// Version found.
+        found: u32,
+        /// Newest version this release opens.
+        known: u32,
+    },
+    /// `waystation.json` cannot be understood.
+    #[error("drive {path}: waystation.json is damaged ({reason}); restore it or move the drive's content aside")]
+    Damaged {
+        /// The drive.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file operation failed.
+    #[error("{path}: {action}: {source}; check that the path exists and is writable by this user")]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+/// A body could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No drive has room, after eviction.
+    #[error("no drive has room for {needed} bytes")]
+    NoSpace {
+        /// Bytes that were wanted.
+        needed: u64,
+    },
+    /// The drive failed.
+    #[error("drive: {0}")]
+    Io(#[from] io::Error),
+    /// The write does not continue what is present.
+    #[error("write at {offset} does not begin at a block's begin or valid length")]
+    Misplaced {
+        /// Offset of the write.
+        offset: u64,
+    },
+}
+
+/// A body could not be completed.
+#[derive(Debug, thiserror::Error)]
+pub enum CompleteError {
+    /// Bytes are missing; the body stays partial.
+    #[error("{missing} bytes are missing")]
+    Short {
+        /// How many.
+        missing: u64,
+    },
+    /// The digest is not the expected one; the bytes are quarantined.
+    #[error("digest is {actual}, expected {expected}")]
+    Mismatch {
+        /// What was expected.
+        expected: Digest,
+        /// What the bytes hash to.
+        actual: Digest,
+    },
+    /// The drive failed.
+    #[error("drive: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Bytes could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The body is not there any more.
+    #[error("the body is gone")]
+    Gone,
+    /// A block's checksum did not hold; the body is out of service.
+    #[error("block {block} is damaged")]
+    Damaged {
+        /// Index of the block.
+        block: u64,
+    },
+    /// The bytes asked for are absent.
+    #[error("byte {offset} is not present")]
+    Absent {
+        /// The first of them.
+        offset: u64,
+    },
+    /// The drive failed.
+    #[error("drive: {0}")]
+    Io(#[from] io::Error),
+}

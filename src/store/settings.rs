@@ -1,0 +1,48 @@
+//! Settings of the store.
+
+use std::path::PathBuf;
+
+/// Where content is kept and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Directory of the derived index; it may be deleted at any time.
+    pub state: PathBuf,
+    /// The drives, at least one.
+    pub drives: Vec<DriveSettings>,
+    /// Block size of new bodies in bytes: a power of two from 64 KiB to 16 MiB.
+    pub block_size: u32,
+    /// Memory for small bodies in bytes.
+    pub memory: u64,
+    /// Largest body in bytes that is kept in memory.
+    pub memory_body: u64,
+    /// How long a verified block of a file that did not change counts as verified.
+    pub reverify: std::time::Duration,
+}
+
+/// One drive: a directory with a quota of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DriveSettings {
+    /// The directory.
+    pub path: PathBuf,
+    /// Most bytes that content may take there, in real blocks.
+    pub quota: u64,
+    /// Bytes that must stay free on its file system.
+    pub min_free: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            state: PathBuf::from("./data/state"),
+            drives: vec![DriveSettings {
+                path: PathBuf::from("./data/drive1"),
+                quota: 10_000_000_000,
+                min_free: 1_000_000_000,
+            }],
+            block_size: 1024 * 1024,
+            memory: 64 * 1024 * 1024,
+            memory_body: 64 * 1024,
+            reverify: std::time::Duration::from_secs(24 * 3600),
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Metrics and logs: names, registry, formats. Imports nothing of the crate.
+
+mod metrics;
+
+pub use metrics::Metrics;
