@@ -1,7 +1,12 @@
 //! Metrics and logs: names, registry, formats. Imports nothing of the crate.
 
 mod metrics;
+mod names;
+mod process;
+mod requests;
 mod settings;
 
 pub use metrics::Metrics;
+pub use names::{Description, Kind, LABELS, PREFIX};
+pub use requests::RequestResult;
 pub use settings::{LogFormat, LogSettings, ParseLogFormatError};
