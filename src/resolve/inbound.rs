@@ -48,7 +48,6 @@ pub enum RequestForm {
 }
 
 /// The origin as a request names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Named {
     pub(super) form: RequestForm,
     /// `None` only with [`RequestForm::Host`]: no usable `Host` either.

@@ -3,6 +3,7 @@
 //! Redirects are followed inside, since a client that follows one leaves the cache. The content stays under
 //! the key of the request that was redirected.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::content::{Origin, Policy, Scheme, SchemePolicy};
@@ -16,7 +17,7 @@ use super::request::ContentRequest;
 use super::target::{TargetFault, check_target};
 
 /// The next place to ask.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Redirect {
     /// Where to connect to.
     pub origin: Origin,
@@ -84,6 +85,15 @@ pub fn resolve_redirect(
     let target = remove_dot_segments(&target);
     check_target(target.as_bytes())?;
     Ok(Redirect { origin, target, policy: Arc::clone(policy) })
+}
+
+impl fmt::Debug for Redirect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redirect")
+            .field("origin", &self.origin)
+            .field("rule", &self.policy.rule)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Splits off a scheme; what stands before a `:` is one only if no `/` or `?` comes first.
