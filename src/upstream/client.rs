@@ -102,7 +102,7 @@ impl Upstream {
 
     /// The sources that are known to be down.
     pub fn down_sources(&self) -> Vec<DownSource> {
-        self.inner.sources.down()
+        self.inner.sources.down(Instant::now().into_std())
     }
 
     /// Asks for one answer and returns when its head is there. `redirects` says where redirects may lead.

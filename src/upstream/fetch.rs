@@ -143,7 +143,7 @@ impl Upstream {
         let mut ticket = self
             .inner
             .sources
-            .admit(source)
+            .admit(source, Instant::now().into_std())
             .map_err(|until| FetchError::KnownDown { host: ask.origin.host.to_string(), until })?;
         let result = self.exchange(ask, source, limit).await;
         match result {

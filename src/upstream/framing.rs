@@ -181,8 +181,9 @@ mod tests {
     fn bodies_end_as_rfc_9112_says_or_the_answer_is_refused() {
         let cl = "content-length";
         let te = "transfer-encoding";
+        type Row<'a> = (&'a [(&'a str, &'a str)], Result<Framing, AnswerFault>);
         let ok = |framing| Ok(framing);
-        let table: &[(&[(&str, &str)], Result<Framing, AnswerFault>)] = &[
+        let table: &[Row] = &[
             (&[], ok(Framing::UntilClose)),
             (&[(cl, "0")], ok(Framing::Length(0))),
             (&[(cl, "0042")], ok(Framing::Length(42))),

@@ -40,9 +40,9 @@ pub(super) struct Ticket {
 }
 
 impl Sources {
-    /// Admits an attempt, or says until when the source is down.
-    pub(super) fn admit(self: &Arc<Self>, source: &Source) -> Result<Ticket, Instant> {
-        let verdict = self.table.lock().get_mut(source).map_or(Verdict::Allowed, |health| health.verdict(now()));
+    /// Admits an attempt at `now`, or says until when the source is down.
+    pub(super) fn admit(self: &Arc<Self>, source: &Source, now: Instant) -> Result<Ticket, Instant> {
+        let verdict = self.table.lock().get_mut(source).map_or(Verdict::Allowed, |health| health.verdict(now));
         let probe = match verdict {
             Verdict::Allowed => None,
             Verdict::Probe(probe) => Some(probe),
@@ -52,8 +52,7 @@ impl Sources {
     }
 
     /// Every source that is down now.
-    pub(super) fn down(&self) -> Vec<DownSource> {
-        let now = now();
+    pub(super) fn down(&self, now: Instant) -> Vec<DownSource> {
         let table = self.table.lock();
         let down = table.iter().filter_map(|(source, health)| {
             health.down_until(now).map(|until| DownSource { source: source.clone(), until })
@@ -62,7 +61,7 @@ impl Sources {
     }
 
     fn record(&self, source: &Source, outcome: Outcome, probe: Option<ProbeId>) {
-        let now = now();
+        let now = Instant::now();
         let mut table = self.table.lock();
         if let Some(health) = table.get_mut(source) {
             let was_down = health.down_until(now).is_some();
@@ -114,7 +113,7 @@ impl Drop for Ticket {
         if let Some(probe) = self.probe.take()
             && let Some(health) = self.sources.table.lock().get_mut(&self.source)
         {
-            health.abandon_probe(now(), probe);
+            health.abandon_probe(Instant::now(), probe);
         }
     }
 }
@@ -123,11 +122,6 @@ impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket").field("source", &self.source).field("probe", &self.probe).finish()
     }
-}
-
-/// The runtime's clock, so that paused tests govern it.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 /// A number between 0 and 1; the middle when the system has no randomness.
@@ -145,24 +139,37 @@ mod tests {
         Source { origin, address: None, allow_private: false }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn one_probe_at_a_time_and_a_dropped_one_is_replaced() {
+    #[test]
+    fn one_probe_at_a_time_and_a_dropped_one_is_replaced() {
         let sources = Arc::new(Sources::default());
         let dead = source("dead.example.com");
+        let now = Instant::now();
         for _ in 0..2 {
-            sources.admit(&dead).unwrap().report(Outcome::ConnectFailure);
+            sources.admit(&dead, now).unwrap().report(Outcome::ConnectFailure);
         }
-        let until = sources.admit(&dead).unwrap_err();
-        assert_eq!(sources.down(), [DownSource { source: dead.clone(), until }]);
-        assert!(sources.admit(&source("other.example.com")).is_ok());
-        tokio::time::sleep_until(until.into()).await;
-        let probe = sources.admit(&dead).unwrap();
-        assert!(sources.admit(&dead).is_err());
+        let now = Instant::now();
+        let until = sources.admit(&dead, now).unwrap_err();
+        assert_eq!(sources.down(now), [DownSource { source: dead.clone(), until }]);
+        assert!(sources.admit(&source("other.example.com"), now).is_ok());
+        let probe = sources.admit(&dead, until).unwrap();
+        assert!(sources.admit(&dead, until).is_err());
         drop(probe);
-        let mut probe = sources.admit(&dead).unwrap();
+        let mut probe = sources.admit(&dead, until).unwrap();
         probe.answered();
-        assert!(sources.admit(&dead).is_ok());
-        assert!(sources.down().is_empty());
+        assert!(sources.admit(&dead, now).is_ok());
+        assert!(sources.down(now).is_empty());
+    }
+
+    #[test]
+    fn the_whole_body_of_a_server_error_is_no_success() {
+        let sources = Arc::new(Sources::default());
+        let (failing, now) = (source("failing.example.com"), Instant::now());
+        for _ in 0..10 {
+            let mut ticket = sources.admit(&failing, now).unwrap();
+            ticket.report(Outcome::ServerError);
+            ticket.report(Outcome::Success);
+        }
+        assert!(sources.admit(&failing, now).is_err());
     }
 
     #[test]
@@ -170,7 +177,7 @@ mod tests {
         let sources = Arc::new(Sources::default());
         for n in 0..REMEMBERED + 10 {
             let source = source(&format!("n{n}.example.com"));
-            sources.admit(&source).unwrap().report(Outcome::ConnectFailure);
+            sources.admit(&source, Instant::now()).unwrap().report(Outcome::ConnectFailure);
         }
         assert_eq!(sources.table.lock().len(), REMEMBERED);
     }
