@@ -1,42 +1,20 @@
 //! Which request fields a fill sends upstream. Pure. Hop-by-hop fields, `Host`, `Via` and `CDN-Loop` are
 //! `upstream`'s business.
 
-use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, PRAGMA,
-    RANGE,
-};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{IF_RANGE, RANGE};
+use http::{HeaderMap, HeaderValue};
 
 use crate::content::{ByteRange, Policy, Validator};
-
-/// Fields that describe one client's state: an answer for many must not depend on them.
-const PERSONAL: [HeaderName; 8] = [
-    RANGE,
-    IF_RANGE,
-    IF_MATCH,
-    IF_NONE_MATCH,
-    IF_MODIFIED_SINCE,
-    IF_UNMODIFIED_SINCE,
-    CACHE_CONTROL,
-    PRAGMA,
-];
+use crate::upstream::{Forwarding, request_fields};
 
 /// Fields for the fetch of a whole representation that others may share.
 pub(super) fn for_fetch(client: &HeaderMap, policy: &Policy) -> HeaderMap {
-    let mut headers = for_pass(client, policy);
-    for name in PERSONAL {
-        headers.remove(name);
-    }
-    headers
+    request_fields(client, Forwarding::Cacheable, policy.identity_only)
 }
 
 /// Fields for an answer that goes to this client alone: its own, ranges and conditions included.
 pub(super) fn for_pass(client: &HeaderMap, policy: &Policy) -> HeaderMap {
-    let mut headers = client.clone();
-    if policy.identity_only {
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    }
-    headers
+    request_fields(client, Forwarding::Bypass, policy.identity_only)
 }
 
 /// Adds what asks for the rest of a body from `from` on, provided it is still the version of `validator`

@@ -24,12 +24,16 @@ pub use flight::FlightGuard;
 pub use want::{Answer, Obtained, TokenId, Want};
 
 /// An answer that is passed through to one client, its framing and its body.
-pub use crate::upstream::{FetchResponse as PassedThrough, Framing as PassedFraming, UpstreamBody as Through};
+pub use crate::upstream::{
+    FetchResponse as PassedThrough, Framing as PassedFraming, RequestBody as PassedBody, UpstreamBody as Through,
+};
 
 use crate::content::KeyHash;
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::upstream::{FetchRequest, FetchResponse, Redirects, RequestBody, Upstream, request_loops};
+use crate::upstream::{FetchRequest, FetchResponse, RequestBody, Upstream, request_loops};
+
+pub use crate::upstream::Redirects;
 use flight::{FlightTable, Head, Role};
 
 /// How long a key whose answer could not be shared is fetched by each client for itself, so that clients do not
@@ -118,13 +122,31 @@ impl Fill {
     /// Passes a request on without storing the answer: methods other than GET, and answers nobody may share.
     ///
     /// # Errors
-    /// When no source answered before `deadline`.
-    pub async fn pass(
+    /// When no source answered before the deadline of `want`.
+    pub async fn pass(&self, want: &Want, method: Method, body: RequestBody) -> Result<FetchResponse, FillError> {
+        self.ask(want, method, fields::for_pass(&want.headers, &want.policy), body).await
+    }
+
+    /// Asks upstream whether it accepts this request's token, with at most one byte of transfer.
+    ///
+    /// # Errors
+    /// When no source answered in time: the proof is missing, not refused.
+    pub async fn prove(&self, want: &Want) -> Result<StatusCode, FillError> {
+        let mut headers = fields::for_fetch(&want.headers, &want.policy);
+        let status = self.ask(want, Method::HEAD, headers.clone(), RequestBody::Empty).await?.status;
+        if status != StatusCode::METHOD_NOT_ALLOWED && status != StatusCode::NOT_IMPLEMENTED {
+            return Ok(status);
+        }
+        headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        Ok(self.ask(want, Method::GET, headers, RequestBody::Empty).await?.status)
+    }
+
+    async fn ask(
         &self,
         want: &Want,
         method: Method,
         headers: HeaderMap,
-        body: Option<RequestBody>,
+        body: RequestBody,
     ) -> Result<FetchResponse, FillError> {
         let request = FetchRequest {
             method,
@@ -138,24 +160,8 @@ impl Fill {
         self.inner.upstream.fetch(request, &*self.inner.redirects).await.map_err(FillError::from)
     }
 
-    /// Asks upstream whether it accepts this request's token, with at most one byte of transfer.
-    ///
-    /// # Errors
-    /// When no source answered in time: the proof is missing, not refused.
-    pub async fn prove(&self, want: &Want) -> Result<StatusCode, FillError> {
-        let headers = fields::for_fetch(&want.headers, &want.policy);
-        let status = self.pass(want, Method::HEAD, headers.clone(), None).await?.status;
-        if status != StatusCode::METHOD_NOT_ALLOWED && status != StatusCode::NOT_IMPLEMENTED {
-            return Ok(status);
-        }
-        let mut headers = headers;
-        headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
-        Ok(self.pass(want, Method::GET, headers, None).await?.status)
-    }
-
     async fn alone(&self, want: &Want) -> Obtained {
-        let headers = fields::for_pass(&want.headers, &want.policy);
-        match self.pass(want, Method::GET, headers, None).await {
+        match self.pass(want, Method::GET, RequestBody::Empty).await {
             Ok(response) => Obtained::Through(response),
             Err(error) => Obtained::Failed(error),
         }

@@ -18,7 +18,7 @@ use super::wire::ConnectionInfo;
 use super::{Settings, deliver, pass, rescue};
 use crate::content::{AuthParameters, BodyRef, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, FwdReason, RequestFacts};
-use crate::fill::{Fill, FillError, Obtained};
+use crate::fill::{Fill, FillError, Obtained, PassedBody};
 use crate::resolve::{self, Inbound};
 use crate::store::{Entry, Store};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
@@ -29,7 +29,7 @@ const ROUNDS: usize = 4;
 /// Answers requests. One for all connections.
 pub struct Handler {
     pub(super) settings: Settings,
-    pub(super) resolve: resolve::Settings,
+    pub(super) resolve: Arc<resolve::Settings>,
     pub(super) store: Store,
     pub(super) fill: Fill,
     pub(super) proofs: Proofs,
@@ -51,7 +51,7 @@ impl Handler {
     /// When the system gives no random bytes for the token hashes.
     pub fn new(
         settings: Settings,
-        resolve: resolve::Settings,
+        resolve: Arc<resolve::Settings>,
         store: Store,
         fill: Fill,
         log: AccessLog,
@@ -71,7 +71,13 @@ impl Handler {
         let client = client_address(info.peer.ip(), &parts.headers, &self.settings.trusted_proxies);
         let mut account = Account::open(&self.log, &self.metrics, client, &parts, started);
         let inbound =
-            Inbound { method: &parts.method, uri: &parts.uri, headers: &parts.headers, scheme: info.scheme };
+            Inbound {
+                method: &parts.method,
+                uri: &parts.uri,
+                version: parts.version,
+                headers: &parts.headers,
+                scheme: info.scheme,
+            };
         let head = parts.method == Method::HEAD;
         let outcome = match resolve::resolve(&inbound, &self.resolve) {
             Ok(content) => {
@@ -224,7 +230,7 @@ impl Handler {
     /// Passes a GET or HEAD on for this client alone.
     async fn pass_through(&self, ask: &Ask, reason: FwdReason) -> Outcome {
         let want = ask.want(None, None);
-        match self.fill.pass(&want, ask.method.clone(), (*ask.headers).clone(), None).await {
+        match self.fill.pass(&want, ask.method.clone(), PassedBody::Empty).await {
             Ok(response) => pass::through(ask, response, reason),
             Err(error) => rescue::failed(&error),
         }
@@ -234,7 +240,7 @@ impl Handler {
     /// stored of it invalid (RFC 9111 section 4.4).
     async fn pass_on(&self, ask: &Ask, body: Incoming) -> Outcome {
         let want = ask.want(None, None);
-        match self.fill.pass(&want, ask.method.clone(), (*ask.headers).clone(), Some(body)).await {
+        match self.fill.pass(&want, ask.method.clone(), PassedBody::Stream(body)).await {
             Ok(response) => {
                 let changed = response.status.is_success() || response.status.is_redirection();
                 if changed && !ask.method.is_safe() {

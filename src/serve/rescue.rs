@@ -13,7 +13,7 @@ const RETRY_AFTER: u32 = 2;
 
 /// The request cannot be mapped to content of an origin we serve.
 pub(super) fn refused(refusal: &Refusal) -> Outcome {
-    let reply = Reply::Own { status: refusal.status(), reason: refusal.to_string(), allow: refusal.allow() };
+    let reply = Reply::Own { status: refusal.status(), reason: refusal.to_string(), allow: refusal.allow().map(str::to_owned) };
     Outcome { reply, result: RequestResult::Refused, status: CacheStatus::own(refusal.as_str()) }
 }
 
