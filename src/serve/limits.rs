@@ -217,8 +217,9 @@ mod tests {
         most: usize,
         metrics: &Arc<Metrics>,
         drain: &Drain,
-    ) -> impl Service<Request<()>, Response = Response<LimitedBody<Full<Bytes>>>, Error = Infallible, Future: Send> + Clone
-    {
+    ) -> impl Service<Request<()>, Response = Response<LimitedBody<Full<Bytes>>>, Error = Infallible, Future: Send>
+    + Clone
+    + use<> {
         RequestLimit::new(most, Arc::clone(metrics), drain.clone()).layer(service_fn(|_: Request<()>| async {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"body"))))
         }))
