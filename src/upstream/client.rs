@@ -15,7 +15,8 @@ use crate::telemetry::Metrics;
 use super::Settings;
 use super::connect::{Connector, Resolver, SystemResolver};
 use super::error::{FetchError, RedirectRefusal, TlsSetupError};
-use super::fetch::{Ask, FetchResponse, RequestBody, without_framing};
+use super::fetch::{Ask, FetchResponse, RequestBody};
+use super::headers::end_to_end;
 use super::plan::{plan, share};
 use super::pool::Pool;
 use super::redirect::{self, MAX_REDIRECTS, Redirects};
@@ -51,12 +52,13 @@ pub struct FetchRequest {
     pub origin: Origin,
     /// Path and query as they are forwarded.
     pub target: String,
-    /// End-to-end fields, see [`super::request_fields`]. `Host`, `Via` and `CDN-Loop` are added.
+    /// The fields to send, see [`super::request_fields`]. What belongs to the client's connection or tells of its
+    /// network is dropped; `Host`, `Via` and `CDN-Loop` are added.
     pub headers: HeaderMap,
     /// The origin's rule.
     pub policy: Arc<Policy>,
     /// Its body.
-    pub body: RequestBody,
+    pub body: Option<RequestBody>,
     /// Until when the first body byte must be there.
     pub deadline: Instant,
 }
@@ -111,7 +113,7 @@ impl Upstream {
     /// See [`FetchError`]; the fault of the last source that was asked. A 4xx or 5xx answer is no error.
     pub async fn fetch(&self, request: FetchRequest, redirects: &dyn Redirects) -> Result<FetchResponse, FetchError> {
         let FetchRequest { method, origin, target, headers, mut policy, body, deadline } = request;
-        let mut ask = Ask { method, origin, target, headers: without_framing(headers), body, deadline };
+        let mut ask = Ask { method, origin, target, headers: end_to_end(&headers), body, deadline };
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&mut ask, &policy).await?;
             let Some(location) = redirect::location(&ask.method, response.status, &response.headers) else {

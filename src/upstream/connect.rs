@@ -151,7 +151,9 @@ impl Connector {
         if own {
             return Some("a listener of this cache");
         }
-        if allow_private { None } else { refuse_address(address.ip()).map(|refusal| refusal.0) }
+        let refusal = refuse_address(address.ip())?;
+        let lifted = allow_private && refusal.lifted_by_allow_private();
+        (!lifted).then(|| refusal.as_str())
     }
 
     /// A listener on all addresses has those that only the routing table knows: a connection of a machine to

@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{Either, Full};
@@ -27,11 +27,8 @@ use super::{headers, loops};
 pub(super) type OutgoingBody = Either<Full<Bytes>, Incoming>;
 
 /// The body of a request, for methods that have one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub enum RequestBody {
-    /// None.
-    #[default]
-    Empty,
     /// In memory.
     Bytes(Bytes),
     /// As it arrives from the client; it can be sent only once.
@@ -47,8 +44,8 @@ pub struct FetchResponse {
     pub headers: HeaderMap,
     /// How the end of the body is known.
     pub framing: Framing,
-    /// `Content-Length` as said, also of answers without a body (HEAD, 304).
-    pub length: Option<u64>,
+    /// `Content-Length` as the head says it, also where no body follows (HEAD, 304).
+    pub head_length: Option<u64>,
     /// Which part a single-part 206 is; `None` for other answers and for multipart ones. Whether it is the part
     /// that was asked is for the caller to check.
     pub content_range: Option<ContentRange>,
@@ -68,7 +65,7 @@ pub(super) struct Ask {
     pub(super) origin: Origin,
     pub(super) target: String,
     pub(super) headers: HeaderMap,
-    pub(super) body: RequestBody,
+    pub(super) body: Option<RequestBody>,
     /// Until when the first body byte must be there.
     pub(super) deadline: Instant,
 }
@@ -81,24 +78,22 @@ struct Failure {
     stale: bool,
 }
 
-impl RequestBody {
-    /// The body for one attempt. A stream is gone afterwards.
-    fn outgoing(&mut self) -> OutgoingBody {
-        match self {
-            Self::Empty => Either::Left(Full::default()),
-            Self::Bytes(bytes) => Either::Left(Full::new(bytes.clone())),
-            Self::Stream(_) => match std::mem::take(self) {
-                Self::Stream(incoming) => Either::Right(incoming),
-                Self::Empty | Self::Bytes(_) => Either::Left(Full::default()),
-            },
-        }
-    }
-}
-
 impl Ask {
     /// Whether asking twice is the same as asking once, and nothing is lost by it.
     pub(super) fn is_repeatable(&self) -> bool {
         self.method == Method::GET || self.method == Method::HEAD
+    }
+
+    /// The body for one attempt. A stream is gone afterwards.
+    fn outgoing(&mut self) -> OutgoingBody {
+        match self.body.take() {
+            None => Either::Left(Full::default()),
+            Some(RequestBody::Stream(incoming)) => Either::Right(incoming),
+            Some(RequestBody::Bytes(bytes)) => {
+                self.body = Some(RequestBody::Bytes(bytes.clone()));
+                Either::Left(Full::new(bytes))
+            }
+        }
     }
 
     /// The request for one attempt.
@@ -111,24 +106,15 @@ impl Ask {
         fields.extend(self.headers.clone());
         loops::mark_request(&mut fields, pseudonym);
         // RFC 9110 section 8.6: a method that expects content is told that there is none.
-        if matches!(self.body, RequestBody::Empty) && [Method::POST, Method::PUT, Method::PATCH].contains(&self.method)
-        {
+        if self.body.is_none() && [Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
             fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
-        let mut request = Request::new(self.body.outgoing());
+        let mut request = Request::new(self.outgoing());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = Uri::from(target);
         *request.headers_mut() = fields;
         Ok(request)
     }
-}
-
-/// Removes what each connection makes anew, whoever made the fields.
-pub(super) fn without_framing(mut headers: HeaderMap) -> HeaderMap {
-    for name in [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION] {
-        headers.remove(name);
-    }
-    headers
 }
 
 impl Upstream {
@@ -198,7 +184,7 @@ impl Upstream {
         let host = || ask.origin.host.to_string();
         // An upload takes its time; only the deadline limits it.
         let (until, whole) = match ask.body {
-            RequestBody::Stream(_) => (ask.deadline, false),
+            Some(RequestBody::Stream(_)) => (ask.deadline, false),
             _ => earlier(Instant::now() + self.inner.settings.timeouts.first_byte, limit),
         };
         let host = host();
@@ -255,7 +241,7 @@ impl Upstream {
             status: head.status,
             headers,
             framing: dimensions.framing,
-            length: dimensions.length,
+            head_length: dimensions.length,
             content_range: dimensions.content_range,
             unsatisfied_total: dimensions.unsatisfied_total,
             body: UpstreamBody::new(incoming, dimensions.framing, connection, ticket, &limits, metrics),

@@ -93,6 +93,11 @@ pub fn request_fields(client: &HeaderMap, forwarding: Forwarding, identity_only:
     fields
 }
 
+/// What of these request fields goes further than one connection, whatever becomes of the answer.
+pub(super) fn end_to_end(fields: &HeaderMap) -> HeaderMap {
+    request_fields(fields, Forwarding::Bypass, false)
+}
+
 /// Removes what is not end-to-end from an answer, and its framing, which is given in parsed form.
 pub(super) fn clean_response(headers: &mut HeaderMap) {
     let named = named_by_connection(headers);
