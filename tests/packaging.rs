@@ -2,6 +2,7 @@
 //! users, variables. What a container engine does with them is not tested here.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what cannot be read fails the test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
