@@ -2,7 +2,6 @@
 //! nothing.
 
 mod health;
-mod probe;
 mod router;
 mod server;
 mod settings;
@@ -12,7 +11,6 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use health::{NodeState, Readiness};
-pub use probe::{ProbeError, probe};
 pub use server::serve;
 pub use settings::{AccessList, DEFAULT_PORT, Settings};
 

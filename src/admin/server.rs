@@ -137,7 +137,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::admin::{AccessList, NodeState, Readiness, probe};
+    use crate::admin::{AccessList, NodeState, Readiness};
     use crate::telemetry::Metrics;
 
     struct Rig {
@@ -309,17 +309,5 @@ mod tests {
         rig.stop.send(()).unwrap();
         rig.server.await.unwrap();
         assert!(TcpStream::connect(rig.address).await.is_err());
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn the_probe_tells_a_running_process_from_none() {
-        let rig = start(Settings::default()).await;
-        let check = |address| tokio::task::spawn_blocking(move || probe(address, Duration::from_secs(5)));
-        check(rig.address).await.unwrap().unwrap();
-        let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, rig.address.port()));
-        check(everywhere).await.unwrap().unwrap();
-        rig.stop.send(()).unwrap();
-        rig.server.await.unwrap();
-        check(rig.address).await.unwrap().unwrap_err();
     }
 }
