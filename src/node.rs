@@ -106,7 +106,7 @@ impl Node {
                 |error| StartError::System { what: "random bytes", source: io::Error::other(error.to_string()) },
             )?;
         let service = RequestLimit::new(requests, Arc::clone(&metrics), drain.clone())
-            .layer(DataService::new(Arc::new(handler), drain.clone()));
+            .layer(DataService::new(Arc::new(handler)));
         let accepting = data
             .into_iter()
             .map(|listener| tokio::spawn(serve::accept(listener, Arc::clone(&admission), service.clone())))
@@ -202,8 +202,8 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain) -> Readiness {
     if !store.is_ready() {
         reasons.push("the index is being read in".to_owned());
     }
-    reasons.extend(down.iter().map(|source| format!("no answer from {}", source.name)));
-    let can_fetch = upstream.may_fetch();
+    reasons.extend(down.iter().map(|down| format!("no answer from {}", down.source)));
+    let can_fetch = upstream.settings().direct;
     let state = match (in_service, can_fetch) {
         (0, false) => NodeState::Unavailable,
         (_, false) => NodeState::Offline,

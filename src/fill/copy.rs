@@ -12,7 +12,7 @@ use super::flight::Permit;
 use super::{FillError, Inner, Want, fields, lead};
 use crate::content::Abandon;
 use crate::store::{CompleteError, PartialWriter};
-use crate::upstream::{FetchRequest, FetchResponse, RequestBody, UpstreamBody};
+use crate::upstream::{FetchRequest, FetchResponse, UpstreamBody};
 
 /// What arrived is written when no more is there at once, or when this much is.
 const BATCH: usize = 1024 * 1024;
@@ -143,7 +143,7 @@ async fn reconnect(inner: &Inner, want: &Want, permit: &Permit, writer: &Partial
             target: want.target.clone(),
             headers: headers.clone(),
             policy: Arc::clone(&want.policy),
-            body: RequestBody::Empty,
+            body: None,
             deadline: patience,
         };
         match inner.upstream.fetch(request, &*inner.redirects).await {

@@ -14,7 +14,7 @@ use super::{FillError, Inner, Want, fields};
 use crate::content::{BodyRef, ExpectedDigest, PartialId, Record};
 use crate::decide::{self, Storable};
 use crate::store::{Entry, PartialWriter};
-use crate::upstream::{FetchRequest, FetchResponse, Framing, RequestBody};
+use crate::upstream::{FetchRequest, FetchResponse, Framing};
 
 /// Longest failure answer that is kept in memory for all who wait, in bytes.
 const SHARED_ANSWER: u64 = 64 * 1024;
@@ -86,7 +86,7 @@ async fn fetch(inner: &Inner, want: &Want, headers: HeaderMap) -> Result<FetchRe
         target: want.target.clone(),
         headers,
         policy: Arc::clone(&want.policy),
-        body: RequestBody::Empty,
+        body: None,
         deadline: want.deadline,
     };
     Ok(inner.upstream.fetch(request, &*inner.redirects).await?)

@@ -70,6 +70,11 @@ impl Fill {
         Self { inner: Arc::new(Inner { store, upstream, redirects, metrics, pseudonym, flights, unshared }) }
     }
 
+    /// From the end of a request's head to the first body byte of its answer, at most.
+    pub fn request_time(&self) -> Duration {
+        self.inner.upstream.settings().timeouts.request
+    }
+
     /// Whether the request has passed through this cache before (RFC 8586 section 2, RFC 9110 section 7.6.3).
     pub fn is_loop(&self, headers: &HeaderMap) -> bool {
         request_loops(headers, &self.inner.pseudonym)
@@ -123,7 +128,7 @@ impl Fill {
     ///
     /// # Errors
     /// When no source answered before the deadline of `want`.
-    pub async fn pass(&self, want: &Want, method: Method, body: RequestBody) -> Result<FetchResponse, FillError> {
+    pub async fn pass(&self, want: &Want, method: Method, body: Option<RequestBody>) -> Result<FetchResponse, FillError> {
         self.ask(want, method, fields::for_pass(&want.headers, &want.policy), body).await
     }
 
@@ -133,12 +138,12 @@ impl Fill {
     /// When no source answered in time: the proof is missing, not refused.
     pub async fn prove(&self, want: &Want) -> Result<StatusCode, FillError> {
         let mut headers = fields::for_fetch(&want.headers, &want.policy);
-        let status = self.ask(want, Method::HEAD, headers.clone(), RequestBody::Empty).await?.status;
+        let status = self.ask(want, Method::HEAD, headers.clone(), None).await?.status;
         if status != StatusCode::METHOD_NOT_ALLOWED && status != StatusCode::NOT_IMPLEMENTED {
             return Ok(status);
         }
         headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
-        Ok(self.ask(want, Method::GET, headers, RequestBody::Empty).await?.status)
+        Ok(self.ask(want, Method::GET, headers, None).await?.status)
     }
 
     async fn ask(
@@ -146,7 +151,7 @@ impl Fill {
         want: &Want,
         method: Method,
         headers: HeaderMap,
-        body: RequestBody,
+        body: Option<RequestBody>,
     ) -> Result<FetchResponse, FillError> {
         let request = FetchRequest {
             method,
@@ -161,7 +166,7 @@ impl Fill {
     }
 
     async fn alone(&self, want: &Want) -> Obtained {
-        match self.pass(want, Method::GET, RequestBody::Empty).await {
+        match self.pass(want, Method::GET, None).await {
             Ok(response) => Obtained::Through(response),
             Err(error) => Obtained::Failed(error),
         }

@@ -17,7 +17,7 @@ use super::respond::respond;
 use super::wire::ConnectionInfo;
 use super::{Settings, deliver, pass, rescue};
 use crate::content::{AuthParameters, BodyRef, UnixMillis};
-use crate::decide::{self, CacheStatus, Decision, FwdReason, RequestFacts};
+use crate::decide::{self, CacheStatus, Decision, FwdReason, Options, RequestFacts};
 use crate::fill::{Fill, FillError, Obtained, PassedBody};
 use crate::resolve::{self, Inbound};
 use crate::store::{Entry, Store};
@@ -82,7 +82,7 @@ impl Handler {
         let outcome = match resolve::resolve(&inbound, &self.resolve) {
             Ok(content) => {
                 account.resolved(&content);
-                let deadline = tokio::time::Instant::from_std(info.head_complete) + self.settings.request_time;
+                let deadline = tokio::time::Instant::from_std(info.head_complete) + self.fill.request_time();
                 let ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
                 self.answer(ask, body).await
             }
@@ -117,9 +117,10 @@ impl Handler {
             }
         }
         let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
+        let options = Options { clients_may_refetch: self.settings.clients_may_refetch };
         let record = stored.as_ref().map(|entry| &entry.record);
         let decision =
-            decide::decide(&facts, record, &ask.content.policy, ask.path(), &self.settings.decide_options(), ask.now);
+            decide::decide(&facts, record, &ask.content.policy, ask.path(), &options, ask.now);
         match (decision, stored) {
             (Decision::Serve { .. }, Some(entry)) => self.serve(ask, entry, CacheStatus::hit(), RequestResult::Hit).await,
             (Decision::Revalidate { conditions, .. }, Some(entry)) => self.validate(ask, entry, conditions).await,
@@ -230,7 +231,7 @@ impl Handler {
     /// Passes a GET or HEAD on for this client alone.
     async fn pass_through(&self, ask: &Ask, reason: FwdReason) -> Outcome {
         let want = ask.want(None, None);
-        match self.fill.pass(&want, ask.method.clone(), PassedBody::Empty).await {
+        match self.fill.pass(&want, ask.method.clone(), None).await {
             Ok(response) => pass::through(ask, response, reason),
             Err(error) => rescue::failed(&error),
         }
@@ -240,7 +241,7 @@ impl Handler {
     /// stored of it invalid (RFC 9111 section 4.4).
     async fn pass_on(&self, ask: &Ask, body: Incoming) -> Outcome {
         let want = ask.want(None, None);
-        match self.fill.pass(&want, ask.method.clone(), PassedBody::Stream(body)).await {
+        match self.fill.pass(&want, ask.method.clone(), Some(PassedBody::Stream(body))).await {
             Ok(response) => {
                 let changed = response.status.is_success() || response.status.is_redirection();
                 if changed && !ask.method.is_safe() {

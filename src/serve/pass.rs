@@ -29,7 +29,7 @@ pub(super) fn through(ask: &Ask, response: PassedThrough, reason: FwdReason) -> 
     }
     let head = ask.method == Method::HEAD;
     let length = match response.framing {
-        PassedFraming::Empty if head => response.length,
+        PassedFraming::Empty if head => response.head_length,
         PassedFraming::Empty => Some(0),
         PassedFraming::Length(length) => Some(length),
         PassedFraming::Chunked | PassedFraming::UntilClose => None,

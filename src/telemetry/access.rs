@@ -16,6 +16,7 @@ const HOST_LIMIT: usize = 255;
 const TARGET_LIMIT: usize = 2048;
 const RANGE_LIMIT: usize = 128;
 const USER_AGENT_LIMIT: usize = 200;
+const CUT_LIMIT: usize = 200;
 
 /// Where access lines go. Cheap to clone; when the last clone is dropped the lines that wait are written.
 #[derive(Debug, Clone)]
@@ -51,6 +52,8 @@ pub struct AccessLine<'a> {
     pub range: Option<&'a [u8]>,
     /// Value of the `User-Agent` field.
     pub user_agent: Option<&'a [u8]>,
+    /// Why the answer ended before its end, if it did.
+    pub cut: Option<&'a str>,
 }
 
 impl AccessLog {
@@ -120,6 +123,7 @@ impl AccessLine<'_> {
         };
         foreign("range", self.range, RANGE_LIMIT);
         foreign("agent", self.user_agent, USER_AGENT_LIMIT);
+        foreign("cut", self.cut.map(str::as_bytes), CUT_LIMIT);
         Line { time: self.time, level: Level::INFO, message: &message, fields: &fields }.render(format)
     }
 }
@@ -154,6 +158,7 @@ mod tests {
             form: "connected-cache",
             range: Some(b"bytes=0-1048575"),
             user_agent: Some(b"Microsoft-Delivery-Optimization/10.0"),
+            cut: None,
         }
     }
 

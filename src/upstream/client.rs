@@ -102,6 +102,11 @@ impl Upstream {
         self.inner.connector.set_own_addresses(addresses);
     }
 
+    /// How sources are asked.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
     /// The sources that are known to be down.
     pub fn down_sources(&self) -> Vec<DownSource> {
         self.inner.sources.down(Instant::now().into_std())

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use crate::content::{Policy, UnixMillis};
 use crate::node::{Node, StartError};
-use crate::{config, serve};
+use crate::config::{Config, ConfigErrors, Sources};
+use crate::serve::{self, Inherited};
+use super::exit_codes::Exit;
+use super::output;
 use device::{Download, download};
 use origin::Origin;
 
@@ -26,7 +29,10 @@ const DEVICES: usize = 20;
 
 /// The demo could not be shown.
 #[derive(Debug, thiserror::Error)]
-pub enum DemoError {
+enum DemoError {
+    /// The embedded defaults cannot be read: a fault of the program.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
     /// The cache did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -43,11 +49,25 @@ pub enum DemoError {
     },
 }
 
-/// Shows the demo on `out`.
-///
-/// # Errors
-/// When a step fails or shows other than what it should: then the demo is a failed test.
-pub async fn run(out: &mut (impl Write + Send)) -> Result<(), DemoError> {
+/// Shows the demo on standard output; fails when a step shows other than what it should.
+pub(super) fn run() -> Exit {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::fault(&format!("threads: {error}; check the limits of this user and container"));
+            return Exit::Failure;
+        }
+    };
+    match runtime.block_on(in_a_new_directory(&mut io::stdout())) {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            output::fault(&format!("demo: {error}"));
+            Exit::Failure
+        }
+    }
+}
+
+async fn in_a_new_directory(out: &mut (impl Write + Send)) -> Result<(), DemoError> {
     let directory = std::env::temp_dir().join(format!(
         "waystation-demo-{}-{}",
         std::process::id(),
@@ -62,7 +82,7 @@ pub async fn run(out: &mut (impl Write + Send)) -> Result<(), DemoError> {
 async fn show(out: &mut (impl Write + Send), directory: &std::path::Path) -> Result<(), DemoError> {
     let began = Instant::now();
     let mut origin = Origin::start(FILE).await?;
-    let node = Node::start(configuration(directory, &origin), Vec::new()).await?;
+    let node = Node::start(configuration(directory, &origin)?, Inherited::default(), serve::raise_descriptor_limit()).await?;
     let cache = node.data_addresses().first().copied().ok_or_else(|| broken("start", "the cache does not listen"))?;
     writeln!(out, "A device, a cache and an origin on this machine, no network needed.\n")?;
     writeln!(out, "  origin   http://{}  files of {}", origin.address, mib(FILE))?;
@@ -130,11 +150,11 @@ async fn show(out: &mut (impl Write + Send), directory: &std::path::Path) -> Res
     Ok(())
 }
 
-fn configuration(directory: &std::path::Path, origin: &Origin) -> config::Config {
+fn configuration(directory: &std::path::Path, origin: &Origin) -> Result<Config, DemoError> {
     let mut policy = Policy::for_host(HOST);
     policy.address = Some(origin.address.to_string().into());
     policy.allow_private = true;
-    let mut config = config::Config::embedded();
+    let mut config = Config::load(&Sources::new())?.config;
     config.rules = vec![Arc::new(policy)];
     config.store.state = directory.join("state");
     for drive in &mut config.store.drives {
@@ -146,7 +166,7 @@ fn configuration(directory: &std::path::Path, origin: &Origin) -> config::Config
     config.serve = serve::Settings { data: vec![loopback], drain_grace: Duration::from_secs(1), ..config.serve };
     config.admin.addresses = Vec::new();
     config.log.access = false;
-    config
+    Ok(config)
 }
 
 fn line(out: &mut impl Write, what: &str, download: &Download, from_origin: u64) -> io::Result<u64> {
