@@ -86,7 +86,7 @@ impl AccessLog {
         }
     }
 
-    /// Waits until the lines so far are written, at most 2 s; false when they are not.
+    /// Blocks until the lines so far are written, at most 2 s; false when they are not.
     pub fn flush(&self) -> bool {
         self.open.as_ref().is_none_or(|(lines, _)| lines.flush())
     }

@@ -45,7 +45,7 @@ pub fn install(settings: &LogSettings) -> Result<LogGuard, InstallError> {
 }
 
 impl LogGuard {
-    /// Waits until the events so far are written, at most 2 s; false when they are not.
+    /// Blocks until the events so far are written, at most 2 s; false when they are not.
     pub fn flush(&self) -> bool {
         self.lines.flush()
     }
