@@ -105,8 +105,8 @@ impl Node {
             Handler::new(config.serve, settings, store.clone(), fill, log.clone(), Arc::clone(&metrics)).map_err(
                 |error| StartError::System { what: "random bytes", source: io::Error::other(error.to_string()) },
             )?;
-        let service = RequestLimit::new(requests, Arc::clone(&metrics), drain.clone())
-            .layer(DataService::new(Arc::new(handler)));
+        let service =
+            RequestLimit::new(requests, Arc::clone(&metrics), drain.clone()).layer(DataService::new(Arc::new(handler)));
         let accepting = data
             .into_iter()
             .map(|listener| tokio::spawn(serve::accept(listener, Arc::clone(&admission), service.clone())))

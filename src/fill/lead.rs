@@ -96,7 +96,8 @@ fn stored_meanwhile(inner: &Inner, want: &Want) -> Option<Arc<Entry>> {
     let variants = inner.store.lookup_hot(&want.key)?;
     let entry = variants.iter().find(|entry| want.selects(&entry.record))?;
     let complete = matches!(entry.record.body, BodyRef::Blob(_));
-    (complete && entry.record.response_time >= want.asked_at && !entry.record.token_protected).then(|| Arc::clone(entry))
+    (complete && entry.record.response_time >= want.asked_at && !entry.record.token_protected)
+        .then(|| Arc::clone(entry))
 }
 
 /// A 304 to our conditions (RFC 9111 section 4.3.4).
@@ -120,14 +121,8 @@ async fn store_or_share(
     if response.status == StatusCode::PARTIAL_CONTENT || response.status == StatusCode::NOT_MODIFIED {
         return Err(FillError::BadAnswer("an answer that was not asked for"));
     }
-    let storable = decide::storable(
-        &Method::GET,
-        &want.headers,
-        response.status,
-        &response.headers,
-        &want.policy,
-        &want.path,
-    );
+    let storable =
+        decide::storable(&Method::GET, &want.headers, response.status, &response.headers, &want.policy, &want.path);
     // The end of a close-delimited body is not marked, so nobody can know that it is whole (RFC 9112 section 8).
     let whole_is_known = !matches!(response.framing, Framing::UntilClose);
     if matches!(storable, Storable::Yes) && whole_is_known {

@@ -128,7 +128,12 @@ impl Fill {
     ///
     /// # Errors
     /// When no source answered before the deadline of `want`.
-    pub async fn pass(&self, want: &Want, method: Method, body: Option<RequestBody>) -> Result<FetchResponse, FillError> {
+    pub async fn pass(
+        &self,
+        want: &Want,
+        method: Method,
+        body: Option<RequestBody>,
+    ) -> Result<FetchResponse, FillError> {
         self.ask(want, method, fields::for_pass(&want.headers, &want.policy), body).await
     }
 

@@ -31,7 +31,13 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn open(log: &AccessLog, metrics: &Arc<Metrics>, client: IpAddr, request: &Parts, started: Instant) -> Self {
+    pub(super) fn open(
+        log: &AccessLog,
+        metrics: &Arc<Metrics>,
+        client: IpAddr,
+        request: &Parts,
+        started: Instant,
+    ) -> Self {
         let field = |name| request.headers.get_all(name).iter().next_back().cloned();
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("-");
         Self {

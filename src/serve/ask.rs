@@ -115,7 +115,11 @@ mod tests {
             ("10.0.0.1", "6.6.6.6, nonsense", "10.0.0.1"),
             ("10.0.0.1", "", "10.0.0.1"),
         ] {
-            assert_eq!(client_address(address(peer), &headers(forwarded), &trusted), address(client), "{peer} {forwarded}");
+            assert_eq!(
+                client_address(address(peer), &headers(forwarded), &trusted),
+                address(client),
+                "{peer} {forwarded}"
+            );
         }
     }
 }

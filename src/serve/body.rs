@@ -126,10 +126,7 @@ impl HttpBody for SegmentBody {
     type Data = Bytes;
     type Error = BodyCut;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
         let this = &mut *self;
         loop {
             if let Some(step) = &mut this.step {

@@ -70,14 +70,13 @@ impl Handler {
         };
         let client = client_address(info.peer.ip(), &parts.headers, &self.settings.trusted_proxies);
         let mut account = Account::open(&self.log, &self.metrics, client, &parts, started);
-        let inbound =
-            Inbound {
-                method: &parts.method,
-                uri: &parts.uri,
-                version: parts.version,
-                headers: &parts.headers,
-                scheme: info.scheme,
-            };
+        let inbound = Inbound {
+            method: &parts.method,
+            uri: &parts.uri,
+            version: parts.version,
+            headers: &parts.headers,
+            scheme: info.scheme,
+        };
         let head = parts.method == Method::HEAD;
         let outcome = match resolve::resolve(&inbound, &self.resolve) {
             Ok(content) => {
@@ -119,15 +118,18 @@ impl Handler {
         let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
         let options = Options { clients_may_refetch: self.settings.clients_may_refetch };
         let record = stored.as_ref().map(|entry| &entry.record);
-        let decision =
-            decide::decide(&facts, record, &ask.content.policy, ask.path(), &options, ask.now);
+        let decision = decide::decide(&facts, record, &ask.content.policy, ask.path(), &options, ask.now);
         match (decision, stored) {
-            (Decision::Serve { .. }, Some(entry)) => self.serve(ask, entry, CacheStatus::hit(), RequestResult::Hit).await,
-            (Decision::Revalidate { conditions, .. }, Some(entry)) => self.validate(ask, entry, conditions).await,
+            (Decision::Serve { .. }, Some(entry)) => {
+                self.serve(ask, entry, CacheStatus::hit(), RequestResult::Hit).await
+            }
+            (Decision::Revalidate { conditions }, Some(entry)) => self.validate(ask, entry, conditions).await,
             (Decision::OnlyIfCachedMiss, _) => Step::Done(rescue::only_if_cached()),
-            (Decision::Bypass(_), _) => Step::Done(self.pass_through(ask, FwdReason::Bypass).await),
+            (Decision::Bypass(reason), _) => Step::Done(self.pass_through(ask, reason).await),
             (Decision::Fetch(reason), stored) => self.fetch(ask, stored, reason).await,
-            (Decision::Serve { .. } | Decision::Revalidate { .. }, None) => self.fetch(ask, None, FwdReason::UriMiss).await,
+            (Decision::Serve { .. } | Decision::Revalidate { .. }, None) => {
+                self.fetch(ask, None, FwdReason::UriMiss).await
+            }
         }
     }
 
@@ -184,7 +186,8 @@ impl Handler {
                 if !collapsed {
                     self.remember_proof(ask);
                 }
-                let status = CacheStatus::forwarded(reason, Some(entry.record.status.as_u16())).stored().collapsed_if(collapsed);
+                let status =
+                    CacheStatus::forwarded(reason, Some(entry.record.status.as_u16())).stored().collapsed_if(collapsed);
                 let result = if collapsed { RequestResult::Partial } else { RequestResult::Miss };
                 Step::Done(deliver::growing(self, ask, &entry, partial, guard, status, result).await)
             }
@@ -218,8 +221,7 @@ impl Handler {
     /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4).
     async fn stale(&self, ask: &Ask, stored: Option<&Arc<Entry>>) -> Option<Outcome> {
         let entry = stored?;
-        let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
-        if !decide::may_serve_stale(&entry.record, &facts, &ask.content.policy, ask.path(), ask.now) {
+        if !decide::may_serve_stale(&entry.record, &ask.content.policy, ask.path(), ask.now) {
             return None;
         }
         match deliver::stored(self, ask, entry, CacheStatus::hit(), RequestResult::Stale).await {

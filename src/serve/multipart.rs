@@ -59,8 +59,14 @@ mod tests {
         let ranges = [ByteRange::new(500, 1000).unwrap(), ByteRange::new(7000, 8000).unwrap()];
         let pdf = HeaderValue::from_static("application/pdf");
         let (parts, close) = frames(&ranges, 8000, Some(&pdf), "SEP");
-        assert_eq!(parts[0].head, "--SEP\r\nContent-Type: application/pdf\r\nContent-Range: bytes 500-999/8000\r\n\r\n");
-        assert_eq!(parts[1].head, "\r\n--SEP\r\nContent-Type: application/pdf\r\nContent-Range: bytes 7000-7999/8000\r\n\r\n");
+        assert_eq!(
+            parts[0].head,
+            "--SEP\r\nContent-Type: application/pdf\r\nContent-Range: bytes 500-999/8000\r\n\r\n"
+        );
+        assert_eq!(
+            parts[1].head,
+            "\r\n--SEP\r\nContent-Type: application/pdf\r\nContent-Range: bytes 7000-7999/8000\r\n\r\n"
+        );
         assert_eq!(close, "\r\n--SEP--\r\n");
         let framing = (parts[0].head.len() + parts[1].head.len() + close.len()) as u64;
         assert_eq!(content_length(&parts, &close), 1500 + framing);

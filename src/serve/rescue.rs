@@ -13,7 +13,8 @@ const RETRY_AFTER: u32 = 2;
 
 /// The request cannot be mapped to content of an origin we serve.
 pub(super) fn refused(refusal: &Refusal) -> Outcome {
-    let reply = Reply::Own { status: refusal.status(), reason: refusal.to_string(), allow: refusal.allow().map(str::to_owned) };
+    let reply =
+        Reply::Own { status: refusal.status(), reason: refusal.to_string(), allow: refusal.allow().map(str::to_owned) };
     Outcome { reply, result: RequestResult::Refused, status: CacheStatus::own(refusal.as_str()) }
 }
 
@@ -48,7 +49,8 @@ pub(super) fn only_if_cached() -> Outcome {
 
 /// The request has been here before (RFC 8586 section 2).
 pub(super) fn looped() -> Outcome {
-    let reason = "the request has passed through this cache already: its sources form a loop; check the parents".to_owned();
+    let reason =
+        "the request has passed through this cache already: its sources form a loop; check the parents".to_owned();
     Outcome {
         reply: Reply::Own { status: StatusCode::LOOP_DETECTED, reason, allow: None },
         result: RequestResult::Error,

@@ -9,12 +9,12 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::content::{Policy, UnixMillis};
-use crate::node::{Node, StartError};
-use crate::config::{Config, ConfigErrors, Sources};
-use crate::serve::{self, Inherited};
 use super::exit_codes::Exit;
 use super::output;
+use crate::config::{Config, ConfigErrors, Sources};
+use crate::content::{Policy, UnixMillis};
+use crate::node::{Node, StartError};
+use crate::serve::{self, Inherited};
 use device::{Download, download};
 use origin::Origin;
 
@@ -82,7 +82,8 @@ async fn in_a_new_directory(out: &mut (impl Write + Send)) -> Result<(), DemoErr
 async fn show(out: &mut (impl Write + Send), directory: &std::path::Path) -> Result<(), DemoError> {
     let began = Instant::now();
     let mut origin = Origin::start(FILE).await?;
-    let node = Node::start(configuration(directory, &origin)?, Inherited::default(), serve::raise_descriptor_limit()).await?;
+    let node =
+        Node::start(configuration(directory, &origin)?, Inherited::default(), serve::raise_descriptor_limit()).await?;
     let cache = node.data_addresses().first().copied().ok_or_else(|| broken("start", "the cache does not listen"))?;
     writeln!(out, "A device, a cache and an origin on this machine, no network needed.\n")?;
     writeln!(out, "  origin   http://{}  files of {}", origin.address, mib(FILE))?;
@@ -186,7 +187,10 @@ fn expect(step: &'static str, download: &Download, holds: bool) -> Result<(), De
     if download.right && holds {
         return Ok(());
     }
-    Err(broken(step, &format!("status {}, {} bytes, content right: {}", download.status, download.bytes, download.right)))
+    Err(broken(
+        step,
+        &format!("status {}, {} bytes, content right: {}", download.status, download.bytes, download.right),
+    ))
 }
 
 fn broken(step: &'static str, found: &str) -> DemoError {
