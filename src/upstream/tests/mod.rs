@@ -6,6 +6,7 @@ mod guard;
 mod redirects;
 mod reuse;
 mod tls;
+mod uploads;
 
 use std::io;
 use std::net::SocketAddr;
