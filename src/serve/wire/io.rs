@@ -155,9 +155,8 @@ impl<'a> ClientIo<'a> {
                     return Poll::Ready(Err(End::Closed));
                 }
             } else {
-                self.wait_for(Waiting::Head);
                 match self.gate.scan(&self.buffer) {
-                    Verdict::NeedMore => {}
+                    Verdict::NeedMore => self.wait_for(Waiting::Head),
                     Verdict::Refuse(refusal) => return Poll::Ready(Err(End::Refuse(refusal))),
                     Verdict::Head { .. } if self.context.drain.draining() => {
                         return Poll::Ready(Err(End::Refuse(Refusal::Draining)));
