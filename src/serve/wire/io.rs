@@ -197,7 +197,9 @@ impl<'a> ClientIo<'a> {
             return Poll::Pending;
         }
         let spare = |buffer: &BytesMut| buffer.capacity().saturating_sub(buffer.len());
-        if spare(&self.buffer) < room.min(FIRST_BUFFER / 2) {
+        // An empty buffer starts over at its front, which costs nothing; a filling one doubles.
+        let least = if self.buffer.is_empty() { FIRST_BUFFER } else { FIRST_BUFFER / 2 };
+        if spare(&self.buffer) < room.min(least) {
             self.buffer.reserve(self.buffer.len().max(FIRST_BUFFER).min(room));
         }
         let room = room.min(spare(&self.buffer));

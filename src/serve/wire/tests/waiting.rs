@@ -57,6 +57,41 @@ async fn a_parked_connection_serves_again() {
     assert_eq!(rig.context.metrics.connections_parked.get(), 0);
 }
 
+#[tokio::test]
+async fn an_answer_whose_end_comes_late_leaves_the_connection_usable() {
+    let rig = Rig::parking(limits(), Duration::from_millis(1)).await;
+    let mut client = rig.connect().await;
+    for _ in 0..2 {
+        assert_eq!(client.get("/late").await.1, "halfhalf");
+        rig.until(|context| context.metrics.connections_parked.get() == 1).await;
+    }
+    assert_eq!(client.get("/second").await.1.len(), 70_000);
+    rig.until(|context| context.metrics.connections_parked.get() == 1).await;
+    client.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.response().await.1, "halfhalf");
+    assert_eq!(client.response().await.1, "GET /next ");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_meet_the_parking_are_not_lost() {
+    let rig = Arc::new(Rig::parking(limits(), Duration::from_millis(1)).await);
+    let clients = (0..8_u64).map(|seed| {
+        let rig = Arc::clone(&rig);
+        tokio::spawn(async move {
+            let mut client = rig.connect().await;
+            for number in 0..100_u64 {
+                // Around the time at which the connection is parked.
+                tokio::time::sleep(Duration::from_micros((seed * 977 + number * 389) % 2500)).await;
+                let target = format!("/{seed}/{number}");
+                assert_eq!(client.get(&target).await.1, format!("GET {target} "));
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+}
+
 fn context_unfinished(rig: &Rig) -> usize {
     rig.context.drain.unfinished()
 }
