@@ -164,11 +164,18 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut spare = Spare::new();
+    let mut exhausted = false;
     loop {
         let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
+            Ok(accepted) => {
+                exhausted = false;
+                accepted
+            }
             Err(error) if out_of_descriptors(&error) => {
-                tracing::warn!(%error, "no descriptor for a connection; answering 503");
+                // Once for each time it happens, not for each connection.
+                if !std::mem::replace(&mut exhausted, true) {
+                    tracing::warn!(%error, "no descriptor for a connection; answering 503");
+                }
                 spare.refuse_one(&listener, &admission.context).await;
                 continue;
             }
@@ -212,7 +219,7 @@ fn refuse_at_once(mut stream: std::net::TcpStream, refusal: Refusal) {
     if stream.write_all(response.as_bytes()).is_ok() {
         let _ = stream.shutdown(Shutdown::Write);
         let mut scratch = [0; 4096];
-        while stream.read(&mut scratch).is_ok_and(|count| count > 0) {}
+        let _ = (0..8).try_for_each(|_| stream.read(&mut scratch).ok().filter(|&count| count > 0).map(|_| ()));
     }
 }
 

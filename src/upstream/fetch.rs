@@ -106,7 +106,9 @@ impl Ask {
         fields.extend(self.headers.clone());
         loops::mark_request(&mut fields, pseudonym);
         // RFC 9110 section 8.6: a method that expects content is told that there is none.
-        if self.body.is_none() && [Method::POST, Method::PUT, Method::PATCH].contains(&self.method) {
+        let expects_content = [Method::POST, Method::PUT, Method::PATCH].contains(&self.method);
+        let is_empty = self.body.as_ref().is_none_or(|body| matches!(body, RequestBody::Bytes(b) if b.is_empty()));
+        if expects_content && is_empty {
             fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         let mut request = Request::new(self.outgoing());

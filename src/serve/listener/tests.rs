@@ -111,3 +111,59 @@ async fn the_spare_descriptor_refuses_one_connection_and_comes_back() {
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert_eq!(context.metrics().limited.with_label_values(&["descriptors"]).get(), 1);
 }
+
+/// The name by which the next test starts this one in a process of its own, whose descriptors it may use up.
+const SERVER: &str = "serve::listener::tests::a_server_with_few_descriptors";
+/// Set in that process.
+const IS_SERVER: &str = "WAYSTATION_TEST_IS_SERVER";
+
+#[tokio::test]
+#[ignore = "the server side of another test"]
+async fn a_server_with_few_descriptors() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if std::env::var_os(IS_SERVER).is_none() {
+        return;
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: Some(40), maximum: Some(40) }).unwrap();
+    let rig = Rig::new(ClientAllowList::Any, Limits::default(), 1000);
+    println!("\nport {}", rig.address.port());
+    // Ends with the process that started it.
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+}
+
+#[test]
+fn a_server_without_descriptors_answers_503_and_recovers() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    struct Server(Child);
+    impl Drop for Server {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+    let mut server = Command::new(std::env::current_exe().unwrap());
+    server.args(["--ignored", "--exact", SERVER, "--nocapture"]).env(IS_SERVER, "1");
+    server.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = Server(server.spawn().unwrap());
+    let output = BufReader::new(server.0.stdout.take().unwrap());
+    let port = output.lines().find_map(|line| line.unwrap().strip_prefix("port ")?.parse::<u16>().ok()).unwrap();
+
+    let ask = || {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(NEVER)).unwrap();
+        // May come too late for a connection that was refused at once.
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        (stream, String::from_utf8(status.to_vec()).unwrap())
+    };
+    let (open, statuses): (Vec<_>, Vec<_>) = (0..60).map(|_| ask()).unzip();
+    let served = statuses.iter().filter(|&status| status == "HTTP/1.1 200").count();
+    let refused = statuses.iter().filter(|&status| status == "HTTP/1.1 503").count();
+    assert_eq!(served + refused, 60, "{statuses:?}");
+    assert!(served >= 20 && refused >= 20, "{served} served, {refused} refused");
+    drop(open);
+    while ask().1 != "HTTP/1.1 200" {}
+}

@@ -106,11 +106,6 @@ where
         let mut http = Box::new(context.http.serve_connection(io, wired));
         let served = poll_fn(|cx| {
             let mut polled = poll_http(&mut *http, cx);
-            if polled.is_pending() && exchange.step() == Step::Answered {
-                // hyper may have learnt of the end of the body after its last flush, and would wait for the
-                // client's next bytes before it went on.
-                polled = poll_http(&mut *http, cx);
-            }
             if polled.is_pending() && !drained && signalled.as_mut().poll(cx).is_ready() {
                 drained = true;
                 if exchange.step() != Step::Idle {

@@ -167,9 +167,13 @@ impl HeadGate {
         for &byte in target {
             match byte {
                 b'#' => return Err(Refusal::Fragment),
-                b'\\' | b'<' | b'>' | 0..=b' ' | 0x7f.. => return Err(Refusal::Target),
+                b'\\' | b'"' | b'<' | b'>' | b'`' | 0..=b' ' | 0x7f.. => return Err(Refusal::Target),
                 _ => {}
             }
+        }
+        // The rare forms are left to the parser that hyper uses, which would refuse without a reason.
+        if !target.starts_with(b"/") && http::Uri::try_from(target).is_err() {
+            return Err(Refusal::Target);
         }
         match parts.next().ok_or(Refusal::Version)? {
             b"HTTP/1.1" => self.http_11 = true,

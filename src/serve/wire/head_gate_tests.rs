@@ -73,6 +73,11 @@ fn malformed_heads_are_refused_with_their_reason() {
         (b"GET /\x00 HTTP/1.1\r\n", Refusal::Target),
         (b"GET /\x7f HTTP/1.1\r\n", Refusal::Target),
         (b"GET /<a> HTTP/1.1\r\n", Refusal::Target),
+        (b"GET /`a HTTP/1.1\r\n", Refusal::Target),
+        (b"GET /?\"a HTTP/1.1\r\n", Refusal::Target),
+        (b"GET a/b HTTP/1.1\r\n", Refusal::Target),
+        (b"GET http:///a HTTP/1.1\r\n", Refusal::Target),
+        (b"GET file:///a HTTP/1.1\r\n", Refusal::Target),
         (b"GET /a#b HTTP/1.1\r\n", Refusal::Fragment),
         (b"GET http://h/#b HTTP/1.1\r\n", Refusal::Fragment),
         (b" GET / HTTP/1.1\r\n", Refusal::Method),
@@ -184,6 +189,18 @@ fn feed(bytes: &[u8], mut cuts: Vec<usize>) -> Verdict {
     Verdict::NeedMore
 }
 
+fn target_like() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        Just(b"/".to_vec()),
+        Just(b"?".to_vec()),
+        Just(b"http://".to_vec()),
+        Just(b"h".to_vec()),
+        Just(b":80".to_vec()),
+        proptest::collection::vec(0x21_u8..0x7f, 1..3),
+    ];
+    proptest::collection::vec(piece, 1..5).prop_map(|pieces| pieces.concat())
+}
+
 fn head_like() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         Just(b"GET ".to_vec()),
@@ -212,11 +229,20 @@ proptest! {
     }
 
     #[test]
+    fn every_target_that_passes_is_one_for_hyper(target in target_like()) {
+        let head = [b"GET ", &target[..], b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+        if let Verdict::Head { .. } = scan(&head) {
+            prop_assert!(http::Uri::try_from(&target[..]).is_ok());
+        }
+    }
+
+    #[test]
     fn what_passes_is_understood_alike_by_hypers_parser(bytes in head_like()) {
         if let Verdict::Head { start, end, .. } = scan(&bytes) {
             let mut fields = [httparse::EMPTY_HEADER; 100];
             let mut request = httparse::Request::new(&mut fields);
             prop_assert_eq!(request.parse(&bytes[start..]), Ok(httparse::Status::Complete(end - start)));
+            prop_assert!(request.path.unwrap().parse::<http::Uri>().is_ok());
         }
     }
 }

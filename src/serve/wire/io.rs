@@ -155,9 +155,8 @@ impl<'a> ClientIo<'a> {
                     return Poll::Ready(Err(End::Closed));
                 }
             } else {
-                self.wait_for(Waiting::Head);
                 match self.gate.scan(&self.buffer) {
-                    Verdict::NeedMore => {}
+                    Verdict::NeedMore => self.wait_for(Waiting::Head),
                     Verdict::Refuse(refusal) => return Poll::Ready(Err(End::Refuse(refusal))),
                     Verdict::Head { .. } if self.context.drain.draining() => {
                         return Poll::Ready(Err(End::Refuse(Refusal::Draining)));
@@ -198,7 +197,9 @@ impl<'a> ClientIo<'a> {
             return Poll::Pending;
         }
         let spare = |buffer: &BytesMut| buffer.capacity().saturating_sub(buffer.len());
-        if spare(&self.buffer) < room.min(FIRST_BUFFER / 2) {
+        // An empty buffer starts over at its front, which costs nothing; a filling one doubles.
+        let least = if self.buffer.is_empty() { FIRST_BUFFER } else { FIRST_BUFFER / 2 };
+        if spare(&self.buffer) < room.min(least) {
             self.buffer.reserve(self.buffer.len().max(FIRST_BUFFER).min(room));
         }
         let room = room.min(spare(&self.buffer));

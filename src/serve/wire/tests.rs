@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
-use http_body_util::combinators::BoxBody;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,7 +28,7 @@ mod waiting;
 const NEVER: Duration = Duration::from_secs(30);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-type AnswerBody = BoxBody<Bytes, BoxError>;
+type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// A listener whose connections are served by [`answer`].
 struct Rig {
@@ -63,6 +63,25 @@ impl Body for Endless {
         }
         self.sent = true;
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 16 * 1024])))))
+    }
+}
+
+/// One frame that is larger than hyper's write buffer, and comes at the second asking.
+struct SecondAsking {
+    asked: bool,
+    frame: Option<Bytes>,
+}
+
+impl Body for SecondAsking {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if !std::mem::replace(&mut self.asked, true) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.frame.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 
@@ -123,19 +142,34 @@ impl Rig {
 async fn answer(request: Request<Incoming>, tell: mpsc::UnboundedSender<()>) -> Result<Response<AnswerBody>, BoxError> {
     let info = *request.extensions().get::<ConnectionInfo>().ok_or("no connection info")?;
     let (parts, body) = request.into_parts();
-    let full = |text: String| Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {}).boxed();
+    let full = |text: String| Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {}).boxed_unsync();
     let body = match parts.uri.path() {
-        "/endless" => Endless { stall: false, sent: false, _drop: TellDrop(tell) }.boxed(),
-        "/stalled" => Endless { stall: true, sent: false, _drop: TellDrop(tell) }.boxed(),
+        "/endless" => Endless { stall: false, sent: false, _drop: TellDrop(tell) }.boxed_unsync(),
+        "/stalled" => Endless { stall: true, sent: false, _drop: TellDrop(tell) }.boxed_unsync(),
         "/silent" => {
             let _drop = TellDrop(tell);
             std::future::pending().await
         }
-        "/big" => Full::new(Bytes::from(vec![b'y'; 8 << 20])).map_err(|never: Infallible| match never {}).boxed(),
+        "/big" => {
+            Full::new(Bytes::from(vec![b'y'; 8 << 20])).map_err(|never: Infallible| match never {}).boxed_unsync()
+        }
         "/cut" => {
             let first = Ok(Frame::data(Bytes::from_static(b"first")));
             let frames = futures_util::stream::iter([first, Err(BoxError::from("cut"))]);
-            BodyExt::boxed(http_body_util::StreamBody::new(frames))
+            BodyExt::boxed_unsync(http_body_util::StreamBody::new(frames))
+        }
+        "/late" => {
+            // The length is known from the head only, and the end comes long after the last byte.
+            let frames = futures_util::stream::unfold(0, |step| async move {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                (step < 2).then(|| (Ok(Frame::data(Bytes::from_static(b"half"))), step + 1))
+            });
+            let body = BodyExt::boxed_unsync(http_body_util::StreamBody::new(Box::pin(frames)));
+            return Ok(Response::builder().header("content-length", 8).body(body)?);
+        }
+        "/second" => {
+            let body = SecondAsking { asked: false, frame: Some(Bytes::from(vec![b'z'; 70_000])) };
+            return Ok(Response::builder().header("content-length", 70_000).body(body.boxed_unsync())?);
         }
         "/peer" => full(info.peer.to_string()),
         "/unread" => full("unread".to_owned()),
