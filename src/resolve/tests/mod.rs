@@ -4,7 +4,6 @@ mod forms;
 mod hostile;
 mod keys;
 mod laws;
-mod redirects;
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
