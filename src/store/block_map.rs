@@ -329,3 +329,147 @@ impl TryFrom<PlainSums> for BlockSums {
         Self::new(plain.block_size, plain.length, plain.crcs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SIZE: u64 = 64 * 1024;
+
+    fn map() -> BlockMap {
+        BlockMap::new(BlockSize::MIN)
+    }
+
+    /// Bytes of a body that are different everywhere.
+    fn content(offset: u64, len: u64) -> Vec<u8> {
+        (offset..offset + len).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+    }
+
+    #[test]
+    fn only_powers_of_two_within_bounds_are_block_sizes() {
+        for bytes in [64 * 1024, 1024 * 1024, 16 * 1024 * 1024] {
+            assert_eq!(BlockSize::new(bytes).map(BlockSize::bytes), Ok(bytes));
+        }
+        for bytes in [0, 1, 32 * 1024, 65 * 1024, 32 * 1024 * 1024, u32::MAX] {
+            assert_eq!(BlockSize::new(bytes), Err(BlockSizeError(bytes)));
+        }
+    }
+
+    #[test]
+    fn data_must_continue_a_block_or_begin_an_absent_one() {
+        let mut map = map();
+        assert_eq!(map.extend(0, &content(0, 100)).unwrap().len(), 1);
+        for offset in [0, 1, 99, 101, SIZE + 1, 2 * SIZE - 1] {
+            assert_eq!(map.extend(offset, &[1]), Err(Misplaced { offset }));
+        }
+        map.extend(SIZE, &[1]).unwrap();
+        assert_eq!(
+            map.extend(100, &content(100, SIZE)),
+            Err(Misplaced { offset: SIZE }),
+            "it runs into a present block"
+        );
+        assert_eq!(map.contiguous(), 100, "a refused write changes nothing");
+        assert_eq!(map.extend(100, &content(100, SIZE - 100)).unwrap().len(), 1);
+        assert!(map.verify(0, &content(0, SIZE)));
+        assert_eq!(map.contiguous(), SIZE + 1);
+    }
+
+    #[test]
+    fn far_blocks_cost_no_memory_and_absurd_ones_are_refused() {
+        let mut map = map();
+        let last = (u64::from(u32::MAX) - 1) * SIZE;
+        assert_eq!(
+            map.extend(last, &[7]).unwrap(),
+            [MapRecord { block: u32::MAX - 1, valid_len: 1, crc: crc32c(&[7]) }]
+        );
+        for offset in [last + SIZE, last + 2 * SIZE, u64::MAX] {
+            assert_eq!(map.extend(offset, &[7]), Err(Misplaced { offset }));
+        }
+        assert_eq!((map.contiguous(), map.present().total()), (0, 1));
+        assert_eq!(map.block(u64::from(u32::MAX)), None);
+        assert_eq!((map.drop_block(u64::from(u32::MAX)), map.drop_block(u64::MAX)), (None, None));
+    }
+
+    #[test]
+    fn sums_exist_only_of_exactly_the_whole_body() {
+        let mut map = map();
+        let length = 2 * SIZE + 5;
+        map.extend(SIZE, &content(SIZE, SIZE + 5)).unwrap();
+        assert_eq!(map.to_sums(length), None);
+        map.extend(0, &content(0, SIZE)).unwrap();
+        assert_eq!((map.to_sums(length - 1), map.to_sums(length + 1)), (None, None));
+        let sums = map.to_sums(length).unwrap();
+        assert_eq!((sums.length(), sums.crcs().len()), (length, 3));
+        for index in 0..3 {
+            let range = sums.block_range(index).unwrap();
+            let mut data = content(range.start(), range.len());
+            assert!(sums.verify(index, &data));
+            assert!(!sums.verify(index, &data[1..]));
+            data[0] ^= 1;
+            assert!(!sums.verify(index, &data));
+        }
+        assert_eq!((sums.block_range(3), sums.block_range(u64::MAX)), (None, None));
+        assert!(!sums.verify(3, &[]) && !sums.verify(u64::MAX, &[]));
+        assert_eq!(map_of_nothing().crcs(), []);
+    }
+
+    fn map_of_nothing() -> BlockSums {
+        map().to_sums(0).unwrap()
+    }
+
+    #[test]
+    fn sums_must_fit_their_length() {
+        assert!(BlockSums::new(BlockSize::MIN, SIZE + 1, vec![1, 2]).is_ok());
+        for (length, sums) in [(SIZE, 2), (SIZE + 1, 1), (0, 1), (u64::MAX, 3)] {
+            assert!(BlockSums::new(BlockSize::MIN, length, vec![0; sums]).is_err());
+        }
+        let sums = BlockSums::new(BlockSize::MIN, SIZE, vec![9]).unwrap();
+        let stored = postcard::to_stdvec(&sums).unwrap();
+        assert_eq!(postcard::from_bytes::<BlockSums>(&stored).unwrap(), sums);
+        let wrong = PlainSums { block_size: BlockSize::MIN, length: SIZE, crcs: vec![] };
+        assert!(postcard::from_bytes::<BlockSums>(&postcard::to_stdvec(&wrong).unwrap()).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Writes at any place and drops, against a body of which each byte is known or not.
+        #[test]
+        fn what_is_present_sums_to_what_was_written(
+            ops in prop::collection::vec((0u64..4, 0u64..3, prop_oneof![Just(0u64), 0u64..SIZE], 1u64..2 * SIZE), 1..24)
+        ) {
+            let mut map = map();
+            let mut written = vec![false; 8 * SIZE as usize];
+            for (block, what, within, len) in ops {
+                if what == 0 {
+                    map.drop_block(block);
+                    written[(block * SIZE) as usize..((block + 1) * SIZE) as usize].fill(false);
+                    continue;
+                }
+                let valid = map.block(block).map_or(0, |state| u64::from(state.valid_len));
+                let offset = block * SIZE + if what == 1 { valid } else { within };
+                let range = offset as usize..(offset + len) as usize;
+                // Each byte's predecessor in its block is there already or comes with it, and the byte itself is new.
+                let starts_well = offset % SIZE == 0 || written[offset as usize - 1];
+                let fits = starts_well && !written[range.clone()].contains(&true);
+                let result = map.extend(offset, &content(offset, len));
+                prop_assert_eq!(result.is_ok(), fits);
+                if fits {
+                    written[range].fill(true);
+                }
+            }
+            let known: u64 = written.iter().map(|byte| u64::from(*byte)).sum();
+            prop_assert_eq!(map.present().total(), known);
+            prop_assert_eq!(map.contiguous(), written.iter().position(|byte| !byte).unwrap() as u64);
+            for record in map.records() {
+                let begin = u64::from(record.block) * SIZE;
+                prop_assert!(map.verify(u64::from(record.block), &content(begin, u64::from(record.valid_len))));
+            }
+            let mut again = BlockMap::new(BlockSize::MIN);
+            prop_assert!(map.records().all(|record| again.apply(record)));
+            prop_assert_eq!(again.present(), map.present());
+        }
+    }
+}

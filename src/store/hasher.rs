@@ -10,6 +10,9 @@ use crate::content::Digest;
 /// Bytes that SHA-256 takes at a time (FIPS 180-4 section 5.2.1).
 const BLOCK: u64 = 64;
 
+/// No midstate lies beyond: the standard counts up to 2^64 bits, and there must be room to go on.
+const LAST_POSITION: u64 = 1 << 60;
+
 /// The SHA-256 of a body's first bytes, in progress.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PrefixHasher {
@@ -54,9 +57,9 @@ impl PrefixHasher {
         Some(Midstate { position: self.position, state })
     }
 
-    /// Goes on where `midstate` was taken; `None` when its position is not a multiple of 64.
+    /// Goes on where `midstate` was taken; `None` when its position is not a multiple of 64 or beyond 2^60.
     pub(super) fn resume(midstate: &Midstate) -> Option<Self> {
-        if !midstate.position.is_multiple_of(BLOCK) {
+        if !midstate.position.is_multiple_of(BLOCK) || midstate.position > LAST_POSITION {
             return None;
         }
         // The crate's form is the words, the number of steps made and the bytes held back, of which there are none.
@@ -70,5 +73,67 @@ impl PrefixHasher {
     /// The digest of everything hashed.
     pub(super) fn finish(self) -> Digest {
         Digest::from_bytes(self.hash.finalize().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The stored form must not follow a change in the crate's own: this is the standard's value after one block
+    /// of zeros.
+    #[test]
+    fn a_midstate_is_what_the_standard_says() {
+        let mut hasher = PrefixHasher::new();
+        hasher.update(&[0; 64]);
+        let words: Vec<u32> = {
+            let state = hasher.midstate().unwrap().state;
+            state.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
+        };
+        let expected = [0xda5698be, 0x17b9b469, 0x62335799, 0x779fbeca, 0x8ce5d491, 0xc0d26243, 0xbafef9ea, 0x1837a9d8];
+        assert_eq!(words, expected);
+    }
+
+    #[test]
+    fn midstates_exist_only_between_steps() {
+        let mut hasher = PrefixHasher::new();
+        assert_eq!(hasher.midstate().map(|midstate| midstate.position), Some(0));
+        hasher.update(b"x");
+        assert_eq!(hasher.midstate(), None);
+        for position in [1, 63, LAST_POSITION + 64, u64::MAX - 63, u64::MAX] {
+            assert!(PrefixHasher::resume(&Midstate { position, state: [0; 32] }).is_none(), "{position}");
+        }
+        let mut hasher = PrefixHasher::resume(&Midstate { position: LAST_POSITION, state: [0; 32] }).unwrap();
+        hasher.update(&[0; 200]);
+        hasher.finish();
+    }
+
+    proptest! {
+        #[test]
+        fn put_down_and_taken_up_anywhere_the_digest_is_the_same(
+            data in prop::collection::vec(any::<u8>(), 0..2000),
+            cuts in prop::collection::vec(0usize..200, 0..20),
+        ) {
+            let mut hasher = PrefixHasher::new();
+            let mut rest = &data[..];
+            for cut in cuts {
+                let (piece, later) = rest.split_at(cut.min(rest.len()));
+                hasher.update(piece);
+                rest = later;
+                prop_assert_eq!(hasher.position(), (data.len() - rest.len()) as u64);
+                // Go on to the next step's begin, as one who wants a midstate does.
+                let to_step = (hasher.position().next_multiple_of(BLOCK) - hasher.position()) as usize;
+                if to_step <= rest.len() {
+                    let (piece, later) = rest.split_at(to_step);
+                    hasher.update(piece);
+                    rest = later;
+                    hasher = PrefixHasher::resume(&hasher.midstate().unwrap()).unwrap();
+                }
+            }
+            hasher.update(rest);
+            prop_assert_eq!(hasher.finish(), Digest::of(&data));
+        }
     }
 }

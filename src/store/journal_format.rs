@@ -327,3 +327,224 @@ fn unstuff(stuffed: &[u8]) -> Option<Vec<u8>> {
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::meta::tests::{any_record, plain_record};
+    use super::*;
+
+    fn any_sums() -> impl Strategy<Value = BlockSums> {
+        (prop::collection::vec(any::<u32>(), 0..80), 0u64..65536).prop_map(|(crcs, short)| {
+            let length = (crcs.len() as u64 * 65536).saturating_sub(short);
+            BlockSums::new(BlockSize::MIN, length, crcs).unwrap()
+        })
+    }
+
+    fn any_entry() -> impl Strategy<Value = JournalEntry> {
+        let digest = any::<[u8; 32]>().prop_map(Digest::from_bytes);
+        let key = any::<[u8; 16]>().prop_map(KeyHash::from_bytes);
+        prop_oneof![
+            (any_record(), prop::option::of(any_sums()))
+                .prop_map(|(record, sums)| JournalEntry::Stored { record, sums }),
+            any_record().prop_map(|record| JournalEntry::Updated { record }),
+            (key, any::<u64>()).prop_map(|(key, variant)| JournalEntry::Forgotten { key, variant }),
+            digest.prop_map(|digest| JournalEntry::BlobGone { digest }),
+        ]
+    }
+
+    /// A segment with the place of each frame.
+    fn segment(entries: &[JournalEntry]) -> (Vec<u8>, Vec<(usize, usize)>) {
+        let mut bytes = encode_segment_header(&SegmentHeader { drive: 1, sequence: 1 });
+        let places = entries.iter().map(|entry| {
+            let offset = bytes.len();
+            bytes.extend_from_slice(&encode_frame(entry));
+            (offset, bytes.len())
+        });
+        let places = places.collect();
+        (bytes, places)
+    }
+
+    /// Intact frames as (offset, the frame's bytes), damage as (offset, end), and where frames may be appended.
+    fn read(bytes: &[u8]) -> (Vec<(usize, Vec<u8>)>, Vec<(usize, usize)>, usize) {
+        let (mut entries, mut damages) = (Vec::new(), Vec::new());
+        let mut frames = Frames::new(bytes, SEGMENT_HEADER_LEN);
+        let mut position = SEGMENT_HEADER_LEN.min(bytes.len());
+        for frame in &mut frames {
+            let (offset, end) = match frame {
+                Frame::Entry { offset, end, entry } => {
+                    entries.push((offset, encode_frame(&entry)));
+                    (offset, end)
+                }
+                Frame::Damage { offset, end } => {
+                    damages.push((offset, end));
+                    (offset, end)
+                }
+            };
+            assert!(offset == position && end > offset, "frames and damage follow each other without gaps");
+            position = end;
+        }
+        assert_eq!(frames.intact_end(), position);
+        assert_eq!(frames.has_torn_tail(), position < bytes.len());
+        assert!(frames.next().is_none());
+        (entries, damages, position)
+    }
+
+    fn gone(seed: u8) -> JournalEntry {
+        JournalEntry::BlobGone { digest: Digest::from_bytes([seed; 32]) }
+    }
+
+    #[test]
+    fn the_format_stays_as_it_was_released() {
+        let header = encode_segment_header(&SegmentHeader { drive: 0x0102, sequence: 3 });
+        assert_eq!(header.len(), SEGMENT_HEADER_LEN);
+        assert_eq!(header[..36], *b"WSTNJRN\0\x01\0\0\0\x02\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0");
+        let forgotten = JournalEntry::Forgotten { key: KeyHash::from_bytes([9; 16]), variant: 0 };
+        let frame = encode_frame(&forgotten);
+        assert_eq!(frame[..8], [0x00, 0xa7, b'J', 0xf1, 19, 0, 0, 0]);
+        assert_eq!(frame[12..], [&[18, 2][..], &[9; 16], &[1]].concat());
+        let record = encode_record(&plain_record());
+        let stored = encode_payload(&JournalEntry::Updated { record: plain_record() }, true);
+        assert_eq!(unstuff(&stored).unwrap(), [&[1, record.len() as u8][..], &record].concat());
+    }
+
+    #[test]
+    fn a_segment_header_that_is_not_intact_is_an_error() {
+        let header = encode_segment_header(&SegmentHeader { drive: u128::MAX - 5, sequence: 77 });
+        assert_eq!(decode_segment_header(&header), Ok(SegmentHeader { drive: u128::MAX - 5, sequence: 77 }));
+        for at in 0..header.len() {
+            assert!(decode_segment_header(&header[..at]).is_err(), "cut at {at}");
+            let mut damaged = header.clone();
+            damaged[at] ^= 0x20;
+            assert!(decode_segment_header(&damaged).is_err(), "changed at {at}");
+        }
+        let mut newer = header;
+        newer[8] = 2;
+        assert_eq!(decode_segment_header(&newer), Err(SegmentError::NewerFormat { found: 2 }));
+        assert_eq!(decode_segment_header(b"something else"), Err(SegmentError::NotASegment));
+    }
+
+    #[test]
+    fn a_torn_tail_is_not_damage_and_damage_is_not_a_torn_tail() {
+        let (bytes, places) = segment(&[gone(1), gone(2), gone(3)]);
+        let (_, second_end) = places[1];
+        for cut in second_end..bytes.len() {
+            let (entries, damages, end) = read(&bytes[..cut]);
+            assert_eq!((entries.len(), damages, end), (2, vec![], second_end));
+        }
+        for filler in [0, 0xff] {
+            let mut padded = bytes[..second_end].to_vec();
+            padded.resize(second_end + 5000, filler);
+            assert_eq!(read(&padded).2, second_end, "a file that was extended but not written");
+        }
+        for at in places[1].0..second_end {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x40;
+            let (entries, damages, end) = read(&damaged);
+            assert_eq!((entries.len(), damages, end), (2, vec![places[1]], bytes.len()), "changed at {at}");
+        }
+    }
+
+    #[test]
+    fn frames_inside_of_a_payload_are_never_found() {
+        // Who chooses content chooses its sums, so they can spell a frame.
+        let hostile = encode_frame(&gone(6));
+        let mut spelled = hostile.clone();
+        spelled.resize(hostile.len().next_multiple_of(4), 0);
+        let crcs: Vec<u32> = spelled.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        let sums = BlockSums::new(BlockSize::MIN, crcs.len() as u64 * 65536, crcs).unwrap();
+        let (mut bytes, places) =
+            segment(&[JournalEntry::Stored { record: plain_record(), sums: Some(sums) }, gone(1)]);
+        bytes[places[0].0 + 5] ^= 1;
+        let (entries, damages, _) = read(&bytes);
+        assert_eq!((entries, damages), (vec![(places[1].0, encode_frame(&gone(1)))], vec![places[0]]));
+    }
+
+    #[test]
+    fn sums_that_do_not_fit_are_left_out_rather_than_the_entry() {
+        let blocks = MAX_PAYLOAD / 4;
+        let sums = BlockSums::new(BlockSize::MIN, blocks as u64 * 65536, vec![0x0101_0101; blocks]).unwrap();
+        let entry = JournalEntry::Stored { record: plain_record(), sums: Some(sums) };
+        let (bytes, _) = segment(&[entry]);
+        let frame = Frames::new(&bytes, SEGMENT_HEADER_LEN).next();
+        assert!(matches!(frame, Some(Frame::Entry { entry: JournalEntry::Stored { sums: None, .. }, .. })));
+    }
+
+    #[test]
+    fn looking_behind_damage_takes_time_in_proportion() {
+        // Claims of long payloads at every step: looking at each of them to its end would take hours.
+        let mut bytes = encode_segment_header(&SegmentHeader { drive: 1, sequence: 1 });
+        while bytes.len() < 8 * 1024 * 1024 {
+            bytes.extend_from_slice(&MARKER);
+            bytes.extend_from_slice(&[0xff, 0xff, 0x1f, 0x00, 1, 1, 1, 1]);
+        }
+        bytes.extend_from_slice(&encode_frame(&gone(1)));
+        assert_eq!(read(&bytes).0.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn entries_come_back_as_they_were(entries in prop::collection::vec(any_entry(), 0..8)) {
+            let (bytes, places) = segment(&entries);
+            let expected: Vec<_> = places.iter().map(|(from, to)| (*from, bytes[*from..*to].to_vec())).collect();
+            prop_assert_eq!(read(&bytes), (expected, vec![], bytes.len()));
+        }
+
+        #[test]
+        fn damage_takes_only_the_entries_it_touches(
+            entries in prop::collection::vec(any_entry(), 1..10),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 1..60)), 1..4),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let (intact, places) = segment(&entries);
+            let mut bytes = intact.clone();
+            for (at, new) in damage {
+                let at = SEGMENT_HEADER_LEN + at.index(bytes.len() - SEGMENT_HEADER_LEN);
+                bytes[at..].iter_mut().zip(new).for_each(|(to, from)| *to = from);
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(SEGMENT_HEADER_LEN + cut.index(bytes.len() - SEGMENT_HEADER_LEN));
+            }
+            let untouched = places.iter().filter(|(from, to)| bytes.get(*from..*to) == Some(&intact[*from..*to]));
+            let expected: Vec<_> = untouched.map(|(from, to)| (*from, intact[*from..*to].to_vec())).collect();
+            prop_assert_eq!(read(&bytes).0, expected);
+        }
+
+        #[test]
+        fn lost_and_added_bytes_take_only_the_entries_around_them(
+            entries in prop::collection::vec(any_entry(), 1..6),
+            at in any::<prop::sample::Index>(),
+            lost in 0usize..200,
+            added in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let (intact, places) = segment(&entries);
+            let from = SEGMENT_HEADER_LEN + at.index(intact.len() - SEGMENT_HEADER_LEN);
+            let to = (from + lost).min(intact.len());
+            let bytes = [&intact[..from], &added, &intact[to..]].concat();
+            let found: Vec<_> = read(&bytes).0.into_iter().map(|(_, frame)| frame).collect();
+            let whole = |(begin, end): &&(usize, usize)| *end <= from || *begin >= to;
+            let expected: Vec<_> = places.iter().filter(whole).map(|(begin, end)| intact[*begin..*end].to_vec()).collect();
+            // Bytes that were lost and replaced by the same ones leave their entry intact.
+            prop_assert!(found == expected || bytes == intact);
+        }
+
+        #[test]
+        fn any_bytes_can_be_read(bytes in prop::collection::vec(prop_oneof![3 => any::<u8>(), 1 => Just(0)], 0..400), start in 0usize..500) {
+            let with_markers = bytes.chunks(17).collect::<Vec<_>>().join(&MARKER[..]);
+            for bytes in [bytes.clone(), with_markers] {
+                prop_assert!(Frames::new(&bytes, start).count() <= bytes.len());
+            }
+            prop_assert!(decode_segment_header(&bytes).is_err());
+            let _ = decode_payload(&bytes);
+        }
+
+        #[test]
+        fn stuffed_bytes_have_no_zero_and_come_back(runs in prop::collection::vec((any::<bool>(), prop_oneof![0usize..4, 250usize..260, 500usize..520]), 0..6)) {
+            let plain: Vec<u8> = runs.iter().flat_map(|(zero, len)| vec![u8::from(!zero); *len]).collect();
+            let stuffed = stuff(&plain);
+            prop_assert!(!stuffed.contains(&0));
+            prop_assert_eq!(unstuff(&stuffed), Some(plain));
+        }
+    }
+}

@@ -156,3 +156,128 @@ impl TryFrom<RecordV1<'_>> for Record {
         })
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use http::header::{ETAG, SET_COOKIE};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(in crate::store) fn plain_record() -> Record {
+        Record {
+            key: CacheKey::new("http://dl.example.com/p/a.swu"),
+            status: StatusCode::OK,
+            headers: HeaderMap::from_iter([(ETAG, HeaderValue::from_static("\"1\""))]),
+            request_time: UnixMillis(1),
+            response_time: UnixMillis(300),
+            vary: Vec::new(),
+            length: Some(65536),
+            expected: None,
+            token_protected: false,
+            body: BodyRef::Partial(PartialId(7)),
+        }
+    }
+
+    fn field_value() -> impl Strategy<Value = HeaderValue> {
+        let byte = prop_oneof![Just(b'\t'), 0x20u8..0x7f, 0x80u8..=0xff];
+        prop::collection::vec(byte, 0..40).prop_map(|bytes| HeaderValue::from_bytes(&bytes).unwrap())
+    }
+
+    fn field_name() -> impl Strategy<Value = HeaderName> {
+        prop_oneof![
+            Just(SET_COOKIE),
+            Just(ETAG),
+            "[a-z!#$%&'*+.^_`|~0-9-]{1,20}".prop_map(|name| name.parse().unwrap())
+        ]
+    }
+
+    fn digest() -> impl Strategy<Value = Digest> {
+        any::<[u8; 32]>().prop_map(Digest::from_bytes)
+    }
+
+    /// Any record, with repeated fields and values that are not text.
+    pub(in crate::store) fn any_record() -> impl Strategy<Value = Record> {
+        let expected = prop_oneof![
+            digest().prop_map(ExpectedDigest::Upstream),
+            digest().prop_map(ExpectedDigest::Rule),
+            digest().prop_map(ExpectedDigest::Manifest),
+        ];
+        let body =
+            prop_oneof![digest().prop_map(BodyRef::Blob), any::<u64>().prop_map(|id| BodyRef::Partial(PartialId(id)))];
+        let vary = (field_name(), prop::option::of(field_value())).prop_map(|(name, value)| VaryField { name, value });
+        let head = (".{0,60}", 100u16..1000, prop::collection::vec((field_name(), field_value()), 0..12));
+        let facts =
+            (prop::collection::vec(vary, 0..4), any::<Option<u64>>(), prop::option::of(expected), any::<bool>());
+        (head, any::<(u64, u64)>(), facts, body).prop_map(|(head, times, facts, body)| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in head.2 {
+                headers.append(name, value);
+            }
+            Record {
+                key: CacheKey::new(head.0),
+                status: StatusCode::from_u16(head.1).unwrap(),
+                headers,
+                request_time: UnixMillis(times.0),
+                response_time: UnixMillis(times.1),
+                vary: facts.0,
+                length: facts.1,
+                expected: facts.2,
+                token_protected: facts.3,
+                body,
+            }
+        })
+    }
+
+    /// What releases have written must be read for ever: these bytes do not change.
+    #[test]
+    fn version_1_stays_as_it_was_released() {
+        let mut stored = b"\x01\x1dhttp://dl.example.com/p/a.swu\xc8\x01\x01\x04etag\x03\"1\"".to_vec();
+        stored.extend_from_slice(b"\x01\xac\x02\x00\x01\x80\x80\x04\x00\x00\x01\x07");
+        assert_eq!(encode_record(&plain_record()), stored);
+        assert_eq!(decode_record(&stored).unwrap().length, Some(65536));
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_with_the_reason() {
+        let stored = encode_record(&plain_record());
+        let error = |bytes: &[u8]| decode_record(bytes).unwrap_err();
+        assert_eq!(error(&[]), MetaError::Damaged("it is empty"));
+        assert_eq!(error(&[&[2], &stored[1..]].concat()), MetaError::NewerFormat { found: 2 });
+        assert_eq!(error(&[&stored[..], &[0]].concat()), MetaError::Damaged("bytes follow it"));
+        assert_eq!(error(&vec![1; MAX_RECORD + 1]), MetaError::TooLarge { length: MAX_RECORD + 1 });
+        for end in 0..stored.len() {
+            assert!(decode_record(&stored[..end]).is_err(), "cut at {end}");
+        }
+        // A count of fields far beyond the bytes that follow.
+        assert!(decode_record(b"\x01\x00\xc8\x01\xff\xff\xff\xff\xff\xff\xff\xff\x7f").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn records_come_back_as_they_were(record in any_record()) {
+            let stored = encode_record(&record);
+            let back = decode_record(&stored).unwrap();
+            prop_assert_eq!(&back.headers, &record.headers);
+            prop_assert_eq!((&back.key, back.status, &back.vary), (&record.key, record.status, &record.vary));
+            prop_assert_eq!((back.variant(), back.body), (record.variant(), record.body));
+            prop_assert_eq!(encode_record(&back), stored);
+        }
+
+        #[test]
+        fn any_bytes_are_a_record_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..200), known in any::<bool>()) {
+            if let Some(first) = bytes.first_mut().filter(|_| known) {
+                *first = VERSION;
+            }
+            let _ = decode_record(&bytes);
+        }
+
+        #[test]
+        fn changed_bytes_are_a_record_or_an_error(record in any_record(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+            let mut stored = encode_record(&record);
+            let at = at.index(stored.len());
+            stored[at] = to;
+            let _ = decode_record(&stored);
+        }
+    }
+}
