@@ -1,7 +1,13 @@
 //! The store: complete blobs named by their SHA-256, partial bodies, and what is known of each.
 #![allow(unused_variables, clippy::unimplemented, missing_docs)]
 
+mod block_map;
 mod error;
+mod evict;
+mod hasher;
+mod journal_format;
+mod map_file;
+mod meta;
 mod settings;
 
 use std::sync::{Arc, OnceLock};
