@@ -43,19 +43,9 @@ impl Dir {
         self.open_with(name, OFlags::RDWR)
     }
 
-    /// Opens an existing file for appending.
-    pub(super) fn open_append(&self, name: &str) -> io::Result<File> {
-        self.open_with(name, OFlags::RDWR | OFlags::APPEND)
-    }
-
     /// Creates a file that must not exist, for reading and writing.
     pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
         self.open_with(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
-    }
-
-    /// Creates a file that must not exist, for appending.
-    pub(super) fn create_append(&self, name: &str) -> io::Result<File> {
-        self.open_with(name, OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL)
     }
 
     /// Opens or creates a file that only carries a lock.
@@ -181,6 +171,12 @@ impl FileIdentity {
     /// Size of the file in bytes.
     pub(super) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Whether `stat` is of this file.
+    #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between architectures")]
+    pub(super) fn is(&self, stat: &Stat) -> bool {
+        (self.device, self.inode) == (stat.st_dev as u64, stat.st_ino as u64)
     }
 
     /// Whether it is the same file with the same size, whatever happened to its name.

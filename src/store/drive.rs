@@ -25,7 +25,7 @@ const THREADS: usize = 4;
 
 /// Random name of a drive, written into it once. It ties the index to the drive wherever that is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct DriveId(pub(super) u64);
+pub(super) struct DriveId(pub(super) u128);
 
 /// Something that can be removed to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +48,7 @@ pub(super) struct Drive {
     pub(super) sieve: Mutex<Sieve<Victim>>,
     used: AtomicU64,
     promised: AtomicU64,
+    leaving: AtomicU64,
     blobs: AtomicU64,
     in_service: AtomicBool,
     lock: File,
@@ -89,6 +90,7 @@ impl Drive {
             sieve: Mutex::new(Sieve::new()),
             used: AtomicU64::new(0),
             promised: AtomicU64::new(0),
+            leaving: AtomicU64::new(0),
             blobs: AtomicU64::new(0),
             in_service: AtomicBool::new(true),
             lock,
@@ -156,12 +158,23 @@ impl Drive {
     /// may write, and above the minimum of free space.
     pub(super) fn excess(&self, needed: u64) -> u64 {
         let promised = self.promised.load(Ordering::Relaxed);
-        let planned = self.used().saturating_add(promised).saturating_add(needed);
+        let leaving = self.leaving.load(Ordering::Relaxed);
+        let planned = self.used().saturating_add(promised).saturating_add(needed).saturating_sub(leaving);
         let over_quota = planned.saturating_sub(self.settings.quota);
         // When the file system does not answer, the quota alone decides.
-        let free = self.dir.free().unwrap_or(u64::MAX);
+        let free = self.dir.free().map_or(u64::MAX, |free| free.saturating_add(leaving));
         let wanted = self.settings.min_free.saturating_add(promised).saturating_add(needed);
         over_quota.max(wanted.saturating_sub(free))
+    }
+
+    /// So many bytes are about to be removed.
+    pub(super) fn leaves(&self, bytes: u64) {
+        self.leaving.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// They are.
+    pub(super) fn left(&self, bytes: u64) {
+        let _ = self.leaving.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| Some(all.saturating_sub(bytes)));
     }
 
     /// Keeps room for a body that is being written.
@@ -271,17 +284,16 @@ fn identify(dir: &Dir, path: &PathBuf) -> Result<DriveId, OpenError> {
             return Err(OpenError::NewerFormat { path: path.clone(), found, known: layout::FORMAT });
         }
         let identity: Identity = serde_json::from_value(value).map_err(|error| damaged(&error.to_string()))?;
-        let id = u64::from_str_radix(&identity.drive, 16).map_err(|_| damaged("the drive id is no number"))?;
+        let id = u128::from_str_radix(&identity.drive, 16).map_err(|_| damaged("the drive id is no number"))?;
         return Ok(DriveId(id));
     }
     if dir.stat(layout::JOURNAL).map_err(io("look for a journal"))?.is_some() {
         return Err(damaged("it is missing, although a journal is there"));
     }
-    let mut random = [0; 8];
-    getrandom::fill(&mut random)
-        .map_err(|error| io("name the drive")(io::Error::other(error.to_string())))?;
-    let id = DriveId(u64::from_be_bytes(random));
-    let identity = Identity { format: layout::FORMAT, drive: format!("{:016x}", id.0) };
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| io("name the drive")(io::Error::other(error.to_string())))?;
+    let id = DriveId(u128::from_be_bytes(random));
+    let identity = Identity { format: layout::FORMAT, drive: format!("{:032x}", id.0) };
     let text = serde_json::to_vec_pretty(&identity).map_err(|error| damaged(&error.to_string()))?;
     let write = || -> io::Result<()> {
         dir.unlink(layout::IDENTITY_NEW)?;

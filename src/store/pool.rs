@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -16,6 +16,7 @@ type Job = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub(super) struct Pool {
     queue: Arc<Queue>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 #[derive(Default)]
@@ -36,13 +37,16 @@ impl Pool {
     /// # Errors
     /// When the system refuses a thread.
     pub(super) fn start(name: &str, threads: usize) -> io::Result<Self> {
-        let pool = Self { queue: Arc::default() };
+        let pool = Self { queue: Arc::default(), threads: Arc::default() };
         for number in 0..threads {
             let queue = Arc::clone(&pool.queue);
             let started = thread::Builder::new().name(format!("{name}-{number}")).spawn(move || queue.work());
-            if let Err(error) = started {
-                pool.close();
-                return Err(error);
+            match started {
+                Ok(thread) => pool.threads.lock().push(thread),
+                Err(error) => {
+                    pool.close();
+                    return Err(error);
+                }
             }
         }
         Ok(pool)
@@ -53,10 +57,10 @@ impl Pool {
     ///
     /// # Errors
     /// When the job panicked or the pool is closed.
-    pub(super) fn run<T: Send + 'static>(
+    pub(super) fn run<T: Send + 'static, J: FnOnce() -> T + Send + 'static>(
         &self,
-        job: impl FnOnce() -> T + Send + 'static,
-    ) -> impl Future<Output = io::Result<T>> + Send + use<T> {
+        job: J,
+    ) -> impl Future<Output = io::Result<T>> + Send + use<T, J> {
         let (answer, answered) = oneshot::channel();
         self.queue.push(Box::new(move || {
             let outcome = catch_unwind(AssertUnwindSafe(job));
@@ -76,6 +80,15 @@ impl Pool {
     pub(super) fn close(&self) {
         self.queue.state.lock().closed = true;
         self.queue.changed.notify_all();
+    }
+
+    /// Waits until the threads have ended. Not to be called by a job.
+    pub(super) fn join(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            // Jobs catch their panics.
+            let _ = thread.join();
+        }
     }
 }
 
