@@ -71,7 +71,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match &cli.command {
         Command::Run(args) => run::run(args, cli.output),
-        Command::Demo => demo::run(),
+        Command::Demo => demo::run().into(),
         Command::Config(command) => config::run(command, cli.output).into(),
         Command::Healthcheck(args) => healthcheck::run(args, cli.output).into(),
     }

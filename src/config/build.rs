@@ -9,15 +9,15 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tracing::level_filters::LevelFilter;
 
+use crate::admin::{self, AccessList};
 use crate::content::{Origin, refuse_address};
 use crate::serve::{self, ClientAllowList, Limits};
 use crate::store::{self, DriveSettings};
+use crate::telemetry::{LogFormat, LogSettings};
 use crate::upstream::{self, Timeouts};
 
 use super::builtin::{self, OriginSet, Rule};
 use super::host::HostPattern;
-use super::pending::admin::{self, AccessList};
-use super::pending::telemetry::{LogFormat, LogSettings};
 use super::reader::{Fault, Report, Section};
 use super::tree::{Node, Value};
 use super::values::{self, ClientWord};

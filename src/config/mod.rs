@@ -14,7 +14,6 @@ mod error;
 mod file;
 mod host;
 mod origins;
-pub mod pending;
 mod reader;
 mod show;
 mod source;
@@ -25,7 +24,7 @@ mod values;
 use std::sync::Arc;
 
 use crate::content::{Origin, Policy};
-use crate::{serve, store, upstream};
+use crate::{admin, serve, store, telemetry, upstream};
 
 pub use error::{ConfigError, ConfigErrors};
 pub use show::{Effective, EffectiveSetting};
@@ -33,7 +32,6 @@ pub use source::Sources;
 pub use tree::ValueSource;
 pub use units::{UnitError, parse_duration, parse_size};
 
-use pending::{admin, telemetry};
 use reader::Report;
 
 /// The settings of every part.

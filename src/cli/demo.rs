@@ -1,8 +1,0 @@
-//! `waystation demo`.
-
-use std::process::ExitCode;
-
-/// Runs the demonstration.
-pub(super) fn run() -> ExitCode {
-    ExitCode::FAILURE
-}
