@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use tracing::level_filters::LevelFilter;
 
 use crate::admin::{self, AccessList};
-use crate::content::{Origin, refuse_address};
+use crate::content::Origin;
 use crate::serve::{self, ClientAllowList, Limits};
 use crate::store::{self, DriveSettings};
 use crate::telemetry::{LogFormat, LogSettings};
@@ -66,7 +66,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         });
         let log = root.section("log", log);
         let drain_grace = root.value("drain_grace", values::duration(Duration::ZERO..=HOUR, "up to 1h"));
-        let pseudonym = root.value("pseudonym", values::token);
+        let pseudonym = root.value("pseudonym", values::optional(values::token));
         let (listen, rules, upstream, access) = (listen?, rules?, upstream?, access?);
         if rules.is_empty() {
             notes.push("there is no origin rule: every request is refused".to_owned());
@@ -84,7 +84,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
                 trusted_proxies: listen.trusted_proxies,
                 limits: limits?,
                 drain_grace: drain_grace?,
-                pseudonym: pseudonym?.into(),
+                pseudonym: pseudonym?.unwrap_or_else(random_pseudonym).into(),
                 clients_may_refetch: clients_may_refetch?,
             },
             store: store?,
@@ -197,9 +197,9 @@ fn default_origin(section: &mut Section<'_>, rules: Option<&[Rule]>) -> Option<O
     if let (Some(origin), Some(rules)) = (&origin, rules) {
         let literal = HostPattern::parse(&origin.host).ok().and_then(|pattern| pattern.literal());
         let allowed = rules.iter().any(|(pattern, policy)| pattern.matches(&origin.host) && policy.allow_private);
-        if !allowed && literal.is_some_and(|literal| refuse_address(literal).is_some()) {
-            let remedy = format!("add {{ host: \"{}\", allow_private: true }} to origins", origin.host);
-            section.fault("default_origin", Fault::new("the address guard refuses this address", remedy));
+        let remedy = format!("add {{ host: \"{}\", allow_private: true }} to origins", origin.host);
+        if let Some(fault) = literal.and_then(|literal| origins::guard(literal, allowed, &remedy)) {
+            section.fault("default_origin", fault);
         }
     }
     Some(origin)
@@ -287,6 +287,16 @@ fn instance(value: &Value) -> Result<String, Fault> {
             "this is not the name of an instance",
             "write <instance>--<account>, as in the URLs of its files",
         ))
+    }
+}
+
+/// A name that no other cache has: one that meets its own name in a request takes it for a loop. It says
+/// nothing about the machine, since origins get to see it.
+fn random_pseudonym() -> String {
+    let mut random = [0; 4];
+    match getrandom::fill(&mut random) {
+        Ok(()) => format!("waystation-{:08x}", u32::from_be_bytes(random)),
+        Err(_) => format!("waystation-{:08x}", std::process::id()),
     }
 }
 

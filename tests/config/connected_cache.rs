@@ -45,7 +45,7 @@ fn connected_cache_variables_make_a_drop_in() {
 #[test]
 fn own_settings_go_before_connected_cache_variables() {
     let sources = with_variables(&[("STORAGE_1_SIZE_GB", "100"), ("CACHEABLE_CUSTOM_1_HOST", "a.example.com")])
-        .file("f", "{ storage: { drives: [{ path: /own }] }, origins: [{ host: a.example.com, fill: ranged }] }");
+        .file("f", "{ storage: { drives: [{ path: /own }] }, origins: [{ host: a.example.com, abandon: complete }] }");
     let config = Config::load(&sources).expect("both").config;
     assert_eq!(config.store.drives[0].path.to_str(), Some("/own"));
     assert_eq!(config.rules.iter().filter(|policy| &*policy.rule == "a.example.com").count(), 1);

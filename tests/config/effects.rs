@@ -33,7 +33,6 @@ pub(super) const EFFECTS: &[Row] = &[
     ("origins[].port", "null", "8080", |c| format!("{:?}", rule(c).port)),
     ("origins[].address", "null", "mirror.example.com:80", |c| format!("{:?}", rule(c).address)),
     ("origins[].allow_private", "false", "true", |c| rule(c).allow_private.to_string()),
-    ("origins[].fill", "whole", "ranged", |c| format!("{:?}", rule(c).fill)),
     ("origins[].abandon", "stop", "complete", |c| format!("{:?}", rule(c).abandon)),
     ("origins[].query", "{ keep: [v] }", "{ drop: [v] }", |c| format!("{:?}", rule(c).query)),
     ("origins[].auth_parameters", "azure-sas", "[token]", |c| format!("{:?}", rule(c).auth_parameters)),
@@ -67,7 +66,7 @@ pub(super) const EFFECTS: &[Row] = &[
     ("log.level", "info", "trace", |c| format!("{:?}", c.log)),
     ("log.access", "true", "false", |c| format!("{:?}", c.log)),
     ("drain_grace", "0s", "1m", |c| format!("{:?}", c.serve.drain_grace)),
-    ("pseudonym", "waystation", "site-7", |c| c.serve.pseudonym.to_string()),
+    ("pseudonym", "null", "site-7", |c| c.serve.pseudonym.to_string()),
 ];
 
 /// The first rule.

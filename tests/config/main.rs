@@ -32,9 +32,12 @@ fn with_variables(variables: &[(&str, &str)]) -> Sources {
     variables.iter().fold(Sources::new(), |sources, (name, value)| sources.variable(name, value))
 }
 
-/// Everything typed but the notes.
+/// Everything typed but the notes and a pseudonym that is random.
 fn typed(config: &Config) -> String {
-    format!("{:?}", Config { notes: Vec::new(), ..config.clone() })
+    let mut config = config.clone();
+    config.notes.clear();
+    config.serve.pseudonym = "waystation".into();
+    format!("{config:?}")
 }
 
 #[test]
@@ -138,7 +141,7 @@ storage: { drives: [{ path: /a, quota: 10 G }, { path: /a/b }, 3], block_size: 1
 origins:
   - { host: "http://user:secret@x/", query: [a], freshness: { immutable: ["[a"], defualt: 1 } }
   - { host: b.example, address: "user:secret@h:1", methods: [get] }
-  - { fill: 3 }
+  - { abandon: 3 }
 upstream: { parents: [], timeouts: { connect: 10 } }
 limits: nope
 log: { format: Json }
@@ -160,7 +163,7 @@ log: { format: Json }
             "origins[1].address",
             "origins[1].methods[0]",
             "origins[2].host",
-            "origins[2].fill",
+            "origins[2].abandon",
             "upstream.timeouts.connect",
             "upstream.parents",
             "limits",
@@ -185,6 +188,7 @@ fn what_later_releases_bring_is_refused_and_not_ignored() {
         ("listen: { tls: { address: \"[::]:8443\" } }", "listen.tls"),
         ("admin: { token: secret }", "admin.token"),
         ("connect: { allow: [] }", "connect"),
+        ("origins: [{ host: a.example, fill: ranged }]", "origins[0].fill"),
     ] {
         let errors = load(text).expect_err(text);
         assert!(matches!(errors.as_slice(), [error] if error.path == path), "{errors}");
@@ -329,6 +333,22 @@ fn literal_addresses_that_the_guard_refuses_must_be_allowed() {
         assert_eq!(load(&reverse).is_err(), refused, "{address}");
         assert!(load(&format!("{allowed}\n{reverse}")).is_ok(), "{address}");
     }
+}
+
+#[test]
+fn no_rule_lifts_the_guard_for_addresses_of_platforms() {
+    for address in ["169.254.169.254", "0.0.0.0", "224.0.0.1"] {
+        assert_eq!(faults(&format!("origins: [{{ host: {address}, allow_private: true }}]")), ["origins[0].host"]);
+        let target = format!("origins: [{{ host: a.example, allow_private: true, address: \"{address}:80\" }}]");
+        assert_eq!(faults(&target), ["origins[0].address"]);
+    }
+}
+
+#[test]
+fn two_caches_do_not_take_each_other_for_themselves() {
+    let pseudonym = || load("").expect("defaults").config.serve.pseudonym;
+    let (first, second) = (pseudonym(), pseudonym());
+    assert!(first.starts_with("waystation-") && first != second, "{first} {second}");
 }
 
 #[test]
