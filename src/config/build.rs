@@ -17,6 +17,7 @@ use crate::telemetry::{LogFormat, LogSettings};
 use crate::upstream::{self, Timeouts};
 
 use super::builtin::{self, OriginSet, Rule};
+use super::host::HostPattern;
 use super::reader::{Fault, Report, Section};
 use super::tree::{Node, Value};
 use super::values::{self, ClientWord};
@@ -65,7 +66,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         });
         let log = root.section("log", log);
         let drain_grace = root.value("drain_grace", values::duration(Duration::ZERO..=HOUR, "up to 1h"));
-        let pseudonym = root.value("pseudonym", values::token);
+        let pseudonym = root.value("pseudonym", values::optional(values::token));
         let (listen, rules, upstream, access) = (listen?, rules?, upstream?, access?);
         if rules.is_empty() {
             notes.push("there is no origin rule: every request is refused".to_owned());
@@ -83,7 +84,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
                 trusted_proxies: listen.trusted_proxies,
                 limits: limits?,
                 drain_grace: drain_grace?,
-                pseudonym: pseudonym?.into(),
+                pseudonym: pseudonym?.unwrap_or_else(random_pseudonym).into(),
                 clients_may_refetch: clients_may_refetch?,
             },
             store: store?,
@@ -190,13 +191,16 @@ fn rules(root: &mut Section<'_>) -> Option<Vec<Rule>> {
     Some(rules)
 }
 
+/// A rule for its host is not needed, unless to allow its address.
 fn default_origin(section: &mut Section<'_>, rules: Option<&[Rule]>) -> Option<Option<Origin>> {
     let origin = section.value("default_origin", values::optional(origins::origin))?;
-    if let (Some(origin), Some(rules)) = (&origin, rules)
-        && !rules.iter().any(|(pattern, _)| pattern.matches(&origin.host))
-    {
-        let fault = Fault::new("no origin rule is for this host", format!("add `host: {}` to origins", origin.host));
-        section.fault("default_origin", fault);
+    if let (Some(origin), Some(rules)) = (&origin, rules) {
+        let literal = HostPattern::parse(&origin.host).ok().and_then(|pattern| pattern.literal());
+        let allowed = rules.iter().any(|(pattern, policy)| pattern.matches(&origin.host) && policy.allow_private);
+        let remedy = format!("add {{ host: \"{}\", allow_private: true }} to origins", origin.host);
+        if let Some(fault) = literal.and_then(|literal| origins::guard(literal, allowed, &remedy)) {
+            section.fault("default_origin", fault);
+        }
     }
     Some(origin)
 }
@@ -217,7 +221,7 @@ fn upstream(section: &mut Section<'_>) -> Option<upstream::Settings> {
 fn limits(section: &mut Section<'_>) -> Option<Limits> {
     let requests = section.value("requests", values::whole(1..=1_000_000));
     let connections_per_client = section.value("connections_per_client", values::whole(1..=1_000_000));
-    let header_bytes = section.value("header_bytes", values::size(KIB..=MIB, "from 1 KiB to 1 MiB"));
+    let header_bytes = section.value("header_bytes", values::size(8 * KIB..=MIB, "from 8 KiB to 1 MiB"));
     let time = || values::duration(10 * MILLISECOND..=DAY, "from 10ms to 1d");
     let header_time = section.value("header_time", time());
     let idle_time = section.value("idle_time", time());
@@ -286,10 +290,20 @@ fn instance(value: &Value) -> Result<String, Fault> {
     }
 }
 
-/// Whether two listeners cannot exist side by side. Port 0 is a different one each time.
+/// A name that no other cache has: one that meets its own name in a request takes it for a loop. It says
+/// nothing about the machine, since origins get to see it.
+fn random_pseudonym() -> String {
+    let mut random = [0; 4];
+    match getrandom::fill(&mut random) {
+        Ok(()) => format!("waystation-{:08x}", u32::from_be_bytes(random)),
+        Err(_) => format!("waystation-{:08x}", std::process::id()),
+    }
+}
+
+/// Whether two listeners cannot exist side by side. Port 0 is a different one each time; `[::]` takes IPv4, too.
 fn collide(a: &SocketAddr, b: &SocketAddr) -> bool {
-    let (left, right) = (a.ip(), b.ip());
-    a.port() == b.port() && a.port() != 0 && (left == right || left.is_unspecified() || right.is_unspecified())
+    let covers = |all: &SocketAddr, one: &SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers(a, b) || covers(b, a))
 }
 
 /// The path without `.` components and trailing slashes, for comparing.

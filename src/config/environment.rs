@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::file;
 use super::reader::{Fault, Report};
-use super::tree::{IndexGap, Node, Step, ValueSource};
+use super::tree::{self, IndexGap, Node, Step, ValueSource};
 
 /// What all variables of this program begin with.
 const PREFIX: &str = "WAYSTATION_";
@@ -16,11 +16,21 @@ pub(super) const CONFIG_FILE: &str = "WAYSTATION_CONFIG";
 
 /// Lays the variables over the tree.
 pub(super) fn overlay(root: &mut Node, variables: &BTreeMap<String, String>, report: &mut Report) {
-    let mut settings: Vec<(Vec<Step>, &String, &String)> = variables
-        .iter()
-        .filter(|(name, value)| !value.is_empty() && *name != CONFIG_FILE && !is_service_link(name))
-        .filter_map(|(name, value)| Some((path_of(name)?, name, value)))
-        .collect();
+    let mut settings: Vec<(Vec<Step>, &String, &String)> = Vec::new();
+    for (name, value) in variables {
+        let Some(rest) = name.strip_prefix(PREFIX) else { continue };
+        if value.is_empty() || name == CONFIG_FILE || is_service_link(rest) {
+            continue;
+        }
+        match tree::steps(rest.to_ascii_lowercase().split("__")) {
+            Some(path) => settings.push((path, name, value)),
+            None => {
+                let remedy = "write for example WAYSTATION_LISTEN__DATA";
+                let fault = Fault::new(format!("{name} is not the name of a setting"), remedy);
+                report.error("", &ValueSource::Variable(name.as_str().into()), fault);
+            }
+        }
+    }
     // A list goes before its elements, and element 2 before element 10.
     settings.sort();
     for (path, name, value) in settings {
@@ -53,14 +63,8 @@ pub(super) fn gap_fault(gap: &IndexGap) -> Fault {
     )
 }
 
-fn path_of(name: &str) -> Option<Vec<Step>> {
-    let rest = name.strip_prefix(PREFIX)?;
-    Some(rest.split("__").map(|part| Step::parse(&part.to_ascii_lowercase())).collect())
-}
-
 /// Kubernetes gives every pod such variables for a service of the name `waystation`; they are no settings.
-fn is_service_link(name: &str) -> bool {
-    let rest = name.strip_prefix(PREFIX).unwrap_or_default();
+fn is_service_link(rest: &str) -> bool {
     rest == "PORT" || rest.starts_with("PORT_") || rest == "SERVICE_HOST" || rest.starts_with("SERVICE_PORT")
 }
 
@@ -90,7 +94,7 @@ mod tests {
             ("WAYSTATION_SERVICE_HOST", "10.0.0.1"),
             ("PATH", "/bin"),
         ]);
-        let expected = r#"{ limits: { header_bytes: "64 KiB" }, listen: { data: "[::]:80" }, storage: { drives: [{ quota: "1 GB", path: "/a" }] } }"#;
+        let expected = r#"{ limits: { header_bytes: 64 KiB }, listen: { data: "[::]:80" }, storage: { drives: [{ quota: 1 GB, path: /a }] } }"#;
         assert_eq!(tree, expected);
         assert_eq!(report.errors, []);
     }
@@ -103,5 +107,7 @@ mod tests {
         assert_eq!((tree.matches('x').count(), report.errors.len()), (12, 0));
         let (_, report) = overlaid(&[("WAYSTATION_LISTEN__DATA__1", "x")]);
         assert_eq!(report.errors[0].path, "listen.data[1]");
+        let (_, report) = overlaid(&[("WAYSTATION_", "x"), ("WAYSTATION_A____B", "x"), ("WAYSTATION_0", "x")]);
+        assert_eq!(report.errors.len(), 3);
     }
 }

@@ -86,9 +86,9 @@ mod tests {
             ("[::]:8081", "\"[::]:8081\""),
             ("*.deb", "\"*.deb\""),
             ("10", "10"),
-            ("10 GB", "\"10 GB\""),
+            ("10 GB", "10 GB"),
             ("[a, b]", "[a, b]"),
-            ("{ path: /x, quota: 1 GB }", "{ path: \"/x\", quota: \"1 GB\" }"),
+            ("{ path: /x, quota: 1 GB }", "{ path: /x, quota: 1 GB }"),
             ("true", "true"),
         ] {
             let node = parse_value(text, &ValueSource::Flag("--set".into()));

@@ -45,7 +45,7 @@ pub struct Config {
     pub upstream: upstream::Settings,
     /// Origin rules: own ones in the order of the file, then built-in ones. No host pattern is there twice.
     pub rules: Vec<Arc<Policy>>,
-    /// The origin of requests that name no other; a rule is for its host.
+    /// The origin of requests that name no other. There need not be a rule for its host.
     pub default_origin: Option<Origin>,
     /// The admin listener.
     pub admin: admin::Settings,

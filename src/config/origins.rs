@@ -1,12 +1,13 @@
 //! Origin rules: one element of `origins` to a [`Policy`].
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::Method;
 
 use crate::content::{
-    Abandon, AuthParameters, FillMode, MissingLifetime, Origin, PathPatterns, Policy, QueryPolicy, Scheme,
-    SchemePolicy, StaleIfError, refuse_address,
+    Abandon, AuthParameters, MissingLifetime, Origin, PathPatterns, Policy, QueryPolicy, Scheme, SchemePolicy,
+    StaleIfError, refuse_address,
 };
 
 use super::builtin::Rule;
@@ -49,8 +50,6 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
     let address =
         section.value_or("address", Value::Null, values::optional(|value| parse_host_port(values::text(value)?)));
     let allow_private = section.value_or("allow_private", false, values::boolean);
-    let fill =
-        section.value_or("fill", "whole", values::word(&[("whole", FillMode::Whole), ("ranged", FillMode::Ranged)]));
     let abandon =
         section.value_or("abandon", "stop", values::word(&[("stop", Abandon::Stop), ("complete", Abandon::Complete)]));
     let query = section.value_or("query", "keep", query);
@@ -87,10 +86,14 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
         }
         taken.push(host.clone());
     }
-    if allow_private == Some(false) {
-        refuse_private(section, "host", host.as_ref().and_then(HostPattern::literal));
-        let literal = address.as_ref().and_then(|address| address.as_ref().and_then(|(host, _)| host.literal));
-        refuse_private(section, "address", literal);
+    if let Some(allowed) = allow_private {
+        let remedy = "set `allow_private: true` in this rule if it is an origin of your own";
+        let address = address.as_ref().and_then(|address| address.as_ref().and_then(|(host, _)| host.literal));
+        for (name, literal) in [("host", host.as_ref().and_then(HostPattern::literal)), ("address", address)] {
+            if let Some(fault) = literal.and_then(|literal| guard(literal, allowed, remedy)) {
+                section.fault(name, fault);
+            }
+        }
     }
     let host = host?;
     let policy = Policy {
@@ -99,7 +102,6 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
         port: port?.and_then(|port| u16::try_from(port).ok()),
         address: address?.map(|(host, port)| format!("{}:{port}", host.text).into()),
         allow_private: allow_private?,
-        fill: fill?,
         abandon: abandon?,
         query: query?,
         auth_parameters: auth_parameters?,
@@ -134,10 +136,16 @@ pub(super) fn origin(value: &Value) -> Parsed<Origin> {
     Ok(Origin { scheme, host: host.text.into(), port })
 }
 
-fn refuse_private(section: &mut Section<'_>, name: &str, literal: Option<std::net::IpAddr>) {
-    if literal.is_some_and(|literal| refuse_address(literal).is_some()) {
-        let remedy = "set `allow_private: true` in this rule if it is an origin of your own";
-        section.fault(name, Fault::new("the address guard refuses this address", remedy));
+/// What the address guard will have against a literal address; `allowed` is the rule's `allow_private`.
+pub(super) fn guard(literal: IpAddr, allowed: bool, remedy: &str) -> Option<Fault> {
+    let refusal = refuse_address(literal)?;
+    match (refusal.lifted_by_allow_private(), allowed) {
+        (true, true) => None,
+        (true, false) => Some(Fault::new(format!("the address guard refuses this address ({refusal})"), remedy)),
+        (false, _) => Some(Fault::new(
+            format!("no origin may have this address ({refusal})"),
+            "write the address of the origin itself",
+        )),
     }
 }
 

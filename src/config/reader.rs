@@ -42,13 +42,14 @@ pub(super) struct Section<'a> {
 
 /// Names that a reader of the documentation may try: they are planned, and this release has nothing behind
 /// them.
-const LATER: [&str; 9] = [
+const LATER: [&str; 10] = [
     "listen.tls",
     "admin.token",
     "admin.token_file",
     "admin.tls",
     "admin.allow_plaintext",
     "connect",
+    "origins[].fill",
     "upstream.parents",
     "upstream.proxy",
     "upstream.budget",
@@ -105,7 +106,7 @@ impl Section<'_> {
         default: Option<&[&str]>,
         parse: impl Fn(&Value) -> Parsed<T>,
     ) -> Option<Vec<T>> {
-        let (path, report, node) = self.node(name, default.map(|texts| list_of(texts)))?;
+        let (path, report, node) = self.node(name, default.map(list_of))?;
         match &node.value {
             Value::List(elements) => {
                 let mut all = Some(Vec::with_capacity(elements.len()));
@@ -243,7 +244,8 @@ impl Section<'_> {
             } else {
                 Fault::new("unknown setting", format!("known here: {}", self.asked.join(", ")))
             };
-            self.report.push(&path, &node.source, Some(&node.value), fault);
+            // Nobody knows what the value is: it may be a secret.
+            self.report.push(&path, &node.source, None, fault);
         }
     }
 }
@@ -285,7 +287,7 @@ fn as_pattern(path: &str) -> String {
 /// A value may be a URL with a password in it, which belongs in no log.
 fn without_user_info(text: &str) -> String {
     let Some((before, host)) = text.rsplit_once('@') else { return text.to_owned() };
-    let start = before.find("://").map_or(0, |position| position + 3);
+    let start = before.find("://").map_or(usize::from(before.starts_with('"')), |position| position + 3);
     format!("{}***@{host}", before.get(..start).unwrap_or_default())
 }
 
@@ -304,6 +306,7 @@ mod tests {
         for (text, shown) in [
             ("http://user:secret@host:80/", "http://***@host:80/"),
             ("user:se@cret@host", "***@host"),
+            (r#""user:secret@host""#, r#""***@host""#),
             ("host", "host"),
         ] {
             assert_eq!(without_user_info(text), shown);

@@ -117,5 +117,5 @@ fn collect(settings: &mut Vec<EffectiveSetting>, node: &Node, path: String) {
 }
 
 fn one_line(text: &str) -> String {
-    text.replace(|c: char| c.is_control(), " ")
+    text.replace(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'), " ")
 }

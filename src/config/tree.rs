@@ -52,17 +52,25 @@ pub(super) struct IndexGap {
     pub(super) length: usize,
 }
 
+/// No setting lies deeper. The bound keeps a path from outside from nesting without end.
+const DEEPEST: usize = 16;
+
 /// Parses `storage.drives[0].path`, also written `storage.drives.0.path`.
 pub(super) fn parse_path(text: &str) -> Option<Vec<Step>> {
     let unbracketed = text.replace('[', ".").replace(']', "");
-    let steps: Vec<Step> = unbracketed.split('.').map(Step::parse).collect();
+    steps(unbracketed.split('.'))
+}
+
+/// The path of these parts: the first is a key, none is empty.
+pub(super) fn steps<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Vec<Step>> {
+    let steps: Vec<Step> = parts.take(DEEPEST + 1).map(Step::parse).collect();
     let proper = steps.iter().all(|step| !matches!(step, Step::Key(key) if key.is_empty()));
-    (proper && matches!(steps.first(), Some(Step::Key(_)))).then_some(steps)
+    (proper && steps.len() <= DEEPEST && matches!(steps.first(), Some(Step::Key(_)))).then_some(steps)
 }
 
 impl Step {
     /// A number is an index, everything else a key.
-    pub(super) fn parse(text: &str) -> Self {
+    fn parse(text: &str) -> Self {
         text.parse().map_or_else(|_| Self::Key(text.to_owned()), Self::Index)
     }
 }
@@ -164,8 +172,7 @@ impl fmt::Display for Value {
             Self::Bool(value) => write!(f, "{value}"),
             Self::Number(text) => f.write_str(text),
             Self::Text(text) if is_plain(text) => f.write_str(text),
-            // A JSON string is a YAML string.
-            Self::Text(text) => f.write_str(&serde_json::Value::from(text.as_str()).to_string()),
+            Self::Text(text) => write_quoted(f, text),
             Self::List(elements) => {
                 f.write_str("[")?;
                 for (position, element) in elements.iter().enumerate() {
@@ -186,12 +193,35 @@ impl fmt::Display for Value {
     }
 }
 
-/// Whether YAML reads the text as this very string without quotes, wherever it stands.
+/// Whether YAML reads the text as this very string without quotes, wherever it stands: words, paths, and
+/// numbers with a unit.
 fn is_plain(text: &str) -> bool {
     const WORDS: [&str; 9] = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
-    text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/'))
+    if text.starts_with(|first: char| first.is_ascii_digit()) {
+        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start_matches(' ');
+        return (1..=3).contains(&unit.len()) && unit.bytes().all(|b| b.is_ascii_alphabetic());
+    }
+    let start = text.strip_prefix("./").or_else(|| text.strip_prefix('/')).unwrap_or(text);
+    start.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'/'))
         && !WORDS.contains(&text.to_ascii_lowercase().as_str())
+}
+
+/// Writes a text in double quotes; what YAML does not take as it is becomes an escape.
+fn write_quoted(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    f.write_str("\"")?;
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => write!(f, "\\{c}")?,
+            ' '..='~'
+            | '\u{a0}'..='\u{2027}'
+            | '\u{202a}'..='\u{d7ff}'
+            | '\u{e000}'..='\u{fefe}'
+            | '\u{ff00}'..='\u{fffd}' => write!(f, "{c}")?,
+            _ => write!(f, "\\U{:08X}", u32::from(c))?,
+        }
+    }
+    f.write_str("\"")
 }
 
 impl From<&str> for Value {
@@ -216,6 +246,20 @@ impl From<bool> for Value {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn texts_are_written_so_that_they_can_be_read(
+            text in proptest::strategy::Union::new(["\\PC{0,12}", "[0-9]{1,3} ?[a-zA-Z]{0,4}", "[./]{0,2}[a-z0-9]{1,5}", "[ -~\\s]{0,9}"])
+        ) {
+            let written = format!("a: {}\nb: [{}]", Value::Text(text.clone()), Value::Text(text.clone()));
+            let read = super::super::file::parse(&written, &ValueSource::Default).unwrap();
+            let is_same = |node: &Node| matches!(&node.value, Value::Text(read) if *read == text);
+            proptest::prop_assert!(is_same(read.find(&["a"]).unwrap()), "{written}");
+            let Value::List(elements) = &read.find(&["b"]).unwrap().value else { unreachable!() };
+            proptest::prop_assert!(is_same(&elements[0]), "{written}");
+        }
+    }
+
     fn text(value: &str, source: &ValueSource) -> Node {
         Node::new(value, source)
     }
@@ -226,7 +270,7 @@ mod tests {
             Some(vec![Step::Key("a".into()), Step::Key("b".into()), Step::Index(0), Step::Key("c_d".into())]);
         assert_eq!(parse_path("a.b[0].c_d"), expected);
         assert_eq!(parse_path("a.b.0.c_d"), expected);
-        for wrong in ["", ".", "a.", ".a", "a..b", "0.a", "[0]"] {
+        for wrong in ["", ".", "a.", ".a", "a..b", "0.a", "[0]", &"a.".repeat(99_999)] {
             assert_eq!(parse_path(wrong), None, "{wrong}");
         }
     }
