@@ -28,19 +28,19 @@ pub fn preconditions(method: &Method, request: &HeaderMap, record: &Record) -> P
         if !lists(request, &IF_MATCH, etag.as_ref(), EntityTag::strong_eq) {
             return Precondition::Failed;
         }
-    } else if let Some(since) = date_field(request, &IF_UNMODIFIED_SINCE) {
-        if modified.is_some_and(|modified| modified > since) {
-            return Precondition::Failed;
-        }
+    } else if let Some(since) = date_field(request, &IF_UNMODIFIED_SINCE)
+        && modified.is_some_and(|modified| modified > since)
+    {
+        return Precondition::Failed;
     }
     if request.contains_key(IF_NONE_MATCH) {
         if lists(request, &IF_NONE_MATCH, etag.as_ref(), EntityTag::weak_eq) {
             return Precondition::NotModified;
         }
-    } else if let Some(since) = date_field(request, &IF_MODIFIED_SINCE) {
-        if modified.is_some_and(|modified| modified <= since) {
-            return Precondition::NotModified;
-        }
+    } else if let Some(since) = date_field(request, &IF_MODIFIED_SINCE)
+        && modified.is_some_and(|modified| modified <= since)
+    {
+        return Precondition::NotModified;
     }
     Precondition::Proceed
 }

@@ -102,7 +102,9 @@ mod tests {
 
     #[test]
     fn a_shared_cache_stores_what_it_may() {
-        use NotStorable::{Authorization, NoLifetime, Private, RequestNoStore, ResponseNoStore, SetCookie, Status, VaryStar};
+        use NotStorable::{
+            Authorization, NoLifetime, Private, RequestNoStore, ResponseNoStore, SetCookie, Status, VaryStar,
+        };
         let tag = ("etag", "\"1\"");
         let fresh = ("cache-control", "max-age=60");
         let auth = ("authorization", "Basic eDp5");

@@ -110,10 +110,10 @@ impl Handler {
 
     async fn round(&self, ask: &mut Ask) -> Step {
         let stored = self.select(ask).await;
-        if let Some(entry) = stored.as_ref().filter(|entry| entry.record.token_protected) {
-            if let Err(outcome) = self.prove(ask, Some(entry)).await {
-                return Step::Done(outcome);
-            }
+        if let Some(entry) = stored.as_ref().filter(|entry| entry.record.token_protected)
+            && let Err(outcome) = self.prove(ask, Some(entry)).await
+        {
+            return Step::Done(outcome);
         }
         let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
         let options = Options { clients_may_refetch: self.settings.clients_may_refetch };
@@ -202,7 +202,7 @@ impl Handler {
                 Ok(()) => Step::Again,
                 Err(outcome) => Step::Done(outcome),
             },
-            Obtained::Through(response) => Step::Done(pass::through(ask, response, reason)),
+            Obtained::Through(response) => Step::Done(pass::through(ask, *response, reason)),
             Obtained::Answer(answer) => match self.stale(ask, stored.as_ref()).await {
                 Some(outcome) => Step::Done(outcome),
                 None => Step::Done(Outcome {

@@ -151,7 +151,7 @@ fn replay_segment(index: &Index, drive: &Drive, segment: u64, bytes: &[u8], from
     let mut frames = Frames::new(bytes, from);
     let mut waiting: Vec<Applied> = Vec::new();
     let mut count = 0;
-    while let Some(frame) = frames.next() {
+    for frame in frames.by_ref() {
         match frame {
             Frame::Entry { offset, end, entry } => {
                 waiting.push(Applied { entry, at: at(offset), allocated: None });
