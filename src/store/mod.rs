@@ -2,13 +2,16 @@
 #![allow(unused_variables, clippy::unimplemented, missing_docs)]
 
 mod block_map;
+mod block_sums;
 mod error;
 mod evict;
 mod hasher;
 mod journal_format;
+mod journal_segment;
 mod map_file;
 mod meta;
 mod settings;
+mod stuffing;
 
 use std::sync::{Arc, OnceLock};
 
