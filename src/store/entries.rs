@@ -59,7 +59,7 @@ pub(super) struct Entries {
 
 /// A remembered answer. It is changed in place: what the cache drops it drops late, and bodies that are gone must
 /// not be kept open by that.
-struct Answer(RwLock<Variants>);
+struct Answer(RwLock<Option<Variants>>);
 
 /// What is visible and not in the index. Everything in here is guarded by one lock, a short one.
 pub(super) struct Table {
@@ -143,7 +143,8 @@ impl std::fmt::Debug for Entry {
 impl Entries {
     pub(super) fn new() -> Self {
         let weigh = |_: &KeyHash, answer: &Arc<Answer>| {
-            let weight: usize = answer.0.read().iter().map(|entry| weight(&entry.record)).sum();
+            let weight: usize =
+                answer.0.read().iter().flat_map(|variants| variants.iter()).map(|entry| weight(&entry.record)).sum();
             u32::try_from(weight + 128).unwrap_or(u32::MAX)
         };
         Self {
@@ -290,22 +291,22 @@ impl Entries {
         let mut table = self.table.lock();
         table.advance(row.key);
         if let Some(answer) = self.hot.remove(&row.key) {
-            *answer.0.write() = Arc::default();
+            *answer.0.write() = None;
         }
     }
 
     fn answer(&self, key: KeyHash) -> Option<Variants> {
-        self.hot.get(&key).map(|answer| Arc::clone(&answer.0.read()))
+        self.hot.get(&key)?.0.read().clone()
     }
 
     /// Called under the lock of the table only.
     fn remember(&self, key: KeyHash, variants: Variants) {
         let answer = match self.hot.get(&key) {
             Some(answer) => {
-                *answer.0.write() = variants;
+                *answer.0.write() = Some(variants);
                 answer
             }
-            None => Arc::new(Answer(RwLock::new(variants))),
+            None => Arc::new(Answer(RwLock::new(Some(variants)))),
         };
         // Again even when it was there, since its weight changed.
         self.hot.insert(key, answer);
