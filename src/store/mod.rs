@@ -24,6 +24,7 @@
 
 mod blob;
 mod block_map;
+mod block_sums;
 mod body;
 mod commit;
 mod disk;
@@ -37,6 +38,7 @@ mod index;
 mod inner;
 mod journal;
 mod journal_format;
+mod journal_segment;
 mod layout;
 mod map_file;
 mod memory;
@@ -47,6 +49,7 @@ mod quarantine;
 mod recover;
 mod settings;
 mod space;
+mod stuffing;
 #[cfg(test)]
 mod tests;
 mod writer;

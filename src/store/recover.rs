@@ -15,7 +15,8 @@ use super::entries::{Entry, Target};
 use super::index::{Applied, Index, IndexError, Watermark};
 use super::inner::Inner;
 use super::journal;
-use super::journal_format::{Frame, Frames, SEGMENT_HEADER_LEN, decode_segment_header};
+use super::journal_format::{Frame, Frames};
+use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
 use super::layout::{self, PartialFile};
 use super::map_file;
 use super::partial::Partial;
@@ -132,6 +133,10 @@ fn replay(index: &Index, drive: &Drive, segments: &[u64], closing: &AtomicBool) 
             Ok(header) if header.drive == drive.id.0 => {}
             Ok(_) => {
                 tracing::warn!(drive = %drive.label(), segment, "a journal segment of another drive is left alone");
+                continue;
+            }
+            Err(error @ SegmentError::NewerFormat { .. }) => {
+                tracing::error!(drive = %drive.label(), segment, %error, "left alone");
                 continue;
             }
             // The frames carry their own checksums; a header that was torn has none behind it.
