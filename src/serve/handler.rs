@@ -120,8 +120,9 @@ impl Handler {
         let record = stored.as_ref().map(|entry| &entry.record);
         let decision = decide::decide(&facts, record, &ask.content.policy, ask.path(), &options, ask.now);
         match (decision, stored) {
-            (Decision::Serve { .. }, Some(entry)) => {
-                self.serve(ask, entry, CacheStatus::hit(), RequestResult::Hit).await
+            (Decision::Serve { freshness }, Some(entry)) => {
+                let status = CacheStatus::hit().with_ttl(freshness.ttl());
+                self.serve(ask, entry, status, RequestResult::Hit).await
             }
             (Decision::Revalidate { conditions, reason, .. }, Some(entry)) => {
                 self.validate(ask, entry, conditions, reason).await
