@@ -154,17 +154,21 @@ impl Drive {
         tracing::error!(drive = %self.label(), action, %error, "file operation failed");
     }
 
-    /// How many bytes must go before `needed` more fit: below the quota, with the bytes that open writers still
-    /// may write, and above the minimum of free space.
+    /// How many bytes are too many once `needed` more came: above the quota, with the bytes that open writers still
+    /// may write, or below the minimum of free space. What is leaving still counts.
     pub(super) fn excess(&self, needed: u64) -> u64 {
         let promised = self.promised.load(Ordering::Relaxed);
-        let leaving = self.leaving.load(Ordering::Relaxed);
-        let planned = self.used().saturating_add(promised).saturating_add(needed).saturating_sub(leaving);
+        let planned = self.used().saturating_add(promised).saturating_add(needed);
         let over_quota = planned.saturating_sub(self.settings.quota);
         // When the file system does not answer, the quota alone decides.
-        let free = self.dir.free().map_or(u64::MAX, |free| free.saturating_add(leaving));
+        let free = self.dir.free().unwrap_or(u64::MAX);
         let wanted = self.settings.min_free.saturating_add(promised).saturating_add(needed);
         over_quota.max(wanted.saturating_sub(free))
+    }
+
+    /// Bytes whose removal is queued.
+    pub(super) fn leaving(&self) -> u64 {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// So many bytes are about to be removed.
