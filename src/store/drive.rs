@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -268,16 +268,16 @@ impl Drop for DataFile {
 }
 
 /// Takes the lock file in `dir`.
-pub(super) fn take_lock(dir: &Dir, path: &std::path::Path) -> Result<File, OpenError> {
+pub(super) fn take_lock(dir: &Dir, path: &Path) -> Result<File, OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), action: "lock", source };
     let lock = dir.open_lock(layout::LOCK).map_err(io)?;
     if disk::try_lock(&lock).map_err(io)? { Ok(lock) } else { Err(OpenError::InUse { path: path.to_owned() }) }
 }
 
 /// Reads the drive's identity, or gives it one when nothing of ours is there.
-fn identify(dir: &Dir, path: &PathBuf) -> Result<DriveId, OpenError> {
-    let io = |action| move |source| OpenError::Io { path: path.clone(), action, source };
-    let damaged = |reason: &str| OpenError::Damaged { path: path.clone(), reason: reason.to_owned() };
+fn identify(dir: &Dir, path: &Path) -> Result<DriveId, OpenError> {
+    let io = |action| move |source| OpenError::Io { path: path.to_owned(), action, source };
+    let damaged = |reason: &str| OpenError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
     if dir.stat(layout::IDENTITY).map_err(io("read waystation.json"))?.is_some() {
         let text = dir.read(layout::IDENTITY).map_err(io("read waystation.json"))?;
         // The version comes first: a newer format may have other fields.
@@ -285,7 +285,7 @@ fn identify(dir: &Dir, path: &PathBuf) -> Result<DriveId, OpenError> {
         let found = value.get("format").and_then(serde_json::Value::as_u64).ok_or_else(|| damaged("no format"))?;
         if found > u64::from(layout::FORMAT) {
             let found = u32::try_from(found).unwrap_or(u32::MAX);
-            return Err(OpenError::NewerFormat { path: path.clone(), found, known: layout::FORMAT });
+            return Err(OpenError::NewerFormat { path: path.to_owned(), found, known: layout::FORMAT });
         }
         let identity: Identity = serde_json::from_value(value).map_err(|error| damaged(&error.to_string()))?;
         let id = u128::from_str_radix(&identity.drive, 16).map_err(|_| damaged("the drive id is no number"))?;
