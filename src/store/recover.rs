@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use super::adopt;
 use super::commit::Committer;
 use super::drive::{Drive, DriveId, Victim};
 use super::entries::{Entry, Target};
@@ -42,7 +43,7 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &AtomicBool) -> Vec<thread::J
         {
             tracing::error!(drive = %drive.label(), %error, "the journal could not be replayed");
         }
-        scan_partials(store, drive, closing);
+        scan_partials(store, drive, index.as_deref(), closing);
         if closing.load(Ordering::Relaxed) {
             return committers;
         }
@@ -188,7 +189,7 @@ fn reaches(drive: &Drive, segments: &[u64], mark: Watermark) -> bool {
 }
 
 /// Takes up the partial bodies; leftovers of interrupted operations are removed.
-fn scan_partials(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool) {
+fn scan_partials(store: &Arc<Inner>, drive: &Arc<Drive>, index: Option<&Index>, closing: &AtomicBool) {
     let names = drive.dir.list(layout::PARTIAL).unwrap_or_else(|error| {
         drive.failed("list the partial bodies", &error);
         Vec::new()
@@ -206,7 +207,8 @@ fn scan_partials(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool) {
         if closing.load(Ordering::Relaxed) {
             return;
         }
-        let taken = files == (true, true) && take_up(store, drive, id);
+        let (has_data, has_map) = files;
+        let taken = has_map && take_up(store, drive, index, id, has_data);
         if !taken {
             remove_leftover(drive, &layout::partial_data(id));
             remove_leftover(drive, &layout::partial_map(id));
@@ -221,7 +223,7 @@ fn remove_leftover(drive: &Drive, name: &str) {
 }
 
 /// `false` when the body is worth nothing.
-fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId) -> bool {
+fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, index: Option<&Index>, id: PartialId, has_data: bool) -> bool {
     let decoded = match drive.dir.read(&layout::partial_map(id)) {
         Ok(bytes) => map_file::decode(&bytes),
         Err(error) => {
@@ -239,6 +241,9 @@ fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId) -> bool {
             return false;
         }
     };
+    if !has_data && !adopt::put_back(drive, index, id, &decoded) {
+        return false;
+    }
     let stat = drive.dir.stat(&layout::partial_data(id)).ok().flatten();
     let size = stat.map_or(0, |stat| disk::stat_allocated(&stat));
     let partial = Partial::found(id, Arc::clone(drive), store.weak(), &decoded, size);
