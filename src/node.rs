@@ -76,8 +76,10 @@ impl Node {
         let log = AccessLog::new(&config.log, &metrics).map_err(system("access log"))?;
         let store = Store::open(config.store, Arc::clone(&metrics))?;
 
+        // Sockets that a supervisor passed for the admin addresses must not serve data.
+        let for_admin = config.admin.addresses.iter().filter_map(|address| inherited.claim(*address)).collect();
         let data = serve::bind(&config.serve.data, &mut inherited)?;
-        let admin_listeners = serve::bind(&config.admin.addresses, &mut inherited)?;
+        let admin_listeners = serve::bind(&config.admin.addresses, &mut Inherited::new(for_admin))?;
         let data_addresses = addresses(&data);
         let admin_addresses = addresses(&admin_listeners);
 

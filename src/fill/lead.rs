@@ -50,10 +50,10 @@ async fn lead(
         }
         if let Some(writer) = &resumed {
             let from = writer.contiguous();
-            if from == 0 || !fields::ask_rest(&mut headers, &entry.record.validator(), from) {
-                if let Some(writer) = resumed.take() {
-                    writer.discard().await;
-                }
+            if (from == 0 || !fields::ask_rest(&mut headers, &entry.record.validator(), from))
+                && let Some(writer) = resumed.take()
+            {
+                writer.discard().await;
             }
         }
     } else if let Some(conditions) = &want.conditions {

@@ -106,7 +106,7 @@ impl Fill {
                     tokio::spawn(task);
                     return match flight.head().await {
                         Head::NotShared => match response.await {
-                            Ok(response) => Obtained::Through(response),
+                            Ok(response) => Obtained::Through(Box::new(response)),
                             Err(_) => Obtained::Failed(FillError::Abandoned),
                         },
                         head => settled(head, guard, false),
@@ -172,7 +172,7 @@ impl Fill {
 
     async fn alone(&self, want: &Want) -> Obtained {
         match self.pass(want, Method::GET, None).await {
-            Ok(response) => Obtained::Through(response),
+            Ok(response) => Obtained::Through(Box::new(response)),
             Err(error) => Obtained::Failed(error),
         }
     }

@@ -64,7 +64,7 @@ pub enum Obtained {
     /// A short answer that is not stored but goes to everybody who waited for it.
     Answer(Arc<Answer>),
     /// An answer for this client alone.
-    Through(FetchResponse),
+    Through(Box<FetchResponse>),
     /// A token must be proven first: the flight was started with another one.
     NeedsProof,
     /// Nothing came.

@@ -44,7 +44,7 @@ pub struct SegmentBody {
     segments: VecDeque<Segment>,
     step: Option<Pin<Box<dyn Future<Output = Step> + Send>>>,
     remaining: Option<u64>,
-    account: Option<Account>,
+    account: Option<Box<Account>>,
 }
 
 /// The body ends here: the connection is cut, so that the client notices.
@@ -74,7 +74,7 @@ impl SegmentBody {
 
     /// Has `account` told of each byte and closed when the body ends or is dropped.
     pub(super) fn accounted(mut self, account: Account) -> Self {
-        self.account = Some(account);
+        self.account = Some(Box::new(account));
         self
     }
 

@@ -54,10 +54,9 @@ pub(super) async fn stored(
     status: CacheStatus,
     result: RequestResult,
 ) -> Delivery {
-    let (status, result) = match before_body(ask, entry, status, result) {
-        Ok(open) => open,
-        Err(outcome) => return Delivery::Done(outcome),
-    };
+    if let Some(outcome) = before_body(ask, entry, &status, result) {
+        return Delivery::Done(outcome);
+    }
     let body = match handler.store.body_hot(entry) {
         Some(body) => body,
         None => match handler.store.body(entry).await {
@@ -80,18 +79,18 @@ pub(super) async fn stored(
     }
     let mut layout = lay(entry, selection, Some(length), |start, end| of_stored(&body, start, end.unwrap_or(length)));
     // The first bytes are read before the head leaves: what is damaged or gone is found in time to fetch it anew.
-    if let Some(at) = layout.segments.iter().position(|segment| matches!(segment, Segment::File { .. })) {
-        if let Some(Segment::File { reader, offset, len }) = layout.segments.remove(at) {
-            match reader.read(offset, len.min(FIRST_READ) as usize).await {
-                Ok(bytes) => {
-                    let read = bytes.len() as u64;
-                    if read < len {
-                        layout.segments.insert(at, Segment::File { reader, offset: offset + read, len: len - read });
-                    }
-                    layout.segments.insert(at, Segment::Bytes(bytes));
+    if let Some(at) = layout.segments.iter().position(|segment| matches!(segment, Segment::File { .. }))
+        && let Some(Segment::File { reader, offset, len }) = layout.segments.remove(at)
+    {
+        match reader.read(offset, len.min(FIRST_READ) as usize).await {
+            Ok(bytes) => {
+                let read = bytes.len() as u64;
+                if read < len {
+                    layout.segments.insert(at, Segment::File { reader, offset: offset + read, len: len - read });
                 }
-                Err(error) => return unusable(entry, &error),
+                layout.segments.insert(at, Segment::Bytes(bytes));
             }
+            Err(error) => return unusable(entry, &error),
         }
     }
     Delivery::Done(deliver(ask, entry, layout, Some(length), status, result))
@@ -107,10 +106,9 @@ pub(super) async fn growing(
     status: CacheStatus,
     result: RequestResult,
 ) -> Outcome {
-    let (status, result) = match before_body(ask, entry, status, result) {
-        Ok(open) => open,
-        Err(outcome) => return outcome,
-    };
+    if let Some(outcome) = before_body(ask, entry, &status, result) {
+        return outcome;
+    }
     let mut length = entry.record.length;
     let mut selection = select(handler, ask, entry, length);
     // An agent aborts when a body without length is cut, and a range needs the length too: both wait for the end.
@@ -147,31 +145,25 @@ pub(super) async fn growing(
 
 /// Answers HEAD from a record, also of a partial, with the full length.
 pub(super) fn head_of(ask: &Ask, entry: &Arc<Entry>, status: CacheStatus, result: RequestResult) -> Outcome {
-    match before_body(ask, entry, status, result) {
-        Ok((status, result)) => {
-            let length = entry.record.length;
-            let layout = Layout { part: Part::Whole, segments: VecDeque::new(), sent: length };
-            deliver(ask, entry, layout, length, status, result)
-        }
-        Err(outcome) => outcome,
+    if let Some(outcome) = before_body(ask, entry, &status, result) {
+        return outcome;
     }
+    let length = entry.record.length;
+    let layout = Layout { part: Part::Whole, segments: VecDeque::new(), sent: length };
+    deliver(ask, entry, layout, length, status, result)
 }
 
 /// What can be answered without looking at the body: shielded errors and preconditions (RFC 9110 section 13.2.2).
-fn before_body(
-    ask: &Ask,
-    entry: &Arc<Entry>,
-    status: CacheStatus,
-    result: RequestResult,
-) -> Result<(CacheStatus, RequestResult), Outcome> {
+fn before_body(ask: &Ask, entry: &Arc<Entry>, status: &CacheStatus, result: RequestResult) -> Option<Outcome> {
     if is_shielded(ask, entry.record.status) {
-        return Err(rescue::unavailable("shielded"));
+        return Some(rescue::unavailable("shielded"));
     }
-    match decide::preconditions(&ask.method, &ask.headers, &respond::as_sent(entry)) {
-        Precondition::Proceed => Ok((status, result)),
-        Precondition::NotModified => Err(Outcome { reply: Reply::NotModified(Arc::clone(entry)), result, status }),
-        Precondition::Failed => Err(Outcome { reply: Reply::PreconditionFailed, result, status }),
-    }
+    let reply = match decide::preconditions(&ask.method, &ask.headers, &respond::as_sent(entry)) {
+        Precondition::Proceed => return None,
+        Precondition::NotModified => Reply::NotModified(Arc::clone(entry)),
+        Precondition::Failed => Reply::PreconditionFailed,
+    };
+    Some(Outcome { reply, result, status: status.clone() })
 }
 
 /// Whether `status` must not reach this client: a Delivery Optimization agent bans the cache for a whole host after one
@@ -259,7 +251,7 @@ fn deliver(
     let body = SegmentBody::new(layout.segments, layout.sent);
     let age = decide::age(&entry.record, ask.now).as_secs();
     let stored = Stored { entry: Arc::clone(entry), part: layout.part, length, body, age };
-    Outcome { reply: Reply::Stored(stored), result, status }
+    Outcome { reply: Reply::Stored(Box::new(stored)), result, status }
 }
 
 fn unusable(entry: &Entry, error: &ReadError) -> Delivery {

@@ -110,10 +110,10 @@ impl Handler {
 
     async fn round(&self, ask: &mut Ask) -> Step {
         let stored = self.select(ask).await;
-        if let Some(entry) = stored.as_ref().filter(|entry| entry.record.token_protected) {
-            if let Err(outcome) = self.prove(ask, Some(entry)).await {
-                return Step::Done(outcome);
-            }
+        if let Some(entry) = stored.as_ref().filter(|entry| entry.record.token_protected)
+            && let Err(outcome) = self.prove(ask, Some(entry)).await
+        {
+            return Step::Done(outcome);
         }
         let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
         let options = Options { clients_may_refetch: self.settings.clients_may_refetch };
@@ -123,9 +123,11 @@ impl Handler {
             (Decision::Serve { .. }, Some(entry)) => {
                 self.serve(ask, entry, CacheStatus::hit(), RequestResult::Hit).await
             }
-            (Decision::Revalidate { conditions }, Some(entry)) => self.validate(ask, entry, conditions).await,
+            (Decision::Revalidate { conditions, reason, .. }, Some(entry)) => {
+                self.validate(ask, entry, conditions, reason).await
+            }
             (Decision::OnlyIfCachedMiss, _) => Step::Done(rescue::only_if_cached()),
-            (Decision::Bypass(reason), _) => Step::Done(self.pass_through(ask, reason).await),
+            (Decision::Bypass(_), _) => Step::Done(self.pass_through(ask, FwdReason::Bypass).await),
             (Decision::Fetch(reason), stored) => self.fetch(ask, stored, reason).await,
             (Decision::Serve { .. } | Decision::Revalidate { .. }, None) => {
                 self.fetch(ask, None, FwdReason::UriMiss).await
@@ -158,12 +160,12 @@ impl Handler {
     }
 
     /// Asks upstream whether the stored response is current; serves it stale when upstream fails and that is allowed.
-    async fn validate(&self, ask: &mut Ask, entry: Arc<Entry>, conditions: HeaderMap) -> Step {
+    async fn validate(&self, ask: &mut Ask, entry: Arc<Entry>, conditions: HeaderMap, reason: FwdReason) -> Step {
         if matches!(entry.record.body, BodyRef::Partial(_)) {
             // Going on with it validates it: its version is the condition.
-            return self.fetch(ask, Some(entry), FwdReason::Stale).await;
+            return self.fetch(ask, Some(entry), reason).await;
         }
-        self.fetch_with(ask, Some(entry), Some(conditions), FwdReason::Stale).await
+        self.fetch_with(ask, Some(entry), Some(conditions), reason).await
     }
 
     async fn fetch(&self, ask: &mut Ask, stored: Option<Arc<Entry>>, reason: FwdReason) -> Step {
@@ -202,7 +204,7 @@ impl Handler {
                 Ok(()) => Step::Again,
                 Err(outcome) => Step::Done(outcome),
             },
-            Obtained::Through(response) => Step::Done(pass::through(ask, response, reason)),
+            Obtained::Through(response) => Step::Done(pass::through(ask, *response, reason)),
             Obtained::Answer(answer) => match self.stale(ask, stored.as_ref()).await {
                 Some(outcome) => Step::Done(outcome),
                 None => Step::Done(Outcome {
@@ -221,7 +223,8 @@ impl Handler {
     /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4).
     async fn stale(&self, ask: &Ask, stored: Option<&Arc<Entry>>) -> Option<Outcome> {
         let entry = stored?;
-        if !decide::may_serve_stale(&entry.record, &ask.content.policy, ask.path(), ask.now) {
+        let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
+        if !decide::may_serve_stale(&entry.record, &facts, &ask.content.policy, ask.path(), ask.now) {
             return None;
         }
         match deliver::stored(self, ask, entry, CacheStatus::hit(), RequestResult::Stale).await {

@@ -156,7 +156,7 @@ impl Spare {
 /// agent avoid the cache for 15 minutes. Ends only with the process, or when its task is aborted.
 pub async fn accept<S, B>(listener: TcpListener, admission: Arc<Admission>, service: S)
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S::Future: Send,
     B: Body + Send + 'static,

@@ -23,7 +23,7 @@ pub(super) struct Outcome {
 /// What is answered.
 pub(super) enum Reply {
     /// A stored response, or one that is being stored.
-    Stored(Stored),
+    Stored(Box<Stored>),
     /// 304 to the client's condition (RFC 9110 section 15.4.5).
     NotModified(Arc<Entry>),
     /// 412 (RFC 9110 section 15.5.13).

@@ -24,7 +24,7 @@ const NOT_MODIFIED_FIELDS: [HeaderName; 6] = [CACHE_CONTROL, DATE, ETAG, EXPIRES
 pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response<SegmentBody> {
     let status_field = outcome.status;
     let mut response = match outcome.reply {
-        Reply::Stored(stored) => from_store(stored, head),
+        Reply::Stored(stored) => from_store(*stored, head),
         Reply::NotModified(entry) => {
             let mut response = Response::new(SegmentBody::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -95,10 +95,10 @@ fn prepared(record: &Record) -> HeaderMap {
         insert(&mut headers, DATE, &httpdate::fmt_http_date(record.response_time.to_system_time()));
     }
     add_own_validator(record, &mut headers);
-    if let BodyRef::Blob(digest) = record.body {
-        if record.status == StatusCode::OK {
-            insert(&mut headers, REPR_DIGEST, &format!("sha-256=:{}:", digest.to_base64()));
-        }
+    if let BodyRef::Blob(digest) = record.body
+        && record.status == StatusCode::OK
+    {
+        insert(&mut headers, REPR_DIGEST, &format!("sha-256=:{}:", digest.to_base64()));
     }
     headers
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::block_map::BlockSums;
+use super::block_sums::BlockSums;
 use super::disk::{self, FileIdentity};
 use super::drive::{DataFile, Drive};
 use super::error::ReadError;

@@ -1,13 +1,13 @@
-//! [`BlockMap`]: which blocks of a body are there, how far each one goes and what it must sum to; and
-//! [`BlockSums`], what remains of it once the body is complete.
+//! [`BlockMap`]: which blocks of a body are there, how far each one goes and what it must sum to.
 //!
-//! Only the values. How a map is laid out in its file is `map_file`'s business, reading and writing bodies
+//! Only the values. What remains of it once the body is complete is in `block_sums`. How a map is laid out in its file is `map_file`'s business, reading and writing bodies
 //! that of the drive.
 
 use std::collections::BTreeMap;
 
 use crc32c::{crc32c, crc32c_append};
 
+use super::block_sums::BlockSums;
 use crate::content::{ByteRange, RangeSet};
 
 /// Size of a body's blocks in bytes: a power of two from 64 KiB to 16 MiB. It is recorded per body.
@@ -55,31 +55,6 @@ pub(super) struct BlockMap {
     block_size: BlockSize,
     blocks: BTreeMap<u32, BlockState>,
     present: RangeSet,
-}
-
-/// The sums of all blocks of a complete body. There is exactly one for each block; the last may be short.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(into = "PlainSums", try_from = "PlainSums")]
-pub(super) struct BlockSums {
-    block_size: BlockSize,
-    length: u64,
-    crcs: Vec<u32>,
-}
-
-/// [`BlockSums`] before anybody looked whether the number of sums fits the length.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct PlainSums {
-    block_size: BlockSize,
-    length: u64,
-    crcs: Vec<u32>,
-}
-
-/// Number of blocks and the number of sums do not agree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{found} block sums for {needed} blocks")]
-pub(super) struct BlockSumsError {
-    found: usize,
-    needed: u64,
 }
 
 impl BlockSize {
@@ -228,11 +203,8 @@ impl BlockMap {
     /// The sums of a body of `length` bytes, when all of them are present and none beyond.
     pub(super) fn to_sums(&self, length: u64) -> Option<BlockSums> {
         let complete = self.contiguous() == length && self.present.total() == length;
-        complete.then(|| BlockSums {
-            block_size: self.block_size,
-            length,
-            crcs: self.blocks.values().map(|state| state.crc).collect(),
-        })
+        let crcs = || self.blocks.values().map(|state| state.crc).collect();
+        complete.then(|| BlockSums::new(self.block_size, length, crcs()).ok()).flatten()
     }
 
     /// Takes over a state that was read from the map's file; `false` when no block can have it.
@@ -271,62 +243,6 @@ impl BlockMap {
             Some((*end, *mark))
         });
         std::iter::once((0, 0)).chain(ends)
-    }
-}
-
-impl BlockSums {
-    /// Joins a length with the sums of its blocks.
-    ///
-    /// # Errors
-    /// When there is not exactly one sum for each block.
-    pub(super) fn new(block_size: BlockSize, length: u64, crcs: Vec<u32>) -> Result<Self, BlockSumsError> {
-        let needed = block_size.blocks_in(length);
-        if crcs.len() as u64 != needed {
-            return Err(BlockSumsError { found: crcs.len(), needed });
-        }
-        Ok(Self { block_size, length, crcs })
-    }
-
-    /// Size of all blocks but the last.
-    pub(super) fn block_size(&self) -> BlockSize {
-        self.block_size
-    }
-
-    /// Length of the body in bytes.
-    pub(super) fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// CRC-32C of each block, in order.
-    pub(super) fn crcs(&self) -> &[u32] {
-        &self.crcs
-    }
-
-    /// The bytes of a block; `None` beyond the end.
-    pub(super) fn block_range(&self, index: u64) -> Option<ByteRange> {
-        let begin = self.block_size.begin_of(index);
-        ByteRange::new(begin, self.block_size.begin_of(index.saturating_add(1)).min(self.length))
-    }
-
-    /// Whether `data` is exactly the content of a block.
-    pub(super) fn verify(&self, block_index: u64, data: &[u8]) -> bool {
-        let Some(range) = self.block_range(block_index) else { return false };
-        let crc = usize::try_from(block_index).ok().and_then(|index| self.crcs.get(index));
-        data.len() as u64 == range.len() && crc == Some(&crc32c(data))
-    }
-}
-
-impl From<BlockSums> for PlainSums {
-    fn from(sums: BlockSums) -> Self {
-        Self { block_size: sums.block_size, length: sums.length, crcs: sums.crcs }
-    }
-}
-
-impl TryFrom<PlainSums> for BlockSums {
-    type Error = BlockSumsError;
-
-    fn try_from(plain: PlainSums) -> Result<Self, BlockSumsError> {
-        Self::new(plain.block_size, plain.length, plain.crcs)
     }
 }
 
@@ -412,24 +328,7 @@ mod tests {
         }
         assert_eq!((sums.block_range(3), sums.block_range(u64::MAX)), (None, None));
         assert!(!sums.verify(3, &[]) && !sums.verify(u64::MAX, &[]));
-        assert_eq!(map_of_nothing().crcs(), []);
-    }
-
-    fn map_of_nothing() -> BlockSums {
-        map().to_sums(0).unwrap()
-    }
-
-    #[test]
-    fn sums_must_fit_their_length() {
-        assert!(BlockSums::new(BlockSize::MIN, SIZE + 1, vec![1, 2]).is_ok());
-        for (length, sums) in [(SIZE, 2), (SIZE + 1, 1), (0, 1), (u64::MAX, 3)] {
-            assert!(BlockSums::new(BlockSize::MIN, length, vec![0; sums]).is_err());
-        }
-        let sums = BlockSums::new(BlockSize::MIN, SIZE, vec![9]).unwrap();
-        let stored = postcard::to_stdvec(&sums).unwrap();
-        assert_eq!(postcard::from_bytes::<BlockSums>(&stored).unwrap(), sums);
-        let wrong = PlainSums { block_size: BlockSize::MIN, length: SIZE, crcs: vec![] };
-        assert!(postcard::from_bytes::<BlockSums>(&postcard::to_stdvec(&wrong).unwrap()).is_err());
+        assert_eq!(BlockMap::new(BlockSize::MIN).to_sums(0).unwrap().crcs(), [0u32; 0]);
     }
 
     proptest! {
@@ -452,7 +351,7 @@ mod tests {
                 let offset = block * SIZE + if what == 1 { valid } else { within };
                 let range = offset as usize..(offset + len) as usize;
                 // Each byte's predecessor in its block is there already or comes with it, and the byte itself is new.
-                let starts_well = offset % SIZE == 0 || written[offset as usize - 1];
+                let starts_well = offset.is_multiple_of(SIZE) || written[offset as usize - 1];
                 let fits = starts_well && !written[range.clone()].contains(&true);
                 let result = map.extend(offset, &content(offset, len));
                 prop_assert_eq!(result.is_ok(), fits);

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use http::HeaderMap;
 use moka::sync::Cache;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::blob::{Blob, Life};
 use super::commit::RowId;
@@ -52,10 +52,14 @@ pub type Variants = Arc<[Arc<Entry>]>;
 
 /// The two levels in memory.
 pub(super) struct Entries {
-    hot: Cache<KeyHash, Variants>,
+    hot: Cache<KeyHash, Arc<Answer>>,
     table: Mutex<Table>,
     serial: AtomicU64,
 }
+
+/// A remembered answer. It is changed in place: what the cache drops it drops late, and bodies that are gone must
+/// not be kept open by that.
+struct Answer(RwLock<Option<Variants>>);
 
 /// What is visible and not in the index. Everything in here is guarded by one lock, a short one.
 pub(super) struct Table {
@@ -138,8 +142,9 @@ impl std::fmt::Debug for Entry {
 
 impl Entries {
     pub(super) fn new() -> Self {
-        let weigh = |_: &KeyHash, variants: &Variants| {
-            let weight: usize = variants.iter().map(|entry| weight(&entry.record)).sum();
+        let weigh = |_: &KeyHash, answer: &Arc<Answer>| {
+            let weight: usize =
+                answer.0.read().iter().flat_map(|variants| variants.iter()).map(|entry| weight(&entry.record)).sum();
             u32::try_from(weight + 128).unwrap_or(u32::MAX)
         };
         Self {
@@ -168,7 +173,7 @@ impl Entries {
 
     /// A remembered answer, if all of it is still true.
     pub(super) fn hot(&self, key: &CacheKey) -> Option<Variants> {
-        let variants = self.hot.get(&key.hash())?;
+        let variants = self.answer(key.hash())?;
         if variants.iter().any(|entry| entry.is_gone()) {
             return None;
         }
@@ -197,7 +202,7 @@ impl Entries {
         }
         let variants = merge(table.keys.get(&key.hash()), base);
         if remember {
-            self.hot.insert(key.hash(), Arc::clone(&variants));
+            self.remember(key.hash(), Arc::clone(&variants));
         }
         drop(table);
         Some(of_key(variants, key))
@@ -205,7 +210,7 @@ impl Entries {
 
     /// What memory alone knows of a key, complete or not.
     pub(super) fn known(&self, table: &Table, key: KeyHash) -> Vec<Arc<Entry>> {
-        match self.hot.get(&key) {
+        match self.answer(key) {
             Some(variants) => variants.to_vec(),
             None => merge(table.keys.get(&key), Vec::new()).to_vec(),
         }
@@ -285,15 +290,34 @@ impl Entries {
         self.retire_row(row);
         let mut table = self.table.lock();
         table.advance(row.key);
-        self.hot.invalidate(&row.key);
+        if let Some(answer) = self.hot.remove(&row.key) {
+            *answer.0.write() = None;
+        }
+    }
+
+    fn answer(&self, key: KeyHash) -> Option<Variants> {
+        self.hot.get(&key)?.0.read().clone()
+    }
+
+    /// Called under the lock of the table only.
+    fn remember(&self, key: KeyHash, variants: Variants) {
+        let answer = match self.hot.get(&key) {
+            Some(answer) => {
+                *answer.0.write() = Some(variants);
+                answer
+            }
+            None => Arc::new(Answer(RwLock::new(Some(variants)))),
+        };
+        // Again even when it was there, since its weight changed.
+        self.hot.insert(key, answer);
     }
 
     /// Changes the remembered answer, if there is one, and keeps loaders from remembering an older one.
     fn amend(&self, table: &mut Table, key: KeyHash, is_old: impl Fn(&Entry) -> bool, new: Option<&Arc<Entry>>) {
         table.advance(key);
-        if let Some(variants) = self.hot.get(&key) {
+        if let Some(variants) = self.answer(key) {
             let kept = variants.iter().filter(|entry| !is_old(entry)).cloned();
-            self.hot.insert(key, sorted(kept.chain(new.cloned()).collect()));
+            self.remember(key, sorted(kept.chain(new.cloned()).collect()));
         }
     }
 }

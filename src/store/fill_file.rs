@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::block_map::{BlockSize, BlockSums, MapRecord};
+use super::block_map::{BlockSize, MapRecord};
+use super::block_sums::BlockSums;
 use super::disk;
 use super::drive::DataFile;
 use super::error::{CompleteError, ReadError, StoreError};

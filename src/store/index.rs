@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::block_map::BlockSums;
+use super::block_sums::BlockSums;
 use super::drive::DriveId;
 use super::journal_format::JournalEntry;
 use super::meta::{decode_record, encode_record};

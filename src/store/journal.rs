@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::disk;
 use super::drive::Drive;
 use super::index::Watermark;
-use super::journal_format::{SegmentHeader, encode_segment_header};
+use super::journal_segment::{SegmentHeader, encode_segment_header};
 use super::layout;
 
 /// A segment that is larger gets a successor. Bounds the memory of a replay.

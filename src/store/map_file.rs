@@ -17,6 +17,7 @@ use crc32c::crc32c;
 
 use super::block_map::{BlockMap, BlockSize, MapRecord};
 use super::hasher::Midstate;
+use super::journal_format::u32_at;
 use super::meta::{MAX_RECORD, MetaError, decode_record, encode_record};
 use crate::content::Record;
 
@@ -122,22 +123,27 @@ pub(super) fn encode_midstate(midstate: &Midstate, map: &BlockMap) -> Option<[u8
 /// When its header is not intact or of a newer format. Damage behind the header is no error.
 pub(super) fn decode(bytes: &[u8]) -> Result<DecodedMap, MapError> {
     let (record, block_size, header_end) = decode_header(bytes)?;
-    let mut map = BlockMap::new(block_size);
+    let mut states = BTreeMap::new();
     let mut midstates = BTreeMap::new();
     let mut position = header_end;
     let mut records_end = header_end;
-    while let Some(rest) = bytes.get(position..).filter(|rest| rest.len() >= SLOT) {
-        let step = if let Some((mark, midstate)) = decode_midstate(rest) {
-            midstates.insert((midstate.position, mark), midstate);
-            Some(MIDSTATE_LEN)
-        } else {
-            let intact = MapRecord::decode(rest.get(..SLOT).unwrap_or_default());
-            intact.filter(|state| within(*state, block_size, record.length) && map.apply(*state)).map(|_| SLOT)
-        };
-        position += step.unwrap_or(SLOT);
-        if step.is_some() {
+    while let Some(slot) = bytes.get(position..position + SLOT) {
+        let state = MapRecord::decode(slot).filter(|state| is_possible(*state, block_size, record.length));
+        if let Some(state) = state {
+            states.insert(state.block, state);
+            position += SLOT;
             records_end = position;
+        } else if let Some((mark, midstate)) = bytes.get(position..).and_then(decode_midstate) {
+            midstates.insert((midstate.position, mark), midstate);
+            position += MIDSTATE_LEN;
+            records_end = position;
+        } else {
+            position += SLOT;
         }
+    }
+    let mut map = BlockMap::new(block_size);
+    for state in states.into_values() {
+        map.apply(state);
     }
     let midstate = map.prefix_marks().filter_map(|end_and_mark| midstates.remove(&end_and_mark)).last();
     Ok(DecodedMap { record, block_size, map, midstate, records_end })
@@ -175,14 +181,11 @@ fn decode_midstate(bytes: &[u8]) -> Option<(u32, Midstate)> {
     Some((u32_at(fields, 4)?, Midstate { position, state: fields.get(16..48)?.try_into().ok()? }))
 }
 
-/// Whether a state stays within the body's length.
-fn within(state: MapRecord, block_size: BlockSize, length: Option<u64>) -> bool {
+/// Whether a block of the body can have this state.
+fn is_possible(state: MapRecord, block_size: BlockSize, length: Option<u64>) -> bool {
     let end = block_size.begin_of(u64::from(state.block)).saturating_add(u64::from(state.valid_len));
-    state.valid_len == 0 || length.is_none_or(|length| end <= length)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+    let fits = state.valid_len <= block_size.bytes() && state.block != MIDSTATE_TAG;
+    fits && (state.valid_len == 0 || length.is_none_or(|length| end <= length))
 }
 
 #[cfg(test)]
@@ -395,7 +398,7 @@ mod tests {
             for block in 0..5 {
                 let last = slots().rev().find(|(slot, _)| MapRecord::decode(slot).is_some_and(|r| r.block == block));
                 if let Some((slot, after)) = last.filter(|(slot, after)| slot == after) {
-                    let record = MapRecord::decode(slot).filter(|record| within(*record, BlockSize::MIN, length));
+                    let record = MapRecord::decode(slot).filter(|record| is_possible(*record, BlockSize::MIN, length));
                     if let Some(record) = record {
                         let state = decoded.map.block(u64::from(block)).map_or((0, 0), |s| (s.valid_len, s.crc));
                         prop_assert_eq!(state, (record.valid_len, record.crc), "{:?}", after);

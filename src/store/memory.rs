@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use moka::sync::Cache;
+use parking_lot::Mutex;
 
 use super::blob::{Blob, Life};
 use crate::content::Digest;
@@ -14,8 +15,12 @@ const HANDLES: u64 = 512;
 /// The two memory tiers, by digest.
 pub(super) struct Memory {
     bodies: Cache<Digest, Bytes>,
-    handles: Cache<Digest, Arc<Blob>>,
+    handles: Cache<Digest, Arc<Handle>>,
 }
+
+/// An open blob, or none any more. The cache drops late what it drops; the file of a blob that is gone has to be
+/// closed at once.
+struct Handle(Mutex<Option<Arc<Blob>>>);
 
 impl Memory {
     /// Room for `bytes` of small bodies.
@@ -39,12 +44,12 @@ impl Memory {
 
     /// An open blob.
     pub(super) fn handle(&self, digest: &Digest) -> Option<Arc<Blob>> {
-        self.handles.get(digest)
+        self.handles.get(digest)?.0.lock().clone()
     }
 
     /// Keeps a blob open, unless it went meanwhile.
     pub(super) fn keep_handle(&self, blob: &Arc<Blob>) {
-        self.handles.insert(blob.digest(), Arc::clone(blob));
+        self.handles.insert(blob.digest(), Arc::new(Handle(Mutex::new(Some(Arc::clone(blob))))));
         if blob.life().is_gone() {
             self.forget(&blob.digest());
         }
@@ -53,6 +58,8 @@ impl Memory {
     /// The blob is gone.
     pub(super) fn forget(&self, digest: &Digest) {
         self.bodies.invalidate(digest);
-        self.handles.invalidate(digest);
+        if let Some(handle) = self.handles.remove(digest) {
+            handle.0.lock().take();
+        }
     }
 }

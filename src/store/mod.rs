@@ -24,6 +24,7 @@
 
 mod blob;
 mod block_map;
+mod block_sums;
 mod body;
 mod commit;
 mod disk;
@@ -39,6 +40,7 @@ mod index;
 mod inner;
 mod journal;
 mod journal_format;
+mod journal_segment;
 mod layout;
 mod map_file;
 mod memory;
@@ -49,6 +51,7 @@ mod quarantine;
 mod recover;
 mod settings;
 mod space;
+mod stuffing;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -15,7 +15,8 @@ use super::entries::{Entry, Target};
 use super::index::{Applied, Index, IndexError, Watermark};
 use super::inner::Inner;
 use super::journal;
-use super::journal_format::{Frame, Frames, SEGMENT_HEADER_LEN, decode_segment_header};
+use super::journal_format::{Frame, Frames};
+use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
 use super::layout::{self, PartialFile};
 use super::map_file;
 use super::partial::Partial;
@@ -134,6 +135,10 @@ fn replay(index: &Index, drive: &Drive, segments: &[u64], closing: &AtomicBool) 
                 tracing::warn!(drive = %drive.label(), segment, "a journal segment of another drive is left alone");
                 continue;
             }
+            Err(error @ SegmentError::NewerFormat { .. }) => {
+                tracing::error!(drive = %drive.label(), segment, %error, "left alone");
+                continue;
+            }
             // The frames carry their own checksums; a header that was torn has none behind it.
             Err(error) => tracing::warn!(drive = %drive.label(), segment, %error, "journal segment"),
         }
@@ -151,7 +156,7 @@ fn replay_segment(index: &Index, drive: &Drive, segment: u64, bytes: &[u8], from
     let mut frames = Frames::new(bytes, from);
     let mut waiting: Vec<Applied> = Vec::new();
     let mut count = 0;
-    while let Some(frame) = frames.next() {
+    for frame in frames.by_ref() {
         match frame {
             Frame::Entry { offset, end, entry } => {
                 waiting.push(Applied { entry, at: at(offset), allocated: None });

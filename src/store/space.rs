@@ -20,7 +20,7 @@ impl Inner {
 
     /// Removes what is asked for least until `needed` bytes fit; `false` when they do not.
     pub(super) async fn make_room(&self, drive: &Arc<Drive>, needed: u64) -> bool {
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let excess = drive.excess(needed);
             if excess == 0 {
                 return true;
@@ -32,7 +32,8 @@ impl Inner {
                 // Blocks that readers still hold open stay for a while; that is no reason to refuse.
                 return true;
             }
-            if freed == 0 {
+            // The first time, what could go may only have waited for the commit.
+            if freed == 0 && round > 0 {
                 return false;
             }
         }

@@ -15,6 +15,9 @@ use super::partial::{Partial, Phase};
 use super::{disk, drive};
 use crate::content::{BodyRef, PartialId, Record};
 
+/// Files take whole blocks of this size on the common file systems.
+const FILE_BLOCK: u64 = 4096;
+
 /// The one writer of a partial body. Dropped before [`PartialWriter::complete`], the body stays partial.
 pub struct PartialWriter {
     store: Arc<Inner>,
@@ -42,10 +45,11 @@ impl PartialWriter {
         store.lookup(&record.key).await;
         let needed = record.length.unwrap_or(0);
         let drive = store.choose_drive(needed).ok_or(StoreError::NoSpace { needed })?;
-        if !store.make_room(&drive, needed).await {
+        let room = needed.checked_next_multiple_of(FILE_BLOCK).unwrap_or(needed);
+        if !store.make_room(&drive, room).await {
             return Err(StoreError::NoSpace { needed });
         }
-        let promise = drive.promise(needed);
+        let promise = drive.promise(room);
         let size = BlockSize::new(store.settings.block_size).map_err(io::Error::other)?;
         let mut retried = false;
         loop {
@@ -63,7 +67,7 @@ impl PartialWriter {
                 }
                 Err(error) if disk::is_full(&error) => {
                     drive.failed("create a partial body", &error);
-                    if retried || !store.make_room(&drive, needed.max(1)).await {
+                    if retried || !store.make_room(&drive, room.max(FILE_BLOCK)).await {
                         return Err(StoreError::NoSpace { needed });
                     }
                     retried = true;
@@ -151,7 +155,7 @@ impl PartialWriter {
                     return Ok(());
                 }
                 Err(WriteFailure::Full) => {
-                    if retried || !self.store.make_room(&self.partial.drive, needed.max(1)).await {
+                    if retried || !self.store.make_room(&self.partial.drive, needed.max(FILE_BLOCK)).await {
                         return Err(StoreError::NoSpace { needed });
                     }
                     retried = true;

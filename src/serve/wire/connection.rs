@@ -66,7 +66,12 @@ impl Drop for Gauged<'_> {
 ///
 /// A client that stops taking an answer is closed by the kernel after `limits.body_time` (TCP_USER_TIMEOUT):
 /// it counts bytes that the client acknowledged, so a slow one is never cut.
-pub async fn serve_connection<S, B>(stream: TcpStream, peer: SocketAddr, mut service: S, context: &WireContext)
+pub fn serve_connection<S, B>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    mut service: S,
+    context: &WireContext,
+) -> impl Future<Output = ()>
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone,
     S::Error: Into<BoxError>,
@@ -74,69 +79,74 @@ where
     B::Error: Into<BoxError>,
 {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let _open = Gauged::new(&context.metrics.connections);
     if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(context.limits.body_time)) {
         tracing::debug!(%peer, %error, "no limit on the client's pauses can be set");
     }
-    let mut signalled = pin!(context.drain.signalled());
-    let mut drained = false;
     let mut io = ClientIo::new(stream, context);
-    let close = loop {
-        let mut parked = None;
-        let head = poll_fn(|cx| {
-            drained = drained || signalled.as_mut().poll(cx).is_ready();
-            let head = io.poll_head(cx);
-            if head.is_pending() && io.served && io.is_idle() {
-                parked.get_or_insert_with(|| Gauged::new(&context.metrics.connections_parked));
-            } else {
-                parked = None;
-            }
-            head
-        })
-        .await;
-        match head {
-            Ok(()) => {}
-            Err(End::Refuse(refusal)) => break Close::Refuse(refusal),
-            Err(End::Closed | End::Park) => break Close::Plain,
-        }
-
-        io.attach();
-        let exchange = Arc::clone(io.exchange());
-        let wired = WireService { inner: service, peer, exchange: Arc::clone(&exchange) };
-        let mut http = Box::new(context.http.serve_connection(io, wired));
-        let served = poll_fn(|cx| {
-            let mut polled = poll_http(&mut *http, cx);
-            if polled.is_pending() && !drained && signalled.as_mut().poll(cx).is_ready() {
-                drained = true;
-                if exchange.step() != Step::Idle {
-                    Pin::new(&mut *http).graceful_shutdown();
+    // A block and no async fn, which would keep room for its arguments twice.
+    async move {
+        let _open = Gauged::new(&context.metrics.connections);
+        let mut signalled = pin!(context.drain.signalled());
+        let mut drained = false;
+        let close = loop {
+            let mut parked = None;
+            let head = poll_fn(|cx| {
+                drained = drained || signalled.as_mut().poll(cx).is_ready();
+                let head = io.poll_head(cx);
+                if head.is_pending() && io.served && io.is_idle() {
+                    parked.get_or_insert_with(|| Gauged::new(&context.metrics.connections_parked));
+                } else {
+                    parked = None;
                 }
-                polled = poll_http(&mut *http, cx);
+                head
+            })
+            .await;
+            match head {
+                Ok(()) => {}
+                Err(End::Refuse(refusal)) => break Close::Refuse(refusal),
+                Err(End::Closed | End::Park) => break Close::Plain,
             }
-            polled
-        })
-        .await;
-        let parts = http.into_parts();
-        (io, service) = (parts.io, parts.service.inner);
-        if let Err(error) = &served {
-            note_error(error, peer, context);
-        }
-        match io.end.take() {
-            Some(End::Park) => io.detach(),
-            Some(End::Refuse(Refusal::Chunk)) if io.answer_begun => {
-                context.count_refusal(Refusal::Chunk);
-                break Close::Linger;
+
+            io.attach();
+            let exchange = Arc::clone(io.exchange());
+            let wired = WireService { inner: service, peer, exchange: Arc::clone(&exchange) };
+            let mut http = Box::new(context.http.serve_connection(io, wired));
+            let served = poll_fn(|cx| {
+                let mut polled = poll_http(&mut *http, cx);
+                if polled.is_pending() && !drained && signalled.as_mut().poll(cx).is_ready() {
+                    drained = true;
+                    if exchange.step() != Step::Idle {
+                        Pin::new(&mut *http).graceful_shutdown();
+                    }
+                    polled = poll_http(&mut *http, cx);
+                }
+                polled
+            })
+            .await;
+            let parts = http.into_parts();
+            (io, service) = (parts.io, parts.service.inner);
+            if let Err(error) = &served {
+                note_error(error, peer, context);
             }
-            Some(End::Refuse(refusal)) => break Close::Refuse(refusal),
-            _ if served.is_err() && exchange.step() != Step::Idle && exchange.close_delimited() => break Close::Reset,
-            Some(End::Closed) => break Close::Plain,
-            None if io.has_unread_input() => break Close::Linger,
-            None => break Close::Plain,
+            match io.end.take() {
+                Some(End::Park) => io.detach(),
+                Some(End::Refuse(Refusal::Chunk)) if io.answer_begun => {
+                    context.count_refusal(Refusal::Chunk);
+                    break Close::Linger;
+                }
+                Some(End::Refuse(refusal)) => break Close::Refuse(refusal),
+                _ if served.is_err() && exchange.step() != Step::Idle && exchange.close_delimited() => {
+                    break Close::Reset;
+                }
+                Some(End::Closed) => break Close::Plain,
+                None if io.has_unread_input() => break Close::Linger,
+                None => break Close::Plain,
+            }
+        };
+        if close != Close::Plain {
+            // Boxed, since a parked connection should not carry room for its end.
+            Box::pin(finish(io, close, peer, context)).await;
         }
-    };
-    if close != Close::Plain {
-        // Boxed, since a parked connection should not carry room for its end.
-        Box::pin(finish(io, close, peer, context)).await;
     }
 }
 

@@ -148,7 +148,7 @@ async fn a_waiting_connection_is_small() {
     let connection = serve_connection(stream, peer, service, &rig.context);
     let size = std::mem::size_of_val(&connection);
     println!("the future of a connection: {size} bytes");
-    assert!(size <= 1024, "{size}");
+    assert!(size <= 640, "{size}");
 }
 
 /// Resident memory of this process in bytes.
