@@ -326,7 +326,7 @@ fn nothing_is_left_for_later() {
     let mut faults = Vec::new();
     for source in sources() {
         for (number, line) in source.code.lines().enumerate() {
-            for mark in ["todo!", "unimplemented!", "#[ignore", "dbg!"] {
+            for mark in ["todo!", "unimplemented!", "dbg!"] {
                 if line.contains(mark) {
                     faults.push(format!("src/{}:{}: {mark}", source.path.display(), number + 1));
                 }
@@ -334,6 +334,28 @@ fn nothing_is_left_for_later() {
         }
     }
     assert_none(&faults, "unfinished code:");
+}
+
+#[test]
+fn tests_that_do_not_run_by_themselves_are_named() {
+    let named = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/running-tests.md")).unwrap();
+    let mut faults = Vec::new();
+    for source in sources() {
+        let mut lines = source.code.lines().enumerate();
+        while let Some((number, line)) = lines.next() {
+            if line.contains("#[ignore") {
+                let test = lines.find_map(|(_, line)| {
+                    line.trim_start().strip_prefix("async ").unwrap_or(line.trim_start()).strip_prefix("fn ").map(ident)
+                });
+                let test = test.unwrap_or_default();
+                // The command may use the begin of the name as a filter.
+                if !words(&named).any(|word| word.len() > 12 && test.starts_with(word)) {
+                    faults.push(format!("src/{}:{}: {test}", source.path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert_none(&faults, "ignored, and not in docs/running-tests.md:");
 }
 
 #[test]
