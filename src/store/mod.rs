@@ -35,6 +35,8 @@ mod entries;
 mod error;
 mod evict;
 mod fill_file;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod hasher;
 mod index;
 mod inner;
