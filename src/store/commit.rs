@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use super::inner::Inner;
 use super::journal::Journal;
 use super::journal_format::{JournalEntry, encode_frame};
 use super::layout;
+use super::pool::panic_text;
 use super::quarantine;
 use crate::content::{Digest, KeyHash, PartialId, Record};
 
@@ -145,8 +147,15 @@ impl Committer {
     /// Runs until the queue is closed.
     pub(super) fn run(mut self) {
         while let Some(batch) = self.drive.queue.next() {
-            self.commit(batch);
-            self.compact();
+            // Whatever happens to one batch, the next ones are committed and nobody waits for ever.
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                self.commit(batch);
+                self.compact();
+            }));
+            if let Err(panic) = outcome {
+                let panic = panic_text(panic.as_ref());
+                tracing::error!(drive = %self.drive.label(), panic, "a batch was not committed whole");
+            }
         }
     }
 

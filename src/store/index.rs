@@ -189,6 +189,11 @@ impl Index {
         Ok(())
     }
 
+    /// It lacks something that the journals have; nothing is written any more.
+    pub(super) fn give_up(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
     /// Whether it lacks something that the journals have.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)

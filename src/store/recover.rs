@@ -2,6 +2,7 @@
 //! each journal is replayed into it, and the partial bodies are read. After ready the order of eviction is loaded.
 
 use std::collections::{BTreeMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,7 @@ use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_he
 use super::layout::{self, PartialFile};
 use super::map_file;
 use super::partial::Partial;
+use super::pool::panic_text;
 use super::{disk, quarantine};
 use crate::content::{BodyRef, PartialId};
 
@@ -31,18 +33,10 @@ const BATCH: usize = 1000;
 
 /// Does all of it, starts the commit threads, and returns them. `closing` ends it early.
 pub(super) fn recover(store: &Arc<Inner>, closing: &AtomicBool) -> Vec<thread::JoinHandle<()>> {
-    let index = open_index(store).map(Arc::new);
+    let index = prepare_index(store, closing).map(Arc::new);
     let mut committers = Vec::new();
     for drive in &store.drives {
-        let segments = journal::segments(drive).unwrap_or_else(|error| {
-            drive.failed("list the journal", &error);
-            Vec::new()
-        });
-        if let Some(index) = &index
-            && let Err(error) = replay(index, drive, &segments, closing)
-        {
-            tracing::error!(drive = %drive.label(), %error, "the journal could not be replayed");
-        }
+        let segments = segments_of(drive);
         scan_partials(store, drive, index.as_deref(), closing);
         if closing.load(Ordering::Relaxed) {
             return committers;
@@ -61,6 +55,46 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &AtomicBool) -> Vec<thread::J
     committers
 }
 
+fn segments_of(drive: &Drive) -> Vec<u64> {
+    journal::segments(drive).unwrap_or_else(|error| {
+        drive.failed("list the journal", &error);
+        Vec::new()
+    })
+}
+
+/// Opens the index and brings it up to the journals. One that fails at that is made anew, once.
+fn prepare_index(store: &Inner, closing: &AtomicBool) -> Option<Index> {
+    for last in [false, true] {
+        let index = open_index(store)?;
+        let replay_all =
+            || store.drives.iter().try_for_each(|drive| replay(&index, drive, &segments_of(drive), closing));
+        // The database may panic on damage that it did not see when it opened.
+        let error = match catch_unwind(AssertUnwindSafe(replay_all)) {
+            Ok(Ok(())) => return Some(index),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic_text(panic.as_ref()).to_owned(),
+        };
+        tracing::error!(%error, "the journals could not be replayed into the index");
+        if last {
+            index.give_up();
+            return Some(index);
+        }
+        drop(index);
+        if let Err(error) = set_aside(store) {
+            tracing::error!(%error, "the index could not be removed");
+        }
+    }
+    None
+}
+
+/// Removes the index; moved first, since a thread that hangs in the old one must not meet the new one.
+fn set_aside(store: &Inner) -> std::io::Result<()> {
+    let rejected = store.settings.state.join(layout::INDEX_REJECTED);
+    remove(&rejected)?;
+    std::fs::rename(store.index_path(), &rejected)?;
+    remove(&rejected)
+}
+
 /// Opens the index; a missing, damaged or foreign one is made anew from the journals.
 fn open_index(store: &Inner) -> Option<Index> {
     let drives: HashSet<DriveId> = store.drives.iter().map(|drive| drive.id).collect();
@@ -77,10 +111,7 @@ fn open_index(store: &Inner) -> Option<Index> {
             tracing::warn!(path = %path.display(), %error, "the index cannot be used and is rebuilt from the journals");
         }
     }
-    // Moved first: a thread that hangs in the old one must not meet the new one.
-    let rejected = store.settings.state.join(layout::INDEX_REJECTED);
-    let moved = remove(&rejected).and_then(|()| std::fs::rename(&path, &rejected)).and_then(|()| remove(&rejected));
-    let opened = moved.map_err(|error| error.to_string()).and_then(|()| open_limited(&path, drives));
+    let opened = set_aside(store).map_err(|error| error.to_string()).and_then(|()| open_limited(&path, drives));
     opened
         .inspect_err(|error| tracing::error!(path = %path.display(), %error, "there is no index; stored content counts as missing"))
         .ok()
