@@ -48,6 +48,7 @@ struct Listen {
     admin: Vec<SocketAddr>,
     clients: ClientAllowList,
     trusted_proxies: Vec<IpNet>,
+    digest_clients: ClientAllowList,
 }
 
 /// Reads everything; `None` when `report` has an error.
@@ -82,6 +83,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
                 data: listen.data,
                 clients: listen.clients,
                 trusted_proxies: listen.trusted_proxies,
+                digest_clients: listen.digest_clients,
                 limits: limits?,
                 drain_grace: drain_grace?,
                 pseudonym: pseudonym?.unwrap_or_else(random_pseudonym).into(),
@@ -103,6 +105,7 @@ fn listen(section: &mut Section<'_>) -> Option<Listen> {
     let admin = section.values("admin", None, values::listener);
     let clients = section.values("clients", None, values::client).map(|words| networks(&words));
     let trusted_proxies = section.values("trusted_proxies", None, values::network);
+    let digest_clients = section.values("digest_clients", None, values::client).map(|words| networks(&words));
     if data.as_ref().is_some_and(Vec::is_empty) {
         section.fault("data", Fault::new("devices have no way in", "write at least one address, like \"[::]:8081\""));
     }
@@ -123,7 +126,8 @@ fn listen(section: &mut Section<'_>) -> Option<Listen> {
         }
     }
     let clients = clients?.map_or(ClientAllowList::Any, ClientAllowList::Networks);
-    Some(Listen { data: data?, admin: admin?, clients, trusted_proxies: trusted_proxies? })
+    let digest_clients = digest_clients?.map_or(ClientAllowList::Any, ClientAllowList::Networks);
+    Some(Listen { data: data?, admin: admin?, clients, trusted_proxies: trusted_proxies?, digest_clients })
 }
 
 fn storage(section: &mut Section<'_>) -> Option<store::Settings> {

@@ -34,6 +34,8 @@ pub enum Refusal {
     HostRepeated,
     /// `cacheHostOrigin` occurs several times and the last one is not the final parameter: 400.
     OriginRepeated,
+    /// A request by digest that names no whole SHA-256 (RFC 6920 section 9.4): 400.
+    Digest,
     /// Nothing in the request names an origin: 400.
     NoOrigin,
     /// The named host matches no rule: 403.
@@ -130,6 +132,7 @@ impl Refusal {
             | Self::HostMissing
             | Self::HostRepeated
             | Self::OriginRepeated
+            | Self::Digest
             | Self::NoOrigin => StatusCode::BAD_REQUEST,
             Self::UnknownOrigin { .. } | Self::Port { .. } | Self::Downgrade { .. } => StatusCode::FORBIDDEN,
             Self::Method { .. } | Self::Connect { .. } | Self::Tunnel { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -145,6 +148,7 @@ impl Refusal {
             Self::HostMissing => "host-missing",
             Self::HostRepeated => "host-repeated",
             Self::OriginRepeated => "origin-repeated",
+            Self::Digest => "digest",
             Self::NoOrigin => "no-origin",
             Self::UnknownOrigin { .. } => "unknown-origin",
             Self::Port { .. } => "port-not-allowed",
@@ -182,6 +186,9 @@ impl fmt::Display for Refusal {
             Self::HostRepeated => f.write_str("Host occurs more than once; send exactly one"),
             Self::OriginRepeated => f.write_str(
                 "cacheHostOrigin occurs more than once and not as the final parameter; send it once, at the end",
+            ),
+            Self::Digest => f.write_str(
+                "this names no whole SHA-256; ask for /.well-known/ni/sha-256/ and 43 characters of base64url",
             ),
             Self::NoOrigin => f.write_str(
                 "no origin is named; add ?cacheHostOrigin=HOST, ask for http://HOST/path, /-/HOST/path, or send Host",

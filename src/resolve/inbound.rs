@@ -45,6 +45,8 @@ pub enum RequestForm {
     Host,
     /// Nothing: the configured default origin.
     Default,
+    /// `/.well-known/ni/sha-256/…`: by digest, from no origin.
+    Digest,
 }
 
 /// The origin as a request names it.
@@ -137,6 +139,7 @@ impl RequestForm {
             Self::Path => "path",
             Self::Host => "host",
             Self::Default => "default-origin",
+            Self::Digest => "digest",
         }
     }
 
@@ -144,7 +147,7 @@ impl RequestForm {
         match self {
             Self::CacheHostOrigin => HostField::CacheHostOrigin,
             Self::Absolute => HostField::Target,
-            Self::Path => HostField::Path,
+            Self::Path | Self::Digest => HostField::Path,
             Self::Host | Self::Default => HostField::Host,
         }
     }

@@ -6,6 +6,7 @@
 //!
 //! Parsers are public, so that each can be fuzzed by itself.
 
+mod by_digest;
 mod error;
 mod host;
 mod inbound;
@@ -24,6 +25,7 @@ use http::Method;
 
 use crate::content::{Origin, Policy, Scheme, SchemePolicy};
 
+pub use by_digest::resolve_digest;
 pub use error::{HostField, Refusal, Shown};
 pub use host::{HostFault, HostPort, parse_encoded_host_port, parse_host_port};
 pub use inbound::{Inbound, RequestForm, parse_host_field, take_parameter, take_path_segment};

@@ -16,10 +16,10 @@ use super::proof::Proofs;
 use super::respond::respond;
 use super::wire::ConnectionInfo;
 use super::{Settings, deliver, pass, rescue};
-use crate::content::{AuthParameters, BodyRef, UnixMillis};
+use crate::content::{AuthParameters, BodyRef, Digest, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts};
 use crate::fill::{Fill, FillError, Obtained, PassedBody};
-use crate::resolve::{self, Inbound};
+use crate::resolve::{self, Inbound, resolve_digest};
 use crate::store::{Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
 
@@ -78,19 +78,49 @@ impl Handler {
             scheme: info.scheme,
         };
         let head = parts.method == Method::HEAD;
-        let outcome = match resolve::resolve(&inbound, &self.resolve) {
+        let by_digest = if self.settings.digest_clients.allows(client) { resolve_digest(&inbound) } else { None };
+        let deadline = tokio::time::Instant::from_std(info.head_complete) + self.fill.request_time();
+        if let Some(Ok((digest, content))) = by_digest {
+            account.resolved(&content);
+            let ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
+            return self.finish(self.by_digest(&ask, digest).await, head, account);
+        }
+        let resolved = match by_digest {
+            Some(Err(refusal)) => Err(refusal),
+            _ => resolve::resolve(&inbound, &self.resolve),
+        };
+        let outcome = match resolved {
             Ok(content) => {
                 account.resolved(&content);
-                let deadline = tokio::time::Instant::from_std(info.head_complete) + self.fill.request_time();
                 let ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
                 self.answer(ask, body).await
             }
             Err(refusal) => rescue::refused(&refusal),
         };
+        self.finish(outcome, head, account)
+    }
+
+    fn finish(&self, outcome: Outcome, head: bool, mut account: Account) -> Response<SegmentBody> {
         let result = outcome.result;
         let response = respond(outcome, &self.settings.pseudonym, head);
         account.answered(response.status().as_u16(), result);
         response.map(|body| body.accounted(account))
+    }
+
+    /// Content that is named by its digest: from the store or not at all.
+    async fn by_digest(&self, ask: &Ask, digest: Digest) -> Outcome {
+        for _ in 0..ROUNDS {
+            let found = tokio::time::timeout_at(ask.deadline, self.store.shared_by_digest(digest)).await;
+            let Ok(Some(entry)) = found else { break };
+            let (status, result) = (CacheStatus::hit(), RequestResult::Hit);
+            if ask.method == Method::HEAD {
+                return deliver::head_of(ask, &entry, status, result);
+            }
+            if let deliver::Delivery::Done(outcome) = deliver::stored(self, ask, &entry, status, result).await {
+                return outcome;
+            }
+        }
+        rescue::no_such_digest()
     }
 
     async fn answer(&self, mut ask: Ask, body: Incoming) -> Outcome {

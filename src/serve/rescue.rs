@@ -47,6 +47,16 @@ pub(super) fn only_if_cached() -> Outcome {
     }
 }
 
+/// Nothing that may be shared has this digest.
+pub(super) fn no_such_digest() -> Outcome {
+    let reason = "no stored content that may be shared has this digest".to_owned();
+    Outcome {
+        reply: Reply::Own { status: StatusCode::NOT_FOUND, reason, allow: None },
+        result: RequestResult::Refused,
+        status: CacheStatus::own("no-such-digest"),
+    }
+}
+
 /// The request has been here before (RFC 8586 section 2).
 pub(super) fn looped() -> Outcome {
     let reason =

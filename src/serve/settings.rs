@@ -12,6 +12,8 @@ pub struct Settings {
     pub data: Vec<SocketAddr>,
     /// Who may use them.
     pub clients: ClientAllowList,
+    /// Who may ask by digest (`/.well-known/ni/sha-256/…`): nobody by default, since a digest is a capability.
+    pub digest_clients: ClientAllowList,
     /// Peers whose `X-Forwarded-For` names the client.
     pub trusted_proxies: Vec<IpNet>,
     /// What bounds connections and requests.

@@ -108,6 +108,22 @@ impl Index {
         Ok(None)
     }
 
+    /// Every record on the drives that are here whose body is this blob.
+    pub(super) fn pointing_to(&self, digest: &Digest) -> Result<Vec<Record>, IndexError> {
+        let mut records = Vec::new();
+        for name in self.database.scan_prefix([&b"r"[..], digest.as_bytes()].concat()).keys() {
+            let name = name.map_err(failed)?;
+            let here = drive_at(&name, 33).is_some_and(|drive| self.drives.contains(&drive));
+            let (Some(drive), Some(key_and_variant)) = (name.get(33..49), name.get(49..)) else { continue };
+            let (Some(key), Some(variant)) = (key_and_variant.get(..16), key_and_variant.get(16..)) else { continue };
+            if let Some(row) = self.database.get([b"k", key, drive, variant].concat()).map_err(failed)?.filter(|_| here)
+            {
+                records.extend(decode_record(&row).ok());
+            }
+        }
+        Ok(records)
+    }
+
     /// Whether a drive has a blob.
     pub(super) fn has_blob(&self, digest: &Digest, drive: DriveId) -> Result<bool, IndexError> {
         self.database.contains_key(blob_key(digest, drive)).map_err(failed)

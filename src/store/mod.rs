@@ -74,7 +74,7 @@ pub use partial::{Partial, Progress};
 pub use settings::{DriveSettings, Settings};
 pub use writer::{Completed, PartialWriter};
 
-use crate::content::{CacheKey, Digest, Record};
+use crate::content::{BodyRef, CacheKey, Digest, Record};
 use crate::telemetry::Metrics;
 use disk::Dir;
 use drive::{Drive, Victim, take_lock};
@@ -209,6 +209,25 @@ impl Store {
             Some(body) => Some(body),
             None => self.open_body(&life).await.ok(),
         }
+    }
+
+    /// A stored response whose body is the blob `digest` and which was fetched without a token. What became durable
+    /// within the last group commit may be missing.
+    pub async fn shared_by_digest(&self, digest: Digest) -> Option<Arc<Entry>> {
+        self.inner.wait_ready().await;
+        let index = self.inner.index()?;
+        let records = self.inner.lookups.run(move || index.pointing_to(&digest)).await.ok()?.ok()?;
+        for record in records {
+            let is_it = |entry: &&Arc<Entry>| {
+                entry.record.body == BodyRef::Blob(digest)
+                    && entry.record.status == http::StatusCode::OK
+                    && !entry.record.token_protected
+            };
+            if let Some(entry) = self.lookup(&record.key).await.iter().find(is_it) {
+                return Some(Arc::clone(entry));
+            }
+        }
+        None
     }
 
     async fn open_body(&self, life: &Arc<blob::Life>) -> Result<Body, ReadError> {

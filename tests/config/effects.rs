@@ -14,6 +14,7 @@ pub(super) const EFFECTS: &[Row] = &[
     ("listen.data", "127.0.0.1:1", "[127.0.0.1:2, \"[::1]:3\"]", |c| format!("{:?}", c.serve.data)),
     ("listen.admin", "127.0.0.1:1", "[]", |c| format!("{:?}", c.admin.addresses)),
     ("listen.clients", "[private]", "[any]", |c| format!("{}", c.serve.clients.allows([8, 8, 8, 8].into()))),
+    ("listen.digest_clients", "[]", "[10.0.0.1]", |c| format!("{:?}", c.serve.digest_clients)),
     ("listen.trusted_proxies", "[]", "[10.0.0.1]", |c| format!("{:?}", c.serve.trusted_proxies)),
     ("admin.summary_clients", "[any]", "[loopback]", |c| format!("{:?}", c.admin.summary_clients)),
     ("admin.metrics_clients", "[]", "[10.0.0.0/8]", |c| format!("{:?}", c.admin.metrics_clients)),
