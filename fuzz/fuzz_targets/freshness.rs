@@ -21,7 +21,7 @@ fuzz_target!(|input: (u8, u32, &[u8])| {
     for clients_may_refetch in [false, true] {
         let _ = decide(&facts, Some(&stored), &policy, "/a", &Options { clients_may_refetch }, now);
     }
-    let _ = may_serve_stale(&stored, &policy, "/a", now);
+    let _ = may_serve_stale(&stored, &facts, &policy, "/a", now);
     let _ = storable(&method, &asked, stored.status, &answer, &policy, "/a");
     let _ = not_modified_selects(&stored, &asked);
     let merged = merge_304(&stored, &asked, now, now);
