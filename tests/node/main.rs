@@ -1,0 +1,8 @@
+//! The node as its clients see it: stories on the real binary, black box, over loopback.
+//!
+//! `rig` has the processes and peers; every other module is a set of stories. Long runs and time bars are
+//! switched on by `WAYSTATION_BARS=1` and are meant for a release build.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a story fails by a panic and shows its figures")]
+
+mod rig;
