@@ -128,6 +128,9 @@ impl DoAgent {
             if self.bans.lock().all || self.bans.lock().hosts.contains(host) {
                 break Outcome::Banned("banned before the request".to_owned());
             }
+            if total.is_some_and(|total| file.len > total) {
+                break Outcome::Fatal("the file is longer than its total");
+            }
             if file.len > 0 {
                 let Some(total) = total.filter(|total| *total > 0) else {
                     break Outcome::Fatal("0x80070216: resume without a known length");

@@ -81,9 +81,9 @@ impl Received {
         self.target.split('?').next().unwrap_or_default()
     }
 
-    /// The first field called `name` in any case.
+    /// The last field called `name` in any case: of several Range lines the last one is meant.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.fields.iter().rev().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
