@@ -5,4 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a story fails by a panic and shows its figures")]
 
+mod failures;
+mod fields;
+mod hits;
+mod ranges;
 mod rig;

@@ -335,7 +335,8 @@ mod checks {
         let resumed = agent().download("h", "/cut", pattern, &[]).await;
         resumed.must_be(pattern, pattern.sha256());
         assert_eq!((resumed.requests, resumed.failures), (3, 2));
-        let ranges: Vec<_> = origin.received().last().unwrap().fields.iter().filter(|f| f.0 == "Range").cloned().collect();
+        let ranges: Vec<_> =
+            origin.received().last().unwrap().fields.iter().filter(|f| f.0 == "Range").cloned().collect();
         let line = |from: u64| ("Range".to_owned(), format!("bytes={from}-299999"));
         assert_eq!(ranges, [line(100_000), line(200_000)], "oldest first");
 
