@@ -1,3 +1,7 @@
 //! The `waystation` process: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    waystation::cli::main(std::env::args_os())
+}

@@ -1,1 +1,323 @@
-//! Under construction.
+//! The composition root: builds every part from the configuration, binds, runs, drains. The only place that
+//! knows everybody; no logic of its own.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tower::Layer as _;
+
+use crate::admin::{self, NodeState, Readiness};
+use crate::config::{Config, Loaded};
+use crate::fill::Fill;
+use crate::resolve::{self, Rules};
+use crate::serve::{
+    self, Admission, BindError, DataService, DescriptorBudget, Handler, Inherited, RequestLimit, RuleRedirects,
+    WireContext,
+};
+use crate::shutdown::{self, Drain};
+use crate::store::{OpenError, Store};
+use crate::telemetry::{self, AccessLog, Metrics};
+use crate::upstream::{TlsSetupError, Upstream};
+
+/// How long the last commits of the store may take after the grace period.
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+
+/// A node could not be started. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A drive cannot be used.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The TLS side cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsSetupError),
+    /// The system refused something basic: threads, random bytes, the log.
+    #[error("{what}: {source}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+/// A running node.
+pub struct Node {
+    data: Vec<SocketAddr>,
+    admin: Vec<SocketAddr>,
+    drain: Drain,
+    drain_grace: Duration,
+    drained: Arc<tokio::sync::Notify>,
+    store: Store,
+    log: AccessLog,
+    accepting: Vec<JoinHandle<()>>,
+    admin_task: JoinHandle<()>,
+}
+
+impl Node {
+    /// Builds a node and starts to serve. The drives are locked before a port is opened, so that of two processes on
+    /// one drive the second fails without taking a connection.
+    ///
+    /// # Errors
+    /// When a drive, an address or the system refuses.
+    pub async fn start(config: Config, mut inherited: Inherited, budget: DescriptorBudget) -> Result<Self, StartError> {
+        let system = |what| move |source| StartError::System { what, source };
+        let metrics = Arc::new(Metrics::new().map_err(|e| system("metrics")(io::Error::other(e)))?);
+        let log = AccessLog::new(&config.log, &metrics).map_err(system("access log"))?;
+        let store = Store::open(config.store, Arc::clone(&metrics))?;
+
+        // Sockets that a supervisor passed for the admin addresses must not serve data.
+        let for_admin = config.admin.addresses.iter().filter_map(|address| inherited.claim(*address)).collect();
+        let data = serve::bind(&config.serve.data, &mut inherited)?;
+        let admin_listeners = serve::bind(&config.admin.addresses, &mut Inherited::new(for_admin))?;
+        let data_addresses = addresses(&data);
+        let admin_addresses = addresses(&admin_listeners);
+
+        let mut rules = Rules::default();
+        for policy in config.rules {
+            // The configuration refused malformed and doubled patterns already.
+            if let Err(error) = rules.insert((*policy).clone()) {
+                tracing::error!(%error, "origin rule left out");
+            }
+        }
+        let settings =
+            Arc::new(resolve::Settings { rules, default_origin: config.default_origin, connect_allow: Vec::new() });
+        let pseudonym = Arc::clone(&config.serve.pseudonym);
+        let own = data_addresses.iter().chain(&admin_addresses).copied().collect();
+        let upstream = Upstream::new(config.upstream, Arc::clone(&pseudonym), Arc::clone(&metrics), own)?;
+        let redirects = Arc::new(RuleRedirects::new(Arc::clone(&settings)));
+        let fill = Fill::new(store.clone(), upstream.clone(), redirects, pseudonym, Arc::clone(&metrics));
+
+        let drain = Drain::new();
+        let drain_grace = config.serve.drain_grace;
+        let context = Arc::new(WireContext::new(config.serve.limits, Arc::clone(&metrics), drain.clone()));
+        let admission = Admission::new(config.serve.clients.clone(), budget, context);
+        let requests = config.serve.limits.requests;
+        let handler =
+            Handler::new(config.serve, settings, store.clone(), fill, log.clone(), Arc::clone(&metrics)).map_err(
+                |error| StartError::System { what: "random bytes", source: io::Error::other(error.to_string()) },
+            )?;
+        let service =
+            RequestLimit::new(requests, Arc::clone(&metrics), drain.clone()).layer(DataService::new(Arc::new(handler)));
+        let accepting = data
+            .into_iter()
+            .map(|listener| tokio::spawn(serve::accept(listener, Arc::clone(&admission), service.clone())))
+            .collect();
+
+        let drained = Arc::new(tokio::sync::Notify::new());
+        let sources = admin_sources(&metrics, &store, &upstream, &drain);
+        let until = Arc::clone(&drained);
+        let admin_task = tokio::spawn(admin::serve(admin_listeners, config.admin, sources, async move {
+            until.notified().await;
+        }));
+        Ok(Self {
+            data: data_addresses,
+            admin: admin_addresses,
+            drain,
+            drain_grace,
+            drained,
+            store,
+            log,
+            accepting,
+            admin_task,
+        })
+    }
+
+    /// Addresses of the data listeners, with the ports that the system chose.
+    pub fn data_addresses(&self) -> &[SocketAddr] {
+        &self.data
+    }
+
+    /// Addresses of the admin listeners.
+    pub fn admin_addresses(&self) -> &[SocketAddr] {
+        &self.admin
+    }
+
+    /// The drain signal of this node.
+    pub fn drain_signal(&self) -> Drain {
+        self.drain.clone()
+    }
+
+    /// Lets requests in flight end within the grace period while new ones get 503, then commits what the store holds
+    /// and closes the listeners. Returns when nothing is left to save.
+    pub async fn drain(self) {
+        self.drain.start();
+        if tokio::time::timeout(self.drain_grace, self.drain.finished()).await.is_err() {
+            tracing::warn!(unfinished = self.drain.unfinished(), "grace period is over; connections are cut");
+        }
+        if tokio::time::timeout(FLUSH_LIMIT, self.store.flush()).await.is_err() {
+            tracing::warn!("the store did not commit in time; what was not durable is fetched again");
+        }
+        self.drained.notify_one();
+        // The listeners close last: a refused connection makes agents avoid the cache.
+        for task in &self.accepting {
+            task.abort();
+        }
+        let _ = self.admin_task.await;
+        self.log.flush();
+    }
+}
+
+fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+}
+
+fn admin_sources(metrics: &Arc<Metrics>, store: &Store, upstream: &Upstream, drain: &Drain) -> admin::Sources {
+    let (store_of_state, upstream, drain) = (store.clone(), upstream.clone(), drain.clone());
+    let store = store.clone();
+    let said = AtomicBool::new(false);
+    admin::Sources {
+        metrics: Arc::clone(metrics),
+        readiness: Arc::new(move || {
+            let readiness = readiness(&store_of_state, &upstream, &drain);
+            let degraded = readiness.state != NodeState::Online;
+            if said.swap(degraded, Ordering::Relaxed) != degraded {
+                tracing::info!(state = readiness.state.as_str(), reasons = ?readiness.reasons, "state changed");
+            }
+            readiness
+        }),
+        drives: Arc::new(move || store.usage()),
+    }
+}
+
+fn readiness(store: &Store, upstream: &Upstream, drain: &Drain) -> Readiness {
+    if drain.draining() {
+        return Readiness::of(NodeState::Draining);
+    }
+    let drives = store.usage();
+    let in_service = drives.iter().filter(|drive| drive.in_service).count();
+    let down = upstream.down_sources();
+    let mut reasons = Vec::new();
+    if in_service < drives.len() {
+        reasons.push(format!("{} of {} drives are out of service", drives.len() - in_service, drives.len()));
+    }
+    if !store.is_ready() {
+        reasons.push("the index is being read in".to_owned());
+    }
+    reasons.extend(down.iter().map(|down| format!("no answer from {}", down.source)));
+    let can_fetch = upstream.settings().direct;
+    let state = match (in_service, can_fetch) {
+        (0, false) => NodeState::Unavailable,
+        (_, false) => NodeState::Offline,
+        _ if reasons.is_empty() => NodeState::Online,
+        _ => NodeState::Degraded,
+    };
+    Readiness { state, reasons }
+}
+
+/// Runs a node with these settings until it has drained; the exit code tells how it ended.
+pub fn run(loaded: Loaded) -> ExitCode {
+    let guard = match telemetry::install(&loaded.config.log) {
+        Ok(guard) => guard,
+        Err(error) => return fault(&format!("log: {error}")),
+    };
+    // Before any thread exists, so that nothing else takes the descriptors.
+    let inherited = Inherited::from_environment();
+    let budget = serve::raise_descriptor_limit();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fault(&format!("threads: {error}; check the limits of this user and container")),
+    };
+    let code = runtime.block_on(live(loaded, inherited, budget));
+    // Fills under way are cut here; their partials are resumed by the next process.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    guard.flush();
+    code
+}
+
+async fn live(loaded: Loaded, inherited: Inherited, budget: DescriptorBudget) -> ExitCode {
+    let Loaded { config, .. } = loaded;
+    let (notes, about) = (config.notes.clone(), Banner::of(&config));
+    let node = match Node::start(config, inherited, budget).await {
+        Ok(node) => node,
+        Err(error) => return fault(&error.to_string()),
+    };
+    say(&about.text(&node));
+    for note in notes {
+        tracing::info!("{note}");
+    }
+    let drain = node.drain_signal();
+    let mut second = std::pin::pin!(shutdown::signals(drain.clone()));
+    tokio::select! {
+        // A second signal before the first was seen here, or no signal handlers: end at once.
+        ended = &mut second => return at_once(ended),
+        () = drain.signalled() => tracing::info!("draining: requests in flight may end, new ones get 503"),
+    }
+    tokio::select! {
+        ended = &mut second => at_once(ended),
+        () = node.drain() => {
+            tracing::info!("drained");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn at_once(ended: io::Result<shutdown::Signal>) -> ExitCode {
+    match ended {
+        Ok(signal) => ExitCode::from(signal.exit_code()),
+        Err(error) => fault(&format!("signals: {error}")),
+    }
+}
+
+/// What a person who starts the cache wants to see.
+struct Banner {
+    drives: Vec<String>,
+    state: String,
+    rules: Vec<String>,
+    sample: Option<String>,
+}
+
+impl Banner {
+    fn of(config: &Config) -> Self {
+        let drives = config.store.drives.iter();
+        Self {
+            drives: drives.map(|d| format!("{} (quota {:.1} GB)", d.path.display(), d.quota as f64 / 1e9)).collect(),
+            state: config.store.state.display().to_string(),
+            rules: config.rules.iter().map(|policy| policy.rule.to_string()).collect(),
+            sample: config.rules.first().map(|policy| policy.rule.replace("*.", "example.")),
+        }
+    }
+
+    fn text(&self, node: &Node) -> String {
+        let list = |addresses: &[SocketAddr]| {
+            let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            if texts.is_empty() { "off".to_owned() } else { texts.join(",") }
+        };
+        let mut text = format!("Waystation {}\n", env!("CARGO_PKG_VERSION"));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "listening data={} admin={}", list(&node.data), list(&node.admin));
+        let _ = writeln!(text, "  stores in  {}; index in {}", self.drives.join(", "), self.state);
+        let _ = writeln!(text, "  origins    {}", self.rules.join(", "));
+        if let (Some(address), Some(host)) = (node.data.first(), &self.sample) {
+            let port = address.port();
+            let _ = writeln!(
+                text,
+                "  try        curl -sSo /dev/null -D - 'http://127.0.0.1:{port}/path/of/a/file?cacheHostOrigin={host}'"
+            );
+        }
+        text
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "the banner is the command's output")]
+fn say(text: &str) {
+    print!("{text}");
+    // Nobody may be reading.
+    let _ = io::Write::flush(&mut io::stdout());
+}
+
+#[allow(clippy::print_stderr, reason = "a start that fails is told where the operator looks, whatever the log format")]
+fn fault(text: &str) -> ExitCode {
+    eprintln!("waystation: {text}");
+    ExitCode::FAILURE
+}

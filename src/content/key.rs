@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 /// Canonical origin, normalised path and kept query of a resource, for example
-/// `http://dl.example.com/p/a.swu?v=1`. Cheap to clone. Variants (RFC 9110 section 12.5.5) share a key.
+/// `dl.example.com/p/a.swu?v=1`. Cheap to clone. Variants (RFC 9110 section 12.5.5) share a key.
 #[derive(Clone)]
 pub struct CacheKey {
     text: Arc<str>,

@@ -1,1 +1,190 @@
-//! Under construction.
+//! From a miss to bytes on disk: one leader per representation asks upstream, everybody else follows.
+//!
+//! Lives here: who leads and who follows, what the answer of upstream means for the store, copying it in, and
+//! what happens when clients leave. Does not live here: how a source is asked (`upstream`), whether an answer may
+//! be stored or served (`decide`), where bytes lie (`store`), what a client is told (`serve`).
+
+mod copy;
+mod error;
+mod fields;
+mod flight;
+mod lead;
+mod want;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::RANGE;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use moka::sync::Cache;
+use tokio::sync::oneshot;
+
+pub use error::FillError;
+pub use flight::FlightGuard;
+pub use want::{Answer, Obtained, TokenId, Want};
+
+/// An answer that is passed through to one client, its framing and its body.
+pub use crate::upstream::{
+    FetchResponse as PassedThrough, Framing as PassedFraming, RequestBody as PassedBody, UpstreamBody as Through,
+};
+
+use crate::content::KeyHash;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+use crate::upstream::{FetchRequest, FetchResponse, RequestBody, Upstream, request_loops};
+
+pub use crate::upstream::Redirects;
+use flight::{FlightTable, Head, Role};
+
+/// How long a key whose answer could not be shared is fetched by each client for itself, so that clients do not
+/// queue behind one another for answers that none of them can use.
+const UNSHARED_MEMORY: Duration = Duration::from_secs(10);
+
+/// Handle on all fills. Cheap to clone.
+#[derive(Clone)]
+pub struct Fill {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    upstream: Upstream,
+    redirects: Arc<dyn Redirects>,
+    metrics: Arc<Metrics>,
+    pseudonym: Arc<str>,
+    flights: FlightTable,
+    unshared: Cache<KeyHash, ()>,
+}
+
+impl Fill {
+    /// Fills `store` from `upstream`; `redirects` judges where an origin may send us (the origin rules).
+    pub fn new(
+        store: Store,
+        upstream: Upstream,
+        redirects: Arc<dyn Redirects>,
+        pseudonym: Arc<str>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let unshared = Cache::builder().max_capacity(65_536).time_to_live(UNSHARED_MEMORY).build();
+        let flights = FlightTable::new(Arc::clone(&metrics));
+        Self { inner: Arc::new(Inner { store, upstream, redirects, metrics, pseudonym, flights, unshared }) }
+    }
+
+    /// From the end of a request's head to the first body byte of its answer, at most.
+    pub fn request_time(&self) -> Duration {
+        self.inner.upstream.settings().timeouts.request
+    }
+
+    /// Whether the request has passed through this cache before (RFC 8586 section 2, RFC 9110 section 7.6.3).
+    pub fn is_loop(&self, headers: &HeaderMap) -> bool {
+        request_loops(headers, &self.inner.pseudonym)
+    }
+
+    /// Gets the representation that `want` asks for: by leading a flight, by following one, or alone when its
+    /// answer cannot be shared. Returns as soon as the head is known, at the latest at the deadline of `want`;
+    /// the flight goes on without its clients as its policy says.
+    pub async fn obtain(&self, want: Want) -> Obtained {
+        let deadline = want.deadline;
+        match tokio::time::timeout_at(deadline, self.obtain_unbounded(want)).await {
+            Ok(obtained) => obtained,
+            Err(_) => Obtained::Failed(FillError::Deadline),
+        }
+    }
+
+    async fn obtain_unbounded(&self, want: Want) -> Obtained {
+        // A follower whose request turns out to select another variant tries again, as a leader or behind
+        // another flight. Each round ends one flight's claim on it, so few are needed.
+        for _ in 0..8 {
+            if self.inner.unshared.contains_key(&want.key.hash()) {
+                return self.alone(&want).await;
+            }
+            match self.inner.flights.join(&want) {
+                Role::Lead(permit, guard) => {
+                    let (exclusive, response) = oneshot::channel();
+                    let flight = guard.flight();
+                    let task = lead::run(Arc::clone(&self.inner), want, permit, exclusive);
+                    tokio::spawn(task);
+                    return match flight.head().await {
+                        Head::NotShared => match response.await {
+                            Ok(response) => Obtained::Through(Box::new(response)),
+                            Err(_) => Obtained::Failed(FillError::Abandoned),
+                        },
+                        head => settled(head, guard, false),
+                    };
+                }
+                Role::Follow(guard) => match guard.flight().head().await {
+                    Head::NotShared => return self.alone(&want).await,
+                    // Another variant: the next round passes this flight by.
+                    Head::Filling(entry, _) | Head::Validated(entry) if !want.selects(&entry.record) => {}
+                    head => return settled(head, guard, true),
+                },
+                Role::NeedsProof => return Obtained::NeedsProof,
+            }
+        }
+        self.alone(&want).await
+    }
+
+    /// Passes a request on without storing the answer: methods other than GET, and answers nobody may share.
+    ///
+    /// # Errors
+    /// When no source answered before the deadline of `want`.
+    pub async fn pass(
+        &self,
+        want: &Want,
+        method: Method,
+        body: Option<RequestBody>,
+    ) -> Result<FetchResponse, FillError> {
+        self.ask(want, method, fields::for_pass(&want.headers, &want.policy), body).await
+    }
+
+    /// Asks upstream whether it accepts this request's token, with at most one byte of transfer.
+    ///
+    /// # Errors
+    /// When no source answered in time: the proof is missing, not refused.
+    pub async fn prove(&self, want: &Want) -> Result<StatusCode, FillError> {
+        let mut headers = fields::for_fetch(&want.headers, &want.policy);
+        let status = self.ask(want, Method::HEAD, headers.clone(), None).await?.status;
+        if status != StatusCode::METHOD_NOT_ALLOWED && status != StatusCode::NOT_IMPLEMENTED {
+            return Ok(status);
+        }
+        headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        Ok(self.ask(want, Method::GET, headers, None).await?.status)
+    }
+
+    async fn ask(
+        &self,
+        want: &Want,
+        method: Method,
+        headers: HeaderMap,
+        body: Option<RequestBody>,
+    ) -> Result<FetchResponse, FillError> {
+        let request = FetchRequest {
+            method,
+            origin: want.origin.clone(),
+            target: want.target.clone(),
+            headers,
+            policy: Arc::clone(&want.policy),
+            body,
+            deadline: want.deadline,
+        };
+        self.inner.upstream.fetch(request, &*self.inner.redirects).await.map_err(FillError::from)
+    }
+
+    async fn alone(&self, want: &Want) -> Obtained {
+        match self.pass(want, Method::GET, None).await {
+            Ok(response) => Obtained::Through(Box::new(response)),
+            Err(error) => Obtained::Failed(error),
+        }
+    }
+}
+
+fn settled(head: Head, guard: FlightGuard, collapsed: bool) -> Obtained {
+    match head {
+        Head::Filling(entry, partial) => Obtained::Filling { entry, partial, guard, collapsed },
+        Head::Validated(entry) => Obtained::Validated(entry),
+        Head::Answer(answer) => Obtained::Answer(answer),
+        Head::Failed(error) => Obtained::Failed(error),
+        // `head()` never returns `Pending`, and both callers handle `NotShared` before they come here.
+        Head::Pending | Head::NotShared => Obtained::Failed(FillError::Abandoned),
+    }
+}

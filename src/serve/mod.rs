@@ -1,5 +1,34 @@
 //! The data port: accept, resolve, decide, serve.
+//!
+//! `listener` accepts, `wire` speaks HTTP/1.1, `limits` is the outer edge, `handler` tells the story of a request,
+//! `deliver` and `follow` lay out bodies, `respond` renders. What a URL means (`resolve`), what may be done with a
+//! response (`decide`), where bytes are (`store`) and how they get there (`fill`) live elsewhere.
 
+pub mod limits;
+pub mod listener;
+pub mod wire;
+
+mod account;
+mod ask;
+mod body;
+mod deliver;
+mod follow;
+mod handler;
+mod multipart;
+mod outcome;
+mod pass;
+mod proof;
+mod redirects;
+mod rescue;
+mod respond;
+mod service;
 mod settings;
 
+pub use body::{BodyCut, SegmentBody};
+pub use handler::Handler;
+pub use limits::RequestLimit;
+pub use listener::{Admission, BindError, DescriptorBudget, Inherited, accept, bind, raise_descriptor_limit};
+pub use redirects::RuleRedirects;
+pub use service::DataService;
 pub use settings::{ClientAllowList, Limits, Settings};
+pub use wire::WireContext;

@@ -20,6 +20,9 @@ pub struct Settings {
     pub drain_grace: Duration,
     /// Our name in `Via`, `Cache-Status` and `CDN-Loop`.
     pub pseudonym: std::sync::Arc<str>,
+    /// Whether a client's `no-cache` or `max-age` may send a request on to the origin although what is stored
+    /// is fresh.
+    pub clients_may_refetch: bool,
 }
 
 /// `listen.clients`.

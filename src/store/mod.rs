@@ -1,197 +1,353 @@
 //! The store: complete blobs named by their SHA-256, partial bodies, and what is known of each.
-#![allow(unused_variables, clippy::unimplemented, missing_docs)]
+//!
+//! # Write order
+//! What is visible and what is durable are apart. A completion is visible when
+//! [`PartialWriter::complete`] returns; the commit thread of its drive makes it durable every 100 ms or 64 MiB, one
+//! batch at a time, in this order:
+//! 1. `fdatasync` of each new body's data file;
+//! 2. rename of each from `partial/` to its digest's name in `blobs/`; removals take their turn here too;
+//! 3. `fsync` of each directory that was touched, once;
+//! 4. one append to the journal: the response's record, the blob's digest and block sums; `fdatasync` of the segment;
+//! 5. one atomic batch to the index, with the place in the journal up to which it is applied;
+//! 6. removal of the bodies' maps.
+//!
+//! So a blob that the journal names is whole and under its name, and the index is never ahead of the journal. A cut
+//! between 2 and 4 leaves a file in `blobs/` that no journal names: it counts as not there, and a later completion of
+//! the same digest takes its place. Data of partial bodies is synced before their maps every 64 MiB or 5 s; a map that
+//! is ahead of its data is harmless, since a block counts only when its CRC-32C holds.
+//!
+//! The journals are the truth of their drive. The index is derived and may be deleted at any time.
+//!
+//! # Threads
+//! Four per drive for file operations, one per drive for commits, two for the index, one that recovers after start.
+//! None of the async methods blocks its worker.
 
+mod blob;
+mod block_map;
+mod block_sums;
+mod body;
+mod commit;
+mod disk;
+mod drive;
+mod entries;
 mod error;
+mod evict;
+mod fill_file;
+mod hasher;
+mod index;
+mod inner;
+mod journal;
+mod journal_format;
+mod journal_segment;
+mod layout;
+mod map_file;
+mod memory;
+mod meta;
+mod partial;
+mod pool;
+mod quarantine;
+mod recover;
 mod settings;
+mod space;
+mod stuffing;
+#[cfg(test)]
+mod tests;
+mod writer;
 
-use std::sync::{Arc, OnceLock};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 
-use bytes::Bytes;
-use http::HeaderMap;
+use parking_lot::Mutex;
 
+pub use blob::Blob;
+pub use body::Body;
+pub use entries::{Entry, Variants};
 pub use error::{CompleteError, OpenError, ReadError, StoreError};
+pub use partial::{Partial, Progress};
 pub use settings::{DriveSettings, Settings};
+pub use writer::{Completed, PartialWriter};
 
 use crate::content::{CacheKey, Digest, Record};
 use crate::telemetry::Metrics;
+use disk::Dir;
+use drive::{Drive, Victim, take_lock};
+use entries::Target;
+use inner::Inner;
+use pool::Pool;
 
-/// Handle on all drives and the index. Cheap to clone.
+/// Handle on all drives and the index. Cheap to clone. When the last one is dropped everything that is visible is
+/// committed, the threads end and the drives are free for others; readers and writers that are left get errors.
 #[derive(Clone)]
-pub struct Store {}
-
-/// A stored response as look-ups return it.
-pub struct Entry {
-    pub record: Record,
-    /// The response fields that do not change from answer to answer, made once by `serve`.
-    pub head: OnceLock<HeaderMap>,
+pub struct Store {
+    inner: Arc<Inner>,
+    /// Its drop is the end of the store.
+    _running: Arc<Running>,
 }
 
-/// All stored responses of one key, newest `response_time` first. Partials are among them.
-pub type Variants = Arc<[Arc<Entry>]>;
+/// Use of one drive.
+#[derive(Debug, Clone)]
+pub struct DriveUsage {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Most bytes that content may take.
+    pub quota: u64,
+    /// Real bytes taken. Grows after start until everything that was there is counted.
+    pub used: u64,
+    /// Complete blobs.
+    pub blobs: u64,
+    /// Whether it takes new content.
+    pub in_service: bool,
+}
 
 impl Store {
     /// Takes the lock of each drive, makes missing directories and starts the store's threads. The index opens and
     /// the journals are read in the background: see [`Store::ready`].
+    ///
+    /// # Errors
+    /// When a drive or the state directory is used by another process, cannot be read or written, or was written by
+    /// a newer release.
     pub fn open(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
-        unimplemented!()
+        let io = |action: &'static str| {
+            let path = settings.state.clone();
+            move |source| OpenError::Io { path, action, source }
+        };
+        if let Err(error) = block_map::BlockSize::new(settings.block_size) {
+            return Err(io("use the block size")(std::io::Error::new(std::io::ErrorKind::InvalidInput, error)));
+        }
+        std::fs::create_dir_all(&settings.state).map_err(io("create the directory"))?;
+        let state = Dir::open(&settings.state).map_err(io("open the directory"))?;
+        let state_lock = take_lock(&state, &settings.state)?;
+        let mut drives: Vec<Arc<Drive>> = Vec::new();
+        let opened = settings.drives.iter().enumerate().try_for_each(|(number, drive)| {
+            drives.push(Drive::open(drive.clone(), number, &metrics)?);
+            Ok(())
+        });
+        let lookups = opened.and_then(|()| Pool::start("index", 2).map_err(io("start threads")));
+        let lookups = lookups.inspect_err(|_| drives.iter().for_each(|drive| drive.pool.close()))?;
+        let inner = Arc::new(Inner::new(settings.clone(), metrics, drives, lookups));
+        let closing = Arc::new(AtomicBool::new(false));
+        let (store, flag) = (Arc::clone(&inner), Arc::clone(&closing));
+        let recovering = thread::Builder::new()
+            .name("store-recover".to_owned())
+            .spawn(move || recover::recover(&store, &flag))
+            .map_err(io("start threads"))?;
+        let running =
+            Running { inner: Arc::clone(&inner), closing, recovering: Mutex::new(Some(recovering)), state_lock };
+        Ok(Self { inner, _running: Arc::new(running) })
     }
+
     /// Resolves when look-ups know everything that is on the drives.
     pub async fn ready(&self) {
-        unimplemented!()
+        self.inner.wait_ready().await;
     }
+
+    /// Whether look-ups know everything that is on the drives.
     pub fn is_ready(&self) -> bool {
-        unimplemented!()
+        *self.inner.ready.borrow()
     }
+
     /// What is known in memory; `None` means: ask [`Store::lookup`]. Never blocks, no database call.
     pub fn lookup_hot(&self, key: &CacheKey) -> Option<Variants> {
-        unimplemented!()
+        self.inner.entries.hot(key)
     }
+
     /// Everything stored under `key`. Waits until the store is ready.
     pub async fn lookup(&self, key: &CacheKey) -> Variants {
-        unimplemented!()
+        self.inner.lookup(key).await
     }
+
     /// The body if its handle or its bytes are in memory already. Never blocks.
     pub fn body_hot(&self, entry: &Entry) -> Option<Body> {
-        unimplemented!()
+        if entry.is_gone() {
+            return None;
+        }
+        match &entry.target {
+            Target::Partial(partial) => Some(Body::Partial(Arc::clone(partial))),
+            Target::Blob(life) => self.hot_blob(&life.digest),
+        }
     }
+
+    fn hot_blob(&self, digest: &Digest) -> Option<Body> {
+        let memory = &self.inner.memory;
+        if let Some(bytes) = memory.body(digest) {
+            // Which drive has it is not known here; the wrong ones ignore it.
+            self.inner.drives.iter().for_each(|drive| drive.sieve.lock().touch(&Victim::Blob(*digest)));
+            return Some(Body::Memory(bytes));
+        }
+        let blob = memory.handle(digest).filter(|blob| blob.length() > self.inner.settings.memory_body)?;
+        blob.drive().sieve.lock().touch(&Victim::Blob(*digest));
+        Some(Body::Blob(blob))
+    }
+
     /// The body of a stored response. When it is gone the entry is forgotten and `Gone` returned.
+    ///
+    /// # Errors
+    /// [`ReadError::Gone`], [`ReadError::Damaged`] for a small body that does not verify, or [`ReadError::Io`].
     pub async fn body(&self, entry: &Arc<Entry>) -> Result<Body, ReadError> {
-        unimplemented!()
+        if let Some(body) = self.body_hot(entry) {
+            return Ok(body);
+        }
+        match &entry.target {
+            Target::Partial(_) => Err(ReadError::Gone),
+            Target::Blob(life) if life.is_gone() => Err(ReadError::Gone),
+            Target::Blob(life) => self.open_body(life).await,
+        }
     }
+
     /// A complete blob by digest.
     pub async fn blob(&self, digest: Digest) -> Option<Body> {
-        unimplemented!()
+        self.inner.wait_ready().await;
+        let life = self.inner.entries.lock().life(digest)?;
+        match self.hot_blob(&digest).filter(|_| !life.is_gone()) {
+            Some(body) => Some(body),
+            None => self.open_body(&life).await.ok(),
+        }
     }
+
+    async fn open_body(&self, life: &Arc<blob::Life>) -> Result<Body, ReadError> {
+        self.inner.wait_ready().await;
+        let blob = match life.open_blob() {
+            Some(blob) => blob,
+            None => {
+                let (store, digest) = (Arc::clone(&self.inner), life.digest);
+                let located = self.inner.lookups.run(move || store.locate(&digest)).await?;
+                let (store, job_life) = (Arc::clone(&self.inner), Arc::clone(life));
+                let opened = match located {
+                    Ok((drive, row)) => {
+                        let job_drive = Arc::clone(&drive);
+                        drive.pool.run(move || store.open_blob(&job_life, &job_drive, row)).await?
+                    }
+                    Err(error) => Err(error),
+                };
+                if let Err(ReadError::Gone) = opened {
+                    let (store, job_life) = (Arc::clone(&self.inner), Arc::clone(life));
+                    self.inner.lookups.run(move || store.blob_missing(&job_life)).await?;
+                }
+                opened?
+            }
+        };
+        blob.drive().sieve.lock().touch(&Victim::Blob(life.digest));
+        if blob.length() > self.inner.settings.memory_body {
+            self.inner.memory.keep_handle(&blob);
+            return Ok(Body::Blob(blob));
+        }
+        let (job, memory_store) = (Arc::clone(&blob), Arc::clone(&self.inner));
+        let loaded = blob.drive().pool.run(move || {
+            let content = job.read_whole()?;
+            memory_store.memory.keep_body(job.life(), &content);
+            Ok::<_, ReadError>(content)
+        });
+        Ok(Body::Memory(loaded.await??))
+    }
+
     /// Begins a new body for `record` (its `body` field is set by the store). It is visible to look-ups at once.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`] when no drive has room after eviction, [`StoreError::Io`] when the drive fails.
     pub async fn create(&self, record: Record) -> Result<PartialWriter, StoreError> {
-        unimplemented!()
+        PartialWriter::create(Arc::clone(&self.inner), record).await
     }
-    /// Takes up a partial that nobody is writing; `None` when it has a writer or is gone.
+
+    /// Takes up a partial that nobody is writing; `None` when it has a writer or is gone. Blocks of an earlier
+    /// process are checked up to the first absent byte, so that the body may be shorter afterwards.
     pub async fn resume(&self, entry: &Arc<Entry>) -> Option<PartialWriter> {
-        unimplemented!()
+        PartialWriter::resume(Arc::clone(&self.inner), entry).await
     }
-    /// Replaces what is known of a stored response, its body stays (RFC 9111 section 4.3.4).
+
+    /// Replaces what is known of a stored response, its body stays (RFC 9111 section 4.3.4). When another body took
+    /// its place meanwhile, nothing changes but the entry returned.
     pub fn update(&self, entry: &Arc<Entry>, record: Record) -> Arc<Entry> {
-        unimplemented!()
+        self.inner.update(entry, record)
     }
-    /// Forgets a stored response; a partial body is deleted, a blob stays for other keys until eviction.
+
+    /// Forgets a stored response; a partial body that nobody writes is deleted, a blob stays for other keys until
+    /// eviction.
     pub fn remove(&self, entry: &Arc<Entry>) {
-        unimplemented!()
+        let mut table = self.inner.entries.lock();
+        self.inner.remove(&mut table, entry);
     }
+
     /// Use of each drive, for admin and start-up.
     pub fn usage(&self) -> Vec<DriveUsage> {
-        unimplemented!()
+        let usage = |drive: &Arc<Drive>| DriveUsage {
+            path: drive.settings.path.clone(),
+            quota: drive.settings.quota,
+            used: drive.used(),
+            blobs: drive.blobs(),
+            in_service: drive.in_service(),
+        };
+        self.inner.drives.iter().map(usage).collect()
     }
+
     /// Commits everything that is visible but not yet durable, partials included.
     pub async fn flush(&self) {
-        unimplemented!()
+        self.inner.wait_ready().await;
+        let partials: Vec<Arc<Partial>> = self.inner.entries.lock().partials.values().cloned().collect();
+        for partial in partials {
+            let job = Arc::clone(&partial);
+            let synced = partial.drive.pool.run(move || job.sync()).await;
+            if let Err(error) | Ok(Err(error)) = synced {
+                partial.drive.failed("sync a partial body", &error);
+            }
+        }
+        for drive in &self.inner.drives {
+            // Fails only when the store is closed, after its last commit.
+            let _ = drive.queue.barrier().await;
+        }
     }
 }
 
-#[derive(Debug, Clone)]
-pub struct DriveUsage {
-    pub path: std::path::PathBuf,
-    pub quota: u64,
-    pub used: u64,
-    pub blobs: u64,
-    pub in_service: bool,
-}
-
-/// A readable body, complete or still being filled. Cheap to clone.
-#[derive(Clone)]
-pub enum Body {
-    Memory(Bytes),
-    Blob(Arc<Blob>),
-    Partial(Arc<Partial>),
-}
-
-impl Body {
-    /// Complete length in bytes, when it is known.
-    pub fn length(&self) -> Option<u64> {
-        unimplemented!()
-    }
-    /// The digest of the complete body, when it is known.
-    pub fn digest(&self) -> Option<Digest> {
-        unimplemented!()
-    }
-    /// End of the run of present bytes that contains `offset`; `offset` itself when it is absent.
-    pub fn present_until(&self, offset: u64) -> u64 {
-        unimplemented!()
-    }
-    /// Reads from `offset`, at least one and at most `max` bytes, not beyond the present run. Bytes at rest are
-    /// verified before they are returned for the first time.
-    pub async fn read(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
-        unimplemented!()
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("usage", &self.usage()).finish_non_exhaustive()
     }
 }
 
-/// A complete blob.
-pub struct Blob {}
-
-/// A body that is not complete. It stays readable through this handle after it became a blob.
-pub struct Partial {}
-
-/// What a reader learns when it waits for bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// Bytes are present from the offset asked up to this position.
-    Present(u64),
-    /// The body ended, at this length, at or before the offset asked.
-    Ended(u64),
-    /// Nobody is writing now, and the bytes are absent.
-    Stopped,
+/// The life of the store's threads.
+struct Running {
+    inner: Arc<Inner>,
+    closing: Arc<AtomicBool>,
+    recovering: Mutex<Option<JoinHandle<Vec<JoinHandle<()>>>>>,
+    state_lock: File,
 }
 
-impl Partial {
-    /// Resolves as soon as the byte at `offset` is present, or the body ended, or the writer stopped.
-    pub async fn wait(&self, offset: u64) -> Progress {
-        unimplemented!()
-    }
-    pub fn is_complete(&self) -> bool {
-        unimplemented!()
-    }
-    pub fn has_writer(&self) -> bool {
-        unimplemented!()
-    }
-    /// Number of bytes present.
-    pub fn present_total(&self) -> u64 {
-        unimplemented!()
-    }
-}
-
-/// The one writer of a partial body. Dropped before [`PartialWriter::complete`], the body stays partial.
-pub struct PartialWriter {}
-
-/// A completed body.
-pub struct Completed {
-    pub entry: Arc<Entry>,
-    pub digest: Digest,
-    /// The same content was stored already; the copy was dropped.
-    pub duplicate: bool,
-}
-
-impl PartialWriter {
-    pub fn entry(&self) -> &Arc<Entry> {
-        unimplemented!()
-    }
-    pub fn partial(&self) -> &Arc<Partial> {
-        unimplemented!()
-    }
-    /// First absent byte.
-    pub fn contiguous(&self) -> u64 {
-        unimplemented!()
-    }
-    /// Writes `data` at `offset` (a block's begin or its valid length). Readers see it when this returns.
-    pub async fn write(&mut self, offset: u64, data: Vec<Bytes>) -> Result<(), StoreError> {
-        unimplemented!()
-    }
-    /// Checks length and digest, makes the blob visible at once and durable with the next group commit.
-    /// `length` is the final one for a body of unknown length.
-    pub async fn complete(self, length: u64) -> Result<Completed, CompleteError> {
-        unimplemented!()
-    }
-    /// Deletes the partial body and forgets its record.
-    pub async fn discard(self) {
-        unimplemented!()
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        // Before the queues, so that what the last jobs make visible is committed too.
+        self.inner.lookups.close();
+        for partial in self.inner.entries.lock().partials.values() {
+            let job = Arc::clone(partial);
+            drop(partial.drive.pool.run(move || {
+                if let Err(error) = job.sync() {
+                    job.drive.failed("sync a partial body", &error);
+                }
+            }));
+        }
+        for drive in &self.inner.drives {
+            drive.pool.close();
+            drive.pool.join();
+        }
+        for drive in &self.inner.drives {
+            drive.queue.close();
+        }
+        if let Some(recovering) = self.recovering.lock().take() {
+            // A thread that panicked has nothing left to commit.
+            for committer in recovering.join().unwrap_or_default() {
+                let _ = committer.join();
+            }
+        }
+        self.inner.lookups.join();
+        // Even when readers are left: another handle may open it.
+        self.inner.set_index(None);
+        for drive in &self.inner.drives {
+            drive.unlock();
+        }
+        if let Err(error) = disk::unlock(&self.state_lock) {
+            tracing::error!(%error, "the lock of the state directory could not be given back");
+        }
     }
 }

@@ -1,11 +1,21 @@
 //! Every metric of the process, registered once; parts of the crate hold an `Arc<Metrics>` and count.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+
+use super::names::{Description, Registrar};
+use super::process::Process;
+use super::requests::{RequestCounters, RequestResult};
 
 /// All metrics. Names carry the prefix `waystation_`; labels are bounded (never a URL, client or digest).
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    descriptions: Vec<Description>,
+    process: Process,
+    request_counters: RequestCounters,
     /// Requests on the data port by `result` (hit, partial, miss, stale, revalidated, bypass, refused, error)
     /// and `class` (2xx, 3xx, 4xx, 5xx).
     pub requests: IntCounterVec,
@@ -55,34 +65,28 @@ impl Metrics {
     /// # Errors
     /// When two metrics have one name: a fault of this file, found by its test.
     pub fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new_custom(Some("waystation".to_owned()), None)?;
-        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
-            let metric = IntCounter::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let counters = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
-            let metric = IntGauge::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let gauges = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
-            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let first_byte_seconds = Histogram::with_opts(
-            HistogramOpts::new("first_byte_seconds", "Time from the request head to the first body byte")
-                .buckets(vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]),
+        let registrar = Registrar::new()?;
+        let counter = |name: &str, help: &str| registrar.counter(name, help);
+        let counters = |name: &str, help: &str, labels: &[&str]| registrar.counters(name, help, labels);
+        let gauge = |name: &str, help: &str| registrar.gauge(name, help);
+        let gauges = |name: &str, help: &str, labels: &[&str]| registrar.gauges(name, help, labels);
+
+        let build_info = gauges("build_info", "Always 1; its label names the running release", &["version"])?;
+        build_info.get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?.set(1);
+        let process = Process::new(&registrar)?;
+        let requests = counters("requests_total", "Requests on the data port", &["result", "class"])?;
+        let request_counters = RequestCounters::new(&requests)?;
+        let first_byte_seconds = registrar.histogram(
+            "first_byte_seconds",
+            "Time from the request head to the first body byte",
+            &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
         )?;
-        registry.register(Box::new(first_byte_seconds.clone()))?;
-        Ok(Self {
-            requests: counters("requests_total", "Requests on the data port", &["result", "class"])?,
+        let mut metrics = Self {
+            registry: Registry::new(),
+            descriptions: Vec::new(),
+            process,
+            request_counters,
+            requests,
             hit_bytes: counter("hit_bytes_total", "Body bytes sent to clients from the store")?,
             miss_bytes: counter("miss_bytes_total", "Body bytes sent to clients while they came from upstream")?,
             requests_in_flight: gauge("requests_in_flight", "Requests being answered")?,
@@ -102,12 +106,67 @@ impl Metrics {
             damaged_blocks: counter("damaged_blocks_total", "Blocks whose checksum did not hold")?,
             drive_errors: counters("drive_errors_total", "Failed file operations", &["drive"])?,
             log_lines_dropped: counter("log_lines_dropped_total", "Access log lines dropped")?,
-            registry,
-        })
+        };
+        (metrics.registry, metrics.descriptions) = registrar.finish();
+        Ok(metrics)
     }
 
-    /// The registry, for the admin listener.
+    /// The registry, for parts that collect by themselves.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Every metric, as the documentation lists it.
+    pub fn descriptions(&self) -> &[Description] {
+        &self.descriptions
+    }
+
+    /// Counts one answered request. Takes no lock and no memory.
+    pub fn count_request(&self, result: RequestResult, status: StatusCode) {
+        self.request_counters.count(result, status);
+    }
+
+    /// Requests that ended with `result`, whatever their status.
+    pub fn requests_counted(&self, result: RequestResult) -> u64 {
+        self.request_counters.total(result)
+    }
+
+    /// How long the process has been running, by the monotonic clock.
+    pub fn uptime(&self) -> Duration {
+        self.process.uptime()
+    }
+
+    /// Everything in the text format 0.0.4. Reads files of `/proc`: not for an async worker.
+    ///
+    /// # Errors
+    /// When a metric cannot be written in the format: a fault of this file, found by its test.
+    pub fn render(&self) -> prometheus::Result<String> {
+        self.process.refresh();
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_format_has_a_value_for_what_was_counted() {
+        let metrics = Metrics::new().unwrap();
+        metrics.hit_bytes.inc_by(42);
+        metrics.count_request(RequestResult::Hit, StatusCode::PARTIAL_CONTENT);
+        metrics.store_bytes.with_label_values(&["/data/drive1"]).set(7);
+        let text = metrics.render().unwrap();
+        for line in [
+            "# TYPE waystation_hit_bytes_total counter",
+            "waystation_hit_bytes_total 42",
+            "waystation_requests_total{class=\"2xx\",result=\"hit\"} 1",
+            "waystation_requests_total{class=\"5xx\",result=\"error\"} 0",
+            "waystation_store_bytes{drive=\"/data/drive1\"} 7",
+            concat!("waystation_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "# TYPE waystation_first_byte_seconds histogram",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
     }
 }

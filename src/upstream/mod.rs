@@ -1,5 +1,38 @@
 //! Where bytes come from: the plan of sources, their health, and one fetch attempt over HTTP.
+//!
+//! [`Upstream::fetch`] asks the sources for one answer and gives it as it arrives. It stores nothing, and knows
+//! neither freshness nor ranges beyond reading the fields; resuming a broken body is the caller's business.
 
+mod body;
+mod client;
+mod connect;
+mod error;
+mod fetch;
+mod framing;
+mod headers;
+mod health;
+mod loops;
+mod plan;
+mod pool;
+mod redirect;
 mod settings;
+mod sources;
+mod tls;
 
+#[cfg(test)]
+mod tests;
+
+pub use body::UpstreamBody;
+pub use client::{FetchRequest, Upstream};
+pub use connect::{Resolver, SystemResolver};
+pub use error::{AnswerFault, Blame, BodyError, FetchError, Phase, RedirectRefusal, TlsFault, TlsSetupError};
+pub use fetch::{FetchResponse, RequestBody};
+pub use framing::{ContentRange, Framing};
+pub use headers::{Forwarding, request_fields};
+pub use health::{Health, Outcome, ProbeId, Verdict};
+pub use loops::request_loops;
+pub use plan::{Source, plan};
+pub use redirect::Redirects;
 pub use settings::{Settings, Timeouts};
+pub use sources::DownSource;
+pub use tls::Roots;

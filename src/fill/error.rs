@@ -1,0 +1,40 @@
+//! Why a fill brought nothing.
+
+use std::sync::Arc;
+
+use crate::upstream::FetchError;
+
+/// A fill that failed, for everybody who waited for it.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FillError {
+    /// No source gave an answer.
+    #[error(transparent)]
+    Upstream(Arc<FetchError>),
+    /// The answer made no sense: an unasked 206, a 304 to no condition.
+    #[error("upstream answer cannot be used: {0}")]
+    BadAnswer(&'static str),
+    /// The time for the first byte was over before one came.
+    #[error("no byte from upstream in time")]
+    Deadline,
+    /// The flight ended without a result.
+    #[error("the fill was given up")]
+    Abandoned,
+}
+
+impl FillError {
+    /// A short word for metrics, logs and `Cache-Status`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Upstream(error) => error.as_str(),
+            Self::BadAnswer(_) => "bad-answer",
+            Self::Deadline => "deadline",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+impl From<FetchError> for FillError {
+    fn from(error: FetchError) -> Self {
+        Self::Upstream(Arc::new(error))
+    }
+}

@@ -1,0 +1,195 @@
+//! The table of flights: at most one leader for a representation, and who follows it.
+//!
+//! No I/O here; what a leader does is in `lead` and `copy`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::want::Answer;
+use super::{FillError, TokenId, Want};
+use crate::content::KeyHash;
+use crate::store::{Entry, Partial};
+use crate::telemetry::Metrics;
+
+/// What a flight has found out so far. It goes from `Pending` to one of the others once.
+#[derive(Clone)]
+pub(super) enum Head {
+    /// No answer yet.
+    Pending,
+    /// The body lands in this partial.
+    Filling(Arc<Entry>, Arc<Partial>),
+    /// What is stored is current.
+    Validated(Arc<Entry>),
+    /// A short answer for all who wait.
+    Answer(Arc<Answer>),
+    /// The answer is for the leader's client alone.
+    NotShared,
+    /// Nothing came.
+    Failed(FillError),
+}
+
+/// One fill under way.
+pub(super) struct Flight {
+    head: watch::Sender<Head>,
+    token: Option<TokenId>,
+    clients: AtomicUsize,
+    left: Notify,
+}
+
+/// All flights, by key. Several under one key are variants of it.
+pub(super) struct FlightTable {
+    flights: Arc<Mutex<HashMap<KeyHash, Vec<Arc<Flight>>>>>,
+    metrics: Arc<Metrics>,
+}
+
+/// What a request is to a flight.
+pub(super) enum Role {
+    /// It must start one; dropping the permit ends the flight.
+    Lead(Permit, FlightGuard),
+    /// There is one.
+    Follow(FlightGuard),
+    /// There is one, but it was started with another token.
+    NeedsProof,
+}
+
+/// The leader's right to a flight. Dropped, the flight is over: a head still pending becomes a failure, and the next
+/// request leads anew.
+pub(super) struct Permit {
+    flight: Arc<Flight>,
+    flights: Arc<Mutex<HashMap<KeyHash, Vec<Arc<Flight>>>>>,
+    key: KeyHash,
+    metrics: Arc<Metrics>,
+}
+
+/// A client of a flight, counted until dropped.
+pub struct FlightGuard {
+    flight: Arc<Flight>,
+}
+
+impl FlightTable {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { flights: Arc::default(), metrics }
+    }
+
+    /// Joins the flight that will answer `want`, or starts one.
+    pub(super) fn join(&self, want: &Want) -> Role {
+        let mut flights = self.flights.lock();
+        let listed = flights.entry(want.key.hash()).or_default();
+        if let Some(flight) = listed.iter().find(|flight| flight.may_answer(want)) {
+            // Content that came without a token is everybody's.
+            if flight.token.is_some() && flight.token != want.token && !want.proven {
+                return Role::NeedsProof;
+            }
+            return Role::Follow(FlightGuard::new(flight));
+        }
+        let flight = Arc::new(Flight {
+            head: watch::Sender::new(Head::Pending),
+            token: want.token,
+            clients: AtomicUsize::new(0),
+            left: Notify::new(),
+        });
+        listed.push(Arc::clone(&flight));
+        self.metrics.fills_active.inc();
+        let guard = FlightGuard::new(&flight);
+        let permit = Permit {
+            flight,
+            flights: Arc::clone(&self.flights),
+            key: want.key.hash(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        Role::Lead(permit, guard)
+    }
+}
+
+impl Flight {
+    fn may_answer(&self, want: &Want) -> bool {
+        match &*self.head.borrow() {
+            Head::Pending => true,
+            Head::Filling(entry, _) | Head::Validated(entry) => want.selects(&entry.record),
+            Head::Answer(_) | Head::NotShared | Head::Failed(_) => false,
+        }
+    }
+
+    /// The head, once it is known.
+    pub(super) async fn head(&self) -> Head {
+        let mut receiver = self.head.subscribe();
+        // The sender lives in `self`, so the channel cannot close while we wait.
+        match receiver.wait_for(|head| !matches!(head, Head::Pending)).await {
+            Ok(head) => head.clone(),
+            Err(_) => Head::Failed(FillError::Abandoned),
+        }
+    }
+
+    fn has_clients(&self) -> bool {
+        self.clients.load(Ordering::Acquire) > 0
+    }
+}
+
+impl Permit {
+    /// Tells everybody who waits.
+    pub(super) fn publish(&self, head: Head) {
+        self.flight.head.send_replace(head);
+    }
+
+    /// Whether any client still waits for this flight.
+    pub(super) fn has_clients(&self) -> bool {
+        self.flight.has_clients()
+    }
+
+    /// Resolves when the last client has left (at once when there is none).
+    pub(super) async fn clients_left(&self) {
+        loop {
+            let left = self.flight.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if !self.flight.has_clients() {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut flights = self.flights.lock();
+        if let Some(listed) = flights.get_mut(&self.key) {
+            listed.retain(|flight| !Arc::ptr_eq(flight, &self.flight));
+            if listed.is_empty() {
+                flights.remove(&self.key);
+            }
+        }
+        drop(flights);
+        self.metrics.fills_active.dec();
+        self.flight.head.send_if_modified(|head| {
+            let pending = matches!(head, Head::Pending);
+            if pending {
+                *head = Head::Failed(FillError::Abandoned);
+            }
+            pending
+        });
+    }
+}
+
+impl FlightGuard {
+    fn new(flight: &Arc<Flight>) -> Self {
+        flight.clients.fetch_add(1, Ordering::AcqRel);
+        Self { flight: Arc::clone(flight) }
+    }
+
+    pub(super) fn flight(&self) -> Arc<Flight> {
+        Arc::clone(&self.flight)
+    }
+}
+
+impl Drop for FlightGuard {
+    fn drop(&mut self) {
+        if self.flight.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.flight.left.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What a request wants of a fill, and what it gets.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use super::{FillError, FlightGuard};
+use crate::content::{CacheKey, Origin, Policy, Record, UnixMillis};
+use crate::decide;
+use crate::store::{Entry, Partial};
+use crate::upstream::FetchResponse;
+
+/// Stands for a token without holding it: a keyed hash.
+pub type TokenId = [u8; 32];
+
+/// One request's need for a representation.
+#[derive(Clone)]
+pub struct Want {
+    /// What is wanted.
+    pub key: CacheKey,
+    /// Who has it.
+    pub origin: Origin,
+    /// Path and query as forwarded.
+    pub target: String,
+    /// Path without query, for the patterns of the policy.
+    pub path: String,
+    /// The rule that applies.
+    pub policy: Arc<Policy>,
+    /// The client's request fields.
+    pub headers: Arc<HeaderMap>,
+    /// The token the request carries, if its rule knows auth parameters.
+    pub token: Option<TokenId>,
+    /// Whether the request carries auth parameters: what comes is then protected by them.
+    pub carries_token: bool,
+    /// Whether upstream has accepted this token for this key lately.
+    pub proven: bool,
+    /// What is stored and does not suffice: a partial to go on with, or a response to validate.
+    pub stored: Option<Arc<Entry>>,
+    /// Conditional fields when `stored` is to be validated (RFC 9111 section 4.3.1).
+    pub conditions: Option<HeaderMap>,
+    /// When the request was looked up; an answer stored later than this is new to it.
+    pub asked_at: UnixMillis,
+    /// When the client must have its first body byte.
+    pub deadline: Instant,
+}
+
+/// What came of it.
+pub enum Obtained {
+    /// The body is being filled; its bytes can be read as they land.
+    Filling {
+        /// The new record.
+        entry: Arc<Entry>,
+        /// Its body.
+        partial: Arc<Partial>,
+        /// Counts as a client of the flight until dropped.
+        guard: FlightGuard,
+        /// Another request's flight is followed.
+        collapsed: bool,
+    },
+    /// What is stored is current: validated just now, or stored by a flight that ended meanwhile.
+    Validated(Arc<Entry>),
+    /// A short answer that is not stored but goes to everybody who waited for it.
+    Answer(Arc<Answer>),
+    /// An answer for this client alone.
+    Through(Box<FetchResponse>),
+    /// A token must be proven first: the flight was started with another one.
+    NeedsProof,
+    /// Nothing came.
+    Failed(FillError),
+}
+
+/// A short answer kept in memory.
+#[derive(Debug)]
+pub struct Answer {
+    /// Final status of upstream.
+    pub status: StatusCode,
+    /// End-to-end fields.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Want {
+    /// Whether a stored response answers this request as far as `Vary` tells (RFC 9111 section 4.1).
+    pub fn selects(&self, record: &Record) -> bool {
+        decide::vary_matches(record, &self.headers)
+    }
+}

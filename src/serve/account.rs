@@ -1,0 +1,114 @@
+//! [`Account`]: one request's line in the access log and its share of the metrics, closed when its body ends.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::header::{HOST, RANGE, USER_AGENT};
+use http::request::Parts;
+use http::{HeaderValue, Method};
+
+use crate::resolve::ContentRequest;
+use crate::telemetry::{AccessLine, AccessLog, Metrics, RequestResult};
+
+/// Counts what one answer sent. Dropped, it writes the line.
+pub(super) struct Account {
+    log: AccessLog,
+    metrics: Arc<Metrics>,
+    started: Instant,
+    time: SystemTime,
+    client: IpAddr,
+    method: Method,
+    host: String,
+    target: String,
+    form: &'static str,
+    range: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    status: u16,
+    result: RequestResult,
+    bytes: u64,
+    cut: Option<String>,
+}
+
+impl Account {
+    pub(super) fn open(
+        log: &AccessLog,
+        metrics: &Arc<Metrics>,
+        client: IpAddr,
+        request: &Parts,
+        started: Instant,
+    ) -> Self {
+        let field = |name| request.headers.get_all(name).iter().next_back().cloned();
+        let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("-");
+        Self {
+            log: log.clone(),
+            metrics: Arc::clone(metrics),
+            started,
+            time: SystemTime::now(),
+            client,
+            method: request.method.clone(),
+            host: host.to_owned(),
+            // Until a rule tells which parameters are secrets, none of the query is shown.
+            target: request.uri.path().to_owned(),
+            form: "-",
+            range: field(RANGE),
+            user_agent: field(USER_AGENT),
+            status: 0,
+            result: RequestResult::Error,
+            bytes: 0,
+            cut: None,
+        }
+    }
+
+    /// The request was mapped to content.
+    pub(super) fn resolved(&mut self, content: &ContentRequest) {
+        self.host = content.origin.authority();
+        self.target.clone_from(&content.loggable);
+        self.form = content.form.as_str();
+    }
+
+    /// The answer is known.
+    pub(super) fn answered(&mut self, status: u16, result: RequestResult) {
+        self.status = status;
+        self.result = result;
+    }
+
+    /// `bytes` of the body were handed to the connection.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        if self.bytes == 0 {
+            self.metrics.first_byte_seconds.observe(self.started.elapsed().as_secs_f64());
+        }
+        self.bytes += bytes;
+        // Bytes that the request paid for itself are misses, bytes that were stored or paid for by another are hits.
+        match self.result {
+            RequestResult::Miss | RequestResult::Bypass => self.metrics.miss_bytes.inc_by(bytes),
+            _ => self.metrics.hit_bytes.inc_by(bytes),
+        }
+    }
+
+    /// The body ended before its end, and why.
+    pub(super) fn cut(&mut self, reason: &str) {
+        self.cut = Some(reason.to_owned());
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.metrics.count_request(self.result, http::StatusCode::from_u16(self.status).unwrap_or_default());
+        self.log.log(&AccessLine {
+            time: self.time,
+            client: self.client,
+            method: self.method.as_str(),
+            host: &self.host,
+            target: &self.target,
+            status: self.status,
+            bytes: self.bytes,
+            duration: self.started.elapsed(),
+            result: self.result,
+            form: self.form,
+            range: self.range.as_ref().map(HeaderValue::as_bytes),
+            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            cut: self.cut.as_deref(),
+        });
+    }
+}

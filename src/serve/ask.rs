@@ -1,0 +1,125 @@
+//! [`Ask`]: one request as the handler sees it, with the facts that every step needs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::{FORWARDED, USER_AGENT};
+use http::{HeaderMap, HeaderName, Method};
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use super::proof::Proofs;
+use crate::content::{AuthParameters, UnixMillis};
+use crate::fill::{TokenId, Want};
+use crate::resolve::ContentRequest;
+use crate::store::Entry;
+
+/// How Delivery Optimization agents name themselves: `Microsoft-Delivery-Optimization-Lite/10.0.0.1` and others.
+const AGENT: &[u8] = b"Microsoft-Delivery-Optimization";
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// One request with its facts.
+pub(super) struct Ask {
+    pub(super) content: ContentRequest,
+    pub(super) method: Method,
+    pub(super) headers: Arc<HeaderMap>,
+    /// Wall clock when the request came.
+    pub(super) now: UnixMillis,
+    /// When the first body byte must be there.
+    pub(super) deadline: Instant,
+    /// Set when the rule knows auth parameters.
+    pub(super) token: Option<TokenId>,
+    /// Whether upstream accepted the token lately.
+    pub(super) proven: bool,
+}
+
+impl Ask {
+    pub(super) fn new(
+        content: ContentRequest,
+        method: Method,
+        headers: HeaderMap,
+        now: UnixMillis,
+        deadline: Instant,
+        proofs: &Proofs,
+    ) -> Self {
+        let token = (content.policy.auth_parameters != AuthParameters::None)
+            .then(|| proofs.id(&content.key, content.token.as_ref()));
+        let proven = token.is_some_and(|token| proofs.accepts(&token));
+        Self { content, method, headers: Arc::new(headers), now, deadline, token, proven }
+    }
+
+    /// Whether the client is a Delivery Optimization agent, which bans a cache for what others shrug off.
+    pub(super) fn is_agent(&self) -> bool {
+        self.headers.get(USER_AGENT).is_some_and(|value| value.as_bytes().starts_with(AGENT))
+    }
+
+    pub(super) fn path(&self) -> &str {
+        self.content.path()
+    }
+
+    /// What a fill must know; `stored` is what is there already.
+    pub(super) fn want(&self, stored: Option<Arc<Entry>>, conditions: Option<HeaderMap>) -> Want {
+        Want {
+            key: self.content.key.clone(),
+            origin: self.content.origin.clone(),
+            target: self.content.target.clone(),
+            path: self.path().to_owned(),
+            policy: Arc::clone(&self.content.policy),
+            headers: Arc::clone(&self.headers),
+            token: self.token,
+            proven: self.proven,
+            carries_token: self.content.token.is_some(),
+            stored,
+            conditions,
+            asked_at: self.now,
+            deadline: self.deadline,
+        }
+    }
+}
+
+/// The client's address: the peer's, or what a trusted proxy says of it. The last address that a trusted proxy did
+/// not add itself counts; anything malformed ends the search.
+pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let peer = peer.to_canonical();
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
+    if !is_trusted(peer) || headers.contains_key(FORWARDED) {
+        return peer;
+    }
+    let mut client = peer;
+    let lines: Vec<_> = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok()).collect();
+    for text in lines.iter().flat_map(|line| line.split(',')).rev() {
+        let Ok(address) = text.trim().parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+        if !is_trusted(client) {
+            break;
+        }
+    }
+    client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_name_the_client() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let headers = |text: &str| HeaderMap::from_iter([(X_FORWARDED_FOR, text.parse().unwrap())]);
+        for (peer, forwarded, client) in [
+            ("192.168.1.5", "1.2.3.4", "192.168.1.5"),
+            ("10.0.0.1", "192.168.1.7", "192.168.1.7"),
+            ("::ffff:10.0.0.1", "192.168.1.7", "192.168.1.7"),
+            ("10.0.0.1", "6.6.6.6, 192.168.1.7, 10.0.0.2", "192.168.1.7"),
+            ("10.0.0.1", "6.6.6.6, nonsense", "10.0.0.1"),
+            ("10.0.0.1", "", "10.0.0.1"),
+        ] {
+            assert_eq!(
+                client_address(address(peer), &headers(forwarded), &trusted),
+                address(client),
+                "{peer} {forwarded}"
+            );
+        }
+    }
+}

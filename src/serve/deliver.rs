@@ -1,0 +1,260 @@
+//! Delivers a stored or growing body: preconditions, ranges, the first bytes, then the rest as segments.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
+use http::{Method, StatusCode};
+use tokio::time::timeout_at;
+
+use super::ask::Ask;
+use super::body::{Segment, SegmentBody};
+use super::follow::Follow;
+use super::handler::Handler;
+use super::outcome::{Outcome, Part, Reply, Stored};
+use super::{multipart, rescue, respond};
+use crate::content::{ByteRange, Record};
+use crate::decide::{self, CacheStatus, Precondition, RangeOutcome};
+use crate::fill::FlightGuard;
+use crate::store::{Body, Entry, Partial, Progress, ReadError};
+use crate::telemetry::RequestResult;
+
+/// Most bytes that are read, and so verified, before the head of an answer leaves.
+const FIRST_READ: u64 = 256 * 1024;
+
+/// What became of a stored response.
+pub(super) enum Delivery {
+    Done(Outcome),
+    /// It is gone or damaged.
+    Unusable,
+    /// It is a partial without some of the bytes asked for.
+    Missing,
+}
+
+/// Which part of a representation the client gets.
+enum Selection {
+    Whole,
+    Range(ByteRange),
+    Multiple(Vec<ByteRange>),
+}
+
+/// A body laid out as segments.
+struct Layout {
+    part: Part,
+    segments: VecDeque<Segment>,
+    /// Bytes that are sent, if the length is known.
+    sent: Option<u64>,
+}
+
+/// Serves a stored response if all bytes asked for are there.
+pub(super) async fn stored(
+    handler: &Handler,
+    ask: &Ask,
+    entry: &Arc<Entry>,
+    status: CacheStatus,
+    result: RequestResult,
+) -> Delivery {
+    if let Some(outcome) = before_body(ask, entry, &status, result) {
+        return Delivery::Done(outcome);
+    }
+    let body = match handler.store.body_hot(entry) {
+        Some(body) => body,
+        None => match handler.store.body(entry).await {
+            Ok(body) => body,
+            Err(error) => return unusable(entry, &error),
+        },
+    };
+    let Some(length) = body.length() else { return Delivery::Missing };
+    let selection = match select(handler, ask, entry, Some(length)) {
+        RangeOutcome::Whole => Selection::Whole,
+        RangeOutcome::Single(range) => Selection::Range(range),
+        RangeOutcome::Multiple(ranges) => Selection::Multiple(ranges),
+        RangeOutcome::NeedsLength => return Delivery::Missing,
+        RangeOutcome::Unsatisfiable => {
+            return Delivery::Done(Outcome { reply: Reply::Unsatisfiable { length }, result, status });
+        }
+    };
+    if selection.ranges(length).iter().any(|range| body.present_until(range.start()) < range.end()) {
+        return Delivery::Missing;
+    }
+    let mut layout = lay(entry, selection, Some(length), |start, end| of_stored(&body, start, end.unwrap_or(length)));
+    // The first bytes are read before the head leaves: what is damaged or gone is found in time to fetch it anew.
+    if let Some(at) = layout.segments.iter().position(|segment| matches!(segment, Segment::File { .. }))
+        && let Some(Segment::File { reader, offset, len }) = layout.segments.remove(at)
+    {
+        match reader.read(offset, len.min(FIRST_READ) as usize).await {
+            Ok(bytes) => {
+                let read = bytes.len() as u64;
+                if read < len {
+                    layout.segments.insert(at, Segment::File { reader, offset: offset + read, len: len - read });
+                }
+                layout.segments.insert(at, Segment::Bytes(bytes));
+            }
+            Err(error) => return unusable(entry, &error),
+        }
+    }
+    Delivery::Done(deliver(ask, entry, layout, Some(length), status, result))
+}
+
+/// Serves a body that is being filled: waits for the first byte asked for until the deadline, then follows.
+pub(super) async fn growing(
+    handler: &Handler,
+    ask: &Ask,
+    entry: &Arc<Entry>,
+    partial: Arc<Partial>,
+    guard: FlightGuard,
+    status: CacheStatus,
+    result: RequestResult,
+) -> Outcome {
+    if let Some(outcome) = before_body(ask, entry, &status, result) {
+        return outcome;
+    }
+    let mut length = entry.record.length;
+    let mut selection = select(handler, ask, entry, length);
+    // An agent aborts when a body without length is cut, and a range needs the length too: both wait for the end.
+    let needs_length = matches!(selection, RangeOutcome::NeedsLength) || (length.is_none() && ask.is_agent());
+    if needs_length {
+        length = match timeout_at(ask.deadline, partial.wait(u64::MAX)).await {
+            Ok(Progress::Ended(length)) => Some(length),
+            Ok(Progress::Present(_) | Progress::Stopped) | Err(_) => return rescue::unavailable("length-unknown"),
+        };
+        selection = select(handler, ask, entry, length);
+    }
+    let selection = match selection {
+        RangeOutcome::Whole => Selection::Whole,
+        RangeOutcome::Single(range) => Selection::Range(range),
+        RangeOutcome::Multiple(ranges) => Selection::Multiple(ranges),
+        RangeOutcome::NeedsLength => return rescue::unavailable("length-unknown"),
+        RangeOutcome::Unsatisfiable => {
+            return Outcome { reply: Reply::Unsatisfiable { length: length.unwrap_or(0) }, result, status };
+        }
+    };
+    let first = selection.first();
+    match timeout_at(ask.deadline, partial.wait(first)).await {
+        Ok(Progress::Present(_) | Progress::Ended(_)) => {}
+        Ok(Progress::Stopped) => return rescue::unavailable("fill-stopped"),
+        Err(_) => return rescue::unavailable("deadline"),
+    }
+    let guard = Arc::new(guard);
+    let layout = lay(entry, selection, length, |start, end| {
+        let follow = Follow::new(Arc::clone(&partial), start, end, ask.is_agent(), Arc::clone(&guard));
+        Segment::Follow(Box::new(follow))
+    });
+    deliver(ask, entry, layout, length, status, result)
+}
+
+/// Answers HEAD from a record, also of a partial, with the full length.
+pub(super) fn head_of(ask: &Ask, entry: &Arc<Entry>, status: CacheStatus, result: RequestResult) -> Outcome {
+    if let Some(outcome) = before_body(ask, entry, &status, result) {
+        return outcome;
+    }
+    let length = entry.record.length;
+    let layout = Layout { part: Part::Whole, segments: VecDeque::new(), sent: length };
+    deliver(ask, entry, layout, length, status, result)
+}
+
+/// What can be answered without looking at the body: shielded errors and preconditions (RFC 9110 section 13.2.2).
+fn before_body(ask: &Ask, entry: &Arc<Entry>, status: &CacheStatus, result: RequestResult) -> Option<Outcome> {
+    if is_shielded(ask, entry.record.status) {
+        return Some(rescue::unavailable("shielded"));
+    }
+    let reply = match decide::preconditions(&ask.method, &ask.headers, &respond::as_sent(entry)) {
+        Precondition::Proceed => return None,
+        Precondition::NotModified => Reply::NotModified(Arc::clone(entry)),
+        Precondition::Failed => Reply::PreconditionFailed,
+    };
+    Some(Outcome { reply, result, status: status.clone() })
+}
+
+/// Whether `status` must not reach this client: a Delivery Optimization agent bans the cache for a whole host after one
+/// 4xx, and some paths of a package repository are absent by design.
+pub(super) fn is_shielded(ask: &Ask, status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+        && ask.is_agent()
+        && ask.content.policy.shield_client_errors.matches(ask.path())
+}
+
+fn select(handler: &Handler, ask: &Ask, entry: &Arc<Entry>, length: Option<u64>) -> RangeOutcome {
+    let record: &Record = &entry.record;
+    if ask.method != Method::GET || record.status != StatusCode::OK {
+        return RangeOutcome::Whole;
+    }
+    decide::ranges(&ask.headers, &respond::as_sent(entry), length, handler.settings.limits.ranges)
+}
+
+impl Selection {
+    fn ranges(&self, length: u64) -> Vec<ByteRange> {
+        match self {
+            Self::Whole => Vec::from_iter(ByteRange::whole(length)),
+            Self::Range(range) => vec![*range],
+            Self::Multiple(ranges) => ranges.clone(),
+        }
+    }
+
+    fn first(&self) -> u64 {
+        match self {
+            Self::Whole => 0,
+            Self::Range(range) => range.start(),
+            Self::Multiple(ranges) => ranges.first().map_or(0, ByteRange::start),
+        }
+    }
+}
+
+fn lay(
+    entry: &Entry,
+    selection: Selection,
+    length: Option<u64>,
+    segment: impl Fn(u64, Option<u64>) -> Segment,
+) -> Layout {
+    match (selection, length) {
+        (Selection::Whole, Some(0)) => Layout { part: Part::Whole, segments: VecDeque::new(), sent: Some(0) },
+        (Selection::Whole, _) => {
+            Layout { part: Part::Whole, segments: VecDeque::from([segment(0, length)]), sent: length }
+        }
+        (Selection::Range(range), _) => Layout {
+            part: Part::Range(range),
+            segments: VecDeque::from([segment(range.start(), Some(range.end()))]),
+            sent: Some(range.len()),
+        },
+        (Selection::Multiple(ranges), length) => {
+            let boundary = multipart::boundary(entry.record.key.as_str(), &ranges);
+            let content_type = entry.record.headers.get(CONTENT_TYPE);
+            let (parts, close) = multipart::frames(&ranges, length.unwrap_or(0), content_type, &boundary);
+            let sent = multipart::content_length(&parts, &close);
+            let mut segments = VecDeque::new();
+            for frame in parts {
+                segments.push_back(Segment::Bytes(frame.head));
+                segments.push_back(segment(frame.range.start(), Some(frame.range.end())));
+            }
+            segments.push_back(Segment::Bytes(close));
+            Layout { part: Part::Multipart { boundary, length: sent }, segments, sent: Some(sent) }
+        }
+    }
+}
+
+fn of_stored(body: &Body, start: u64, end: u64) -> Segment {
+    match body {
+        // The store gave out a body of this length, and the range was cut to it.
+        Body::Memory(bytes) if end <= bytes.len() as u64 => Segment::Bytes(bytes.slice(start as usize..end as usize)),
+        _ => Segment::File { reader: body.clone(), offset: start, len: end - start },
+    }
+}
+
+fn deliver(
+    ask: &Ask,
+    entry: &Arc<Entry>,
+    layout: Layout,
+    length: Option<u64>,
+    status: CacheStatus,
+    result: RequestResult,
+) -> Outcome {
+    let body = SegmentBody::new(layout.segments, layout.sent);
+    let age = decide::age(&entry.record, ask.now).as_secs();
+    let stored = Stored { entry: Arc::clone(entry), part: layout.part, length, body, age };
+    Outcome { reply: Reply::Stored(Box::new(stored)), result, status }
+}
+
+fn unusable(entry: &Entry, error: &ReadError) -> Delivery {
+    tracing::warn!(key = %entry.record.key, %error, "stored body cannot be used; it is fetched anew");
+    Delivery::Unusable
+}

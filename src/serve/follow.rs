@@ -1,0 +1,153 @@
+//! Follows a body that is being filled: its bytes leave as they land.
+//!
+//! For Delivery Optimization agents some bytes are held back while the fill is fast, and given out slowly when it
+//! stalls: such an agent bans the cache for 15 minutes after 20 s below 4000 B/s, but takes a cut connection as a
+//! reason to ask again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::body::{BodyCut, Segment};
+use crate::fill::FlightGuard;
+use crate::store::{Body, Partial, Progress};
+
+/// Most bytes held back from an agent.
+const RESERVE: u64 = 128 * 1024;
+
+/// A fill slower than this, in bytes per second, has nothing to hold back.
+const RESERVE_RATE: u64 = 64 * 1024;
+
+/// The fill's rate is measured over windows of at least this length.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
+
+/// After this long without a new byte the reserve is given out.
+const STALL: Duration = Duration::from_secs(12);
+
+/// One sip of the reserve, given out each [`SIP_EVERY`]: 5 KB/s, above the agent's 4000 B/s.
+const SIP: u64 = 1280;
+const SIP_EVERY: Duration = Duration::from_millis(250);
+
+/// A range of a growing body on its way to a client.
+pub(super) struct Follow {
+    partial: Arc<Partial>,
+    position: u64,
+    end: Option<u64>,
+    reserve: Option<Reserve>,
+    _guard: Arc<FlightGuard>,
+}
+
+/// What is held back from an agent.
+struct Reserve {
+    /// End of the present run when it was last looked at.
+    seen: u64,
+    /// How far bytes may leave.
+    free: u64,
+    /// Begin of the window in which the fill's rate is measured, and how far the run reached then.
+    window: (Instant, u64),
+    fast: bool,
+    /// No byte has come for [`STALL`]: the reserve is being given out.
+    sipping: bool,
+}
+
+impl Follow {
+    /// Follows `partial` from `start` to `end`, or to its end when that is not known yet. `agent`: the client is a
+    /// Delivery Optimization agent.
+    pub(super) fn new(
+        partial: Arc<Partial>,
+        start: u64,
+        end: Option<u64>,
+        agent: bool,
+        guard: Arc<FlightGuard>,
+    ) -> Self {
+        let reserve = agent.then(|| {
+            let present = Body::Partial(Arc::clone(&partial)).present_until(start);
+            Reserve { seen: present, free: present, window: (Instant::now(), present), fast: false, sipping: false }
+        });
+        Self { partial, position: start, end, reserve, _guard: guard }
+    }
+
+    /// The next bytes that may leave, or `None` at the end.
+    pub(super) async fn next(&mut self) -> Option<Result<Segment, BodyCut>> {
+        if self.end == Some(self.position) {
+            return None;
+        }
+        let mut from = self.position;
+        loop {
+            let progress = match &self.reserve {
+                Some(reserve) => {
+                    let patience = if reserve.sipping { SIP_EVERY } else { STALL };
+                    match timeout(patience, self.partial.wait(from)).await {
+                        Ok(progress) => progress,
+                        Err(_) => return Some(self.sip()),
+                    }
+                }
+                None => self.partial.wait(from).await,
+            };
+            let complete = self.partial.is_complete();
+            match progress {
+                Progress::Present(until) => {
+                    let until = self.end.map_or(until, |end| until.min(end));
+                    let free = match &mut self.reserve {
+                        Some(reserve) if !complete && self.end != Some(until) => reserve.release(until),
+                        _ => until,
+                    };
+                    if free > self.position {
+                        return Some(Ok(self.take(free)));
+                    }
+                    from = until;
+                }
+                Progress::Ended(length) => {
+                    let end = self.end.unwrap_or(length);
+                    if end > length {
+                        return Some(Err(BodyCut("the body is shorter than its range".to_owned())));
+                    }
+                    return (self.position < end).then(|| Ok(self.take(end)));
+                }
+                Progress::Stopped => return Some(Err(BodyCut("the fill ended before the body did".to_owned()))),
+            }
+        }
+    }
+
+    fn take(&mut self, until: u64) -> Segment {
+        let reader = Body::Partial(Arc::clone(&self.partial));
+        let segment = Segment::File { reader, offset: self.position, len: until - self.position };
+        self.position = until;
+        segment
+    }
+
+    /// Gives out a little of what is held back; cuts when nothing is left.
+    fn sip(&mut self) -> Result<Segment, BodyCut> {
+        let held = self.reserve.as_mut().map_or(0, |reserve| {
+            reserve.sipping = true;
+            reserve.seen.saturating_sub(self.position)
+        });
+        if held == 0 {
+            return Err(BodyCut("no byte from upstream".to_owned()));
+        }
+        Ok(self.take(self.position + held.min(SIP)))
+    }
+}
+
+impl Reserve {
+    /// How far bytes may leave now that they are present up to `until`.
+    fn release(&mut self, until: u64) -> u64 {
+        if until > self.seen {
+            let held_before = self.seen.saturating_sub(self.free);
+            self.seen = until;
+            self.sipping = false;
+            let (began, from) = self.window;
+            let elapsed = began.elapsed();
+            if elapsed >= RATE_WINDOW {
+                let landed = u128::from(until.saturating_sub(from)) * 1000;
+                self.fast = landed / elapsed.as_millis().max(1) > u128::from(RESERVE_RATE);
+                self.window = (Instant::now(), until);
+            }
+            // A reserve that was built is kept when the fill slows down: that is what it is for.
+            let held = if self.fast { RESERVE } else { held_before };
+            self.free = self.free.max(until.saturating_sub(held));
+        }
+        self.free
+    }
+}

@@ -1,0 +1,291 @@
+//! The story of a request, top to bottom: resolve, look up, decide, then serve what is stored, validate it, or fill.
+//!
+//! How a stored body is cut to ranges and sent is in `deliver`; how outcomes look on the wire is in `respond`.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::account::Account;
+use super::ask::{Ask, client_address};
+use super::body::SegmentBody;
+use super::outcome::{Outcome, Reply};
+use super::proof::Proofs;
+use super::respond::respond;
+use super::wire::ConnectionInfo;
+use super::{Settings, deliver, pass, rescue};
+use crate::content::{AuthParameters, BodyRef, UnixMillis};
+use crate::decide::{self, CacheStatus, Decision, FwdReason, Options, RequestFacts};
+use crate::fill::{Fill, FillError, Obtained, PassedBody};
+use crate::resolve::{self, Inbound};
+use crate::store::{Entry, Store};
+use crate::telemetry::{AccessLog, Metrics, RequestResult};
+
+/// How often a request starts again because what it relied on turned out to be gone or damaged.
+const ROUNDS: usize = 4;
+
+/// Answers requests. One for all connections.
+pub struct Handler {
+    pub(super) settings: Settings,
+    pub(super) resolve: Arc<resolve::Settings>,
+    pub(super) store: Store,
+    pub(super) fill: Fill,
+    pub(super) proofs: Proofs,
+    pub(super) log: AccessLog,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// What a step of the story came to.
+pub(super) enum Step {
+    Done(Outcome),
+    /// What was stored is not usable after all: look again.
+    Again,
+}
+
+impl Handler {
+    /// Answers from `store`, filled by `fill`, for the origins in `resolve`.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes for the token hashes.
+    pub fn new(
+        settings: Settings,
+        resolve: Arc<resolve::Settings>,
+        store: Store,
+        fill: Fill,
+        log: AccessLog,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, getrandom::Error> {
+        Ok(Self { settings, resolve, store, fill, proofs: Proofs::new()?, log, metrics })
+    }
+
+    /// Answers one request. Never fails: every fault has its outcome.
+    pub async fn handle(&self, request: Request<Incoming>) -> Response<SegmentBody> {
+        let started = Instant::now();
+        let now = UnixMillis::from(SystemTime::now());
+        let (parts, body) = request.into_parts();
+        let Some(info) = parts.extensions.get::<ConnectionInfo>().cloned() else {
+            return respond(rescue::unavailable("no-connection-info"), &self.settings.pseudonym, false);
+        };
+        let client = client_address(info.peer.ip(), &parts.headers, &self.settings.trusted_proxies);
+        let mut account = Account::open(&self.log, &self.metrics, client, &parts, started);
+        let inbound = Inbound {
+            method: &parts.method,
+            uri: &parts.uri,
+            version: parts.version,
+            headers: &parts.headers,
+            scheme: info.scheme,
+        };
+        let head = parts.method == Method::HEAD;
+        let outcome = match resolve::resolve(&inbound, &self.resolve) {
+            Ok(content) => {
+                account.resolved(&content);
+                let deadline = tokio::time::Instant::from_std(info.head_complete) + self.fill.request_time();
+                let ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
+                self.answer(ask, body).await
+            }
+            Err(refusal) => rescue::refused(&refusal),
+        };
+        let result = outcome.result;
+        let response = respond(outcome, &self.settings.pseudonym, head);
+        account.answered(response.status().as_u16(), result);
+        response.map(|body| body.accounted(account))
+    }
+
+    async fn answer(&self, mut ask: Ask, body: Incoming) -> Outcome {
+        if self.fill.is_loop(&ask.headers) {
+            return rescue::looped();
+        }
+        if ask.method != Method::GET && ask.method != Method::HEAD {
+            return self.pass_on(&ask, body).await;
+        }
+        for _ in 0..ROUNDS {
+            if let Step::Done(outcome) = self.round(&mut ask).await {
+                return outcome;
+            }
+        }
+        rescue::unavailable("store")
+    }
+
+    async fn round(&self, ask: &mut Ask) -> Step {
+        let stored = self.select(ask).await;
+        if let Some(entry) = stored.as_ref().filter(|entry| entry.record.token_protected)
+            && let Err(outcome) = self.prove(ask, Some(entry)).await
+        {
+            return Step::Done(outcome);
+        }
+        let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
+        let options = Options { clients_may_refetch: self.settings.clients_may_refetch };
+        let record = stored.as_ref().map(|entry| &entry.record);
+        let decision = decide::decide(&facts, record, &ask.content.policy, ask.path(), &options, ask.now);
+        match (decision, stored) {
+            (Decision::Serve { .. }, Some(entry)) => {
+                self.serve(ask, entry, CacheStatus::hit(), RequestResult::Hit).await
+            }
+            (Decision::Revalidate { conditions }, Some(entry)) => self.validate(ask, entry, conditions).await,
+            (Decision::OnlyIfCachedMiss, _) => Step::Done(rescue::only_if_cached()),
+            (Decision::Bypass(reason), _) => Step::Done(self.pass_through(ask, reason).await),
+            (Decision::Fetch(reason), stored) => self.fetch(ask, stored, reason).await,
+            (Decision::Serve { .. } | Decision::Revalidate { .. }, None) => {
+                self.fetch(ask, None, FwdReason::UriMiss).await
+            }
+        }
+    }
+
+    /// The newest stored response that the request selects (RFC 9111 section 4.1).
+    async fn select(&self, ask: &Ask) -> Option<Arc<Entry>> {
+        let key = &ask.content.key;
+        let variants = match self.store.lookup_hot(key) {
+            Some(variants) => variants,
+            // A store that is still being read in is waited for: asking upstream for what is there would pay twice.
+            None => tokio::time::timeout_at(ask.deadline, self.store.lookup(key)).await.ok()?,
+        };
+        variants.iter().find(|entry| decide::vary_matches(&entry.record, &ask.headers)).cloned()
+    }
+
+    /// Serves what is stored, or joins its fill when bytes of it are still missing.
+    async fn serve(&self, ask: &mut Ask, entry: Arc<Entry>, status: CacheStatus, result: RequestResult) -> Step {
+        if ask.method == Method::HEAD {
+            return Step::Done(deliver::head_of(ask, &entry, status, result));
+        }
+        let missing = match deliver::stored(self, ask, &entry, status, result).await {
+            deliver::Delivery::Done(outcome) => return Step::Done(outcome),
+            deliver::Delivery::Unusable => return Step::Again,
+            deliver::Delivery::Missing => entry,
+        };
+        self.fetch(ask, Some(missing), FwdReason::Partial).await
+    }
+
+    /// Asks upstream whether the stored response is current; serves it stale when upstream fails and that is allowed.
+    async fn validate(&self, ask: &mut Ask, entry: Arc<Entry>, conditions: HeaderMap) -> Step {
+        if matches!(entry.record.body, BodyRef::Partial(_)) {
+            // Going on with it validates it: its version is the condition.
+            return self.fetch(ask, Some(entry), FwdReason::Stale).await;
+        }
+        self.fetch_with(ask, Some(entry), Some(conditions), FwdReason::Stale).await
+    }
+
+    async fn fetch(&self, ask: &mut Ask, stored: Option<Arc<Entry>>, reason: FwdReason) -> Step {
+        self.fetch_with(ask, stored, None, reason).await
+    }
+
+    async fn fetch_with(
+        &self,
+        ask: &mut Ask,
+        stored: Option<Arc<Entry>>,
+        conditions: Option<HeaderMap>,
+        reason: FwdReason,
+    ) -> Step {
+        if ask.method == Method::HEAD {
+            return Step::Done(self.pass_through(ask, reason).await);
+        }
+        let want = ask.want(stored.clone(), conditions);
+        match self.fill.obtain(want).await {
+            Obtained::Filling { entry, partial, guard, collapsed } => {
+                if !collapsed {
+                    self.remember_proof(ask);
+                }
+                let status =
+                    CacheStatus::forwarded(reason, Some(entry.record.status.as_u16())).stored().collapsed_if(collapsed);
+                let result = if collapsed { RequestResult::Partial } else { RequestResult::Miss };
+                Step::Done(deliver::growing(self, ask, &entry, partial, guard, status, result).await)
+            }
+            Obtained::Validated(entry) => {
+                let status = CacheStatus::forwarded(reason, Some(StatusCode::NOT_MODIFIED.as_u16()));
+                match deliver::stored(self, ask, &entry, status, RequestResult::Revalidated).await {
+                    deliver::Delivery::Done(outcome) => Step::Done(outcome),
+                    deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,
+                }
+            }
+            Obtained::NeedsProof => match self.prove(ask, None).await {
+                Ok(()) => Step::Again,
+                Err(outcome) => Step::Done(outcome),
+            },
+            Obtained::Through(response) => Step::Done(pass::through(ask, *response, reason)),
+            Obtained::Answer(answer) => match self.stale(ask, stored.as_ref()).await {
+                Some(outcome) => Step::Done(outcome),
+                None => Step::Done(Outcome {
+                    status: CacheStatus::forwarded(reason, Some(answer.status.as_u16())),
+                    reply: Reply::Answer(answer),
+                    result: RequestResult::Miss,
+                }),
+            },
+            Obtained::Failed(error) => match self.stale(ask, stored.as_ref()).await {
+                Some(outcome) => Step::Done(outcome),
+                None => Step::Done(rescue::failed(&error)),
+            },
+        }
+    }
+
+    /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4).
+    async fn stale(&self, ask: &Ask, stored: Option<&Arc<Entry>>) -> Option<Outcome> {
+        let entry = stored?;
+        if !decide::may_serve_stale(&entry.record, &ask.content.policy, ask.path(), ask.now) {
+            return None;
+        }
+        match deliver::stored(self, ask, entry, CacheStatus::hit(), RequestResult::Stale).await {
+            deliver::Delivery::Done(outcome) => Some(outcome),
+            deliver::Delivery::Unusable | deliver::Delivery::Missing => None,
+        }
+    }
+
+    /// Passes a GET or HEAD on for this client alone.
+    async fn pass_through(&self, ask: &Ask, reason: FwdReason) -> Outcome {
+        let want = ask.want(None, None);
+        match self.fill.pass(&want, ask.method.clone(), None).await {
+            Ok(response) => pass::through(ask, response, reason),
+            Err(error) => rescue::failed(&error),
+        }
+    }
+
+    /// Passes on a method that the rule allows beyond GET and HEAD. What changes the resource also makes what is
+    /// stored of it invalid (RFC 9111 section 4.4).
+    async fn pass_on(&self, ask: &Ask, body: Incoming) -> Outcome {
+        let want = ask.want(None, None);
+        match self.fill.pass(&want, ask.method.clone(), Some(PassedBody::Stream(body))).await {
+            Ok(response) => {
+                let changed = response.status.is_success() || response.status.is_redirection();
+                if changed && !ask.method.is_safe() {
+                    for entry in self.store.lookup(&ask.content.key).await.iter() {
+                        self.store.remove(entry);
+                    }
+                }
+                pass::through(ask, response, FwdReason::Method)
+            }
+            Err(error) => rescue::failed(&error),
+        }
+    }
+
+    /// Makes sure that upstream accepts the request's token for content that was fetched with another one. What
+    /// upstream denies is denied here; without an answer there is no proof, which is a passing fault.
+    async fn prove(&self, ask: &mut Ask, stored: Option<&Arc<Entry>>) -> Result<(), Outcome> {
+        if ask.proven || ask.content.policy.auth_parameters == AuthParameters::None {
+            return Ok(());
+        }
+        match self.fill.prove(&ask.want(stored.cloned(), None)).await {
+            Ok(status) if status.is_success() => {
+                self.remember_proof(ask);
+                ask.proven = true;
+                Ok(())
+            }
+            Ok(status) if status.is_client_error() => {
+                let reason = "the origin does not accept this request's token for this content".to_owned();
+                Err(Outcome {
+                    reply: Reply::Own { status, reason, allow: None },
+                    result: RequestResult::Refused,
+                    status: CacheStatus::own("token-denied"),
+                })
+            }
+            Ok(_) => Err(rescue::unavailable("token-unproven")),
+            Err(FillError::Deadline) => Err(rescue::unavailable("token-unproven")),
+            Err(error) => Err(rescue::failed(&error)),
+        }
+    }
+
+    fn remember_proof(&self, ask: &Ask) {
+        if let Some(token) = ask.token {
+            self.proofs.remember(token, ask.content.token.as_ref(), ask.now);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! [`Outcome`]: everything a request can come to, before header fields exist. `respond` renders it.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+
+use super::body::SegmentBody;
+use crate::content::ByteRange;
+use crate::decide::CacheStatus;
+use crate::fill::{Answer, Through};
+use crate::store::Entry;
+use crate::telemetry::RequestResult;
+
+/// What a request came to.
+pub(super) struct Outcome {
+    pub(super) reply: Reply,
+    /// For the metrics and the access log.
+    pub(super) result: RequestResult,
+    /// For the `Cache-Status` field (RFC 9211).
+    pub(super) status: CacheStatus,
+}
+
+/// What is answered.
+pub(super) enum Reply {
+    /// A stored response, or one that is being stored.
+    Stored(Box<Stored>),
+    /// 304 to the client's condition (RFC 9110 section 15.4.5).
+    NotModified(Arc<Entry>),
+    /// 412 (RFC 9110 section 15.5.13).
+    PreconditionFailed,
+    /// 416 with the length (RFC 9110 section 15.5.17).
+    Unsatisfiable { length: u64 },
+    /// A short answer of upstream.
+    Answer(Arc<Answer>),
+    /// An answer of upstream for this client alone; `headers` carry its length and range again.
+    Through { status: StatusCode, headers: HeaderMap, through: Option<Box<Through>>, length: Option<u64> },
+    /// An answer of our own, with a reason for people.
+    Own { status: StatusCode, reason: String, allow: Option<String> },
+    /// 503 without a body: the agent comes back (RFC 9110 section 15.6.4).
+    Unavailable { retry_after: u32 },
+}
+
+/// A stored response with the part of it that was asked for.
+pub(super) struct Stored {
+    pub(super) entry: Arc<Entry>,
+    pub(super) part: Part,
+    /// Length of the whole representation.
+    pub(super) length: Option<u64>,
+    pub(super) body: SegmentBody,
+    /// Seconds.
+    pub(super) age: u64,
+}
+
+/// Which part of a representation is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of it.
+    Whole,
+    /// One range, as 206.
+    Range(ByteRange),
+    /// Several, as 206 with `multipart/byteranges` under this boundary; the content length is given.
+    Multipart { boundary: String, length: u64 },
+}

@@ -1,0 +1,59 @@
+//! From an error to an outcome: the only such map.
+
+use http::StatusCode;
+
+use super::outcome::{Outcome, Reply};
+use crate::decide::CacheStatus;
+use crate::fill::FillError;
+use crate::resolve::Refusal;
+use crate::telemetry::RequestResult;
+
+/// Seconds after which a client is told to come back.
+const RETRY_AFTER: u32 = 2;
+
+/// The request cannot be mapped to content of an origin we serve.
+pub(super) fn refused(refusal: &Refusal) -> Outcome {
+    let reply =
+        Reply::Own { status: refusal.status(), reason: refusal.to_string(), allow: refusal.allow().map(str::to_owned) };
+    Outcome { reply, result: RequestResult::Refused, status: CacheStatus::own(refusal.as_str()) }
+}
+
+/// Upstream brought nothing and nothing stored may be served. Delivery Optimization agents ban a cache for any 4xx and
+/// for silence, but not for a 5xx: so it is a 503 for every passing fault.
+pub(super) fn failed(error: &FillError) -> Outcome {
+    Outcome {
+        reply: Reply::Unavailable { retry_after: RETRY_AFTER },
+        result: RequestResult::Error,
+        status: CacheStatus::own(error.as_str()),
+    }
+}
+
+/// A fault of our own: 503 as well.
+pub(super) fn unavailable(why: &'static str) -> Outcome {
+    Outcome {
+        reply: Reply::Unavailable { retry_after: RETRY_AFTER },
+        result: RequestResult::Error,
+        status: CacheStatus::own(why),
+    }
+}
+
+/// `only-if-cached` and nothing there (RFC 9111 section 5.2.1.7).
+pub(super) fn only_if_cached() -> Outcome {
+    let reason = "the request says only-if-cached, and the content is not stored".to_owned();
+    Outcome {
+        reply: Reply::Own { status: StatusCode::GATEWAY_TIMEOUT, reason, allow: None },
+        result: RequestResult::Error,
+        status: CacheStatus::own("only-if-cached"),
+    }
+}
+
+/// The request has been here before (RFC 8586 section 2).
+pub(super) fn looped() -> Outcome {
+    let reason =
+        "the request has passed through this cache already: its sources form a loop; check the parents".to_owned();
+    Outcome {
+        reply: Reply::Own { status: StatusCode::LOOP_DETECTED, reason, allow: None },
+        result: RequestResult::Error,
+        status: CacheStatus::own("loop"),
+    }
+}

@@ -1,0 +1,178 @@
+//! Renders an [`Outcome`] as an HTTP response: status, fields, body. The only place where answers get header fields.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, EXPIRES,
+    LAST_MODIFIED, RETRY_AFTER, VARY, VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use super::body::SegmentBody;
+use super::outcome::{Outcome, Part, Reply, Stored};
+use crate::content::{BodyRef, Digest, Record};
+use crate::decide::CacheStatus;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+
+/// Fields of a 304 (RFC 9110 section 15.4.5).
+const NOT_MODIFIED_FIELDS: [HeaderName; 6] = [CACHE_CONTROL, DATE, ETAG, EXPIRES, LAST_MODIFIED, VARY];
+
+/// Renders `outcome` under our `pseudonym`. `head`: the request's method is HEAD.
+pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response<SegmentBody> {
+    let status_field = outcome.status;
+    let mut response = match outcome.reply {
+        Reply::Stored(stored) => from_store(*stored, head),
+        Reply::NotModified(entry) => {
+            let mut response = Response::new(SegmentBody::empty());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            for name in NOT_MODIFIED_FIELDS {
+                for value in entry.record.headers.get_all(&name) {
+                    response.headers_mut().append(name.clone(), value.clone());
+                }
+            }
+            add_own_validator(&entry.record, response.headers_mut());
+            response
+        }
+        Reply::PreconditionFailed => empty(StatusCode::PRECONDITION_FAILED),
+        Reply::Unsatisfiable { length } => {
+            let mut response = empty(StatusCode::RANGE_NOT_SATISFIABLE);
+            insert(response.headers_mut(), CONTENT_RANGE, &format!("bytes */{length}"));
+            response
+        }
+        Reply::Answer(answer) => {
+            let length = answer.body.len() as u64;
+            let body = if head { SegmentBody::empty() } else { SegmentBody::bytes(answer.body.clone()) };
+            with(answer.status, answer.headers.clone(), Some(length), body)
+        }
+        Reply::Through { status, headers, through, length } => {
+            let segments = through.map(super::body::Segment::Through).into_iter().collect();
+            with(status, headers, length, SegmentBody::new(segments, if head { Some(0) } else { length }))
+        }
+        Reply::Own { status, reason, allow } => own(status, reason, allow, head),
+        Reply::Unavailable { retry_after } => {
+            let mut response = empty(StatusCode::SERVICE_UNAVAILABLE);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after));
+            response
+        }
+    };
+    mark(response.headers_mut(), &status_field, pseudonym);
+    response
+}
+
+fn from_store(stored: Stored, head: bool) -> Response<SegmentBody> {
+    let Stored { entry, part, length, body, age } = stored;
+    let mut headers = entry.head.get_or_init(|| prepared(&entry.record)).clone();
+    headers.insert(AGE, HeaderValue::from(age));
+    let mut status = entry.record.status;
+    let sent = match &part {
+        Part::Whole => length,
+        Part::Range(range) => {
+            status = StatusCode::PARTIAL_CONTENT;
+            let total = length.map_or_else(|| "*".to_owned(), |length| length.to_string());
+            insert(&mut headers, CONTENT_RANGE, &format!("bytes {}-{}/{total}", range.start(), range.last()));
+            Some(range.len())
+        }
+        Part::Multipart { boundary, length } => {
+            status = StatusCode::PARTIAL_CONTENT;
+            insert(&mut headers, CONTENT_TYPE, &format!("multipart/byteranges; boundary={boundary}"));
+            Some(*length)
+        }
+    };
+    let body = if head { SegmentBody::empty() } else { body };
+    with(status, headers, sent, body)
+}
+
+/// The fields of a stored response that are the same in each answer.
+fn prepared(record: &Record) -> HeaderMap {
+    let mut headers = record.headers.clone();
+    if record.status == StatusCode::OK {
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
+    if !headers.contains_key(DATE) {
+        insert(&mut headers, DATE, &httpdate::fmt_http_date(record.response_time.to_system_time()));
+    }
+    add_own_validator(record, &mut headers);
+    if let BodyRef::Blob(digest) = record.body
+        && record.status == StatusCode::OK
+    {
+        insert(&mut headers, REPR_DIGEST, &format!("sha-256=:{}:", digest.to_base64()));
+    }
+    headers
+}
+
+/// A strong entity tag from the digest when the origin gave none: equal tags are equal bytes.
+pub(super) fn own_entity_tag(record: &Record) -> Option<HeaderValue> {
+    match record.body {
+        BodyRef::Blob(digest) if record.status == StatusCode::OK && !record.headers.contains_key(ETAG) => tag(&digest),
+        _ => None,
+    }
+}
+
+fn tag(digest: &Digest) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("\"sha256-{digest}\"")).ok()
+}
+
+fn add_own_validator(record: &Record, headers: &mut HeaderMap) {
+    if let Some(tag) = own_entity_tag(record) {
+        headers.insert(ETAG, tag);
+    }
+}
+
+fn own(status: StatusCode, reason: String, allow: Option<String>, head: bool) -> Response<SegmentBody> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(allow) = allow {
+        insert(&mut headers, ALLOW, &allow);
+    }
+    let text = Bytes::from(format!("{reason}\n"));
+    let length = text.len() as u64;
+    let body = if head { SegmentBody::empty() } else { SegmentBody::bytes(text) };
+    with(status, headers, Some(length), body)
+}
+
+fn empty(status: StatusCode) -> Response<SegmentBody> {
+    with(status, HeaderMap::new(), Some(0), SegmentBody::empty())
+}
+
+fn with(status: StatusCode, headers: HeaderMap, length: Option<u64>, body: SegmentBody) -> Response<SegmentBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    if let Some(length) = length.filter(|_| !bodiless) {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    response
+}
+
+fn mark(headers: &mut HeaderMap, status: &CacheStatus, pseudonym: &str) {
+    if let Ok(value) = HeaderValue::from_str(&status.render(pseudonym)) {
+        headers.append(CACHE_STATUS, value);
+    }
+    if let Ok(value) = HeaderValue::from_str(&format!("1.1 {pseudonym}")) {
+        headers.append(VIA, value);
+    }
+}
+
+/// Inserts a value that is made of ASCII text by construction; anything else is left out.
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// The client's view of a record: with the entity tag that we gave it, so that its conditions can be judged.
+pub(super) fn as_sent(record: &Arc<crate::store::Entry>) -> std::borrow::Cow<'_, Record> {
+    match own_entity_tag(&record.record) {
+        Some(tag) => {
+            let mut copy = record.record.clone();
+            copy.headers.insert(ETAG, tag);
+            std::borrow::Cow::Owned(copy)
+        }
+        None => std::borrow::Cow::Borrowed(&record.record),
+    }
+}

@@ -1,0 +1,172 @@
+//! What the socket side and the service side of one connection tell each other across hyper: when a request
+//! was handed in, and when the last of its answer was handed out.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use http::{Request, Response, Version, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use pin_project_lite::pin_project;
+use tower::util::Oneshot;
+use tower::{Service, ServiceExt};
+
+use super::ConnectionInfo;
+use crate::content::Scheme;
+
+/// Where the present exchange stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// No request is being answered.
+    Idle,
+    /// A head was handed to hyper.
+    Asked,
+    /// The service's body has been taken to its end (or dropped); hyper may still be writing it.
+    Answered,
+}
+
+/// Shared by both sides. One exchange at a time: the gate hands in the next head after the answer before it.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    step: Step,
+    head_complete: Instant,
+    /// The end of the answer is the end of the connection: a cut must not look like one.
+    close_delimited: bool,
+}
+
+/// The service as hyper sees it.
+pub(super) struct WireService<S> {
+    pub(super) inner: S,
+    pub(super) peer: SocketAddr,
+    pub(super) exchange: Arc<Exchange>,
+}
+
+pin_project! {
+    /// The service's future; wraps the body of its response.
+    pub(super) struct Answer<F> {
+        #[pin]
+        inner: F,
+        http_10: bool,
+        guard: Option<AnswerGuard>,
+    }
+}
+
+pin_project! {
+    /// The service's body; tells the exchange when hyper is done with it.
+    pub(super) struct AnswerBody<B> {
+        #[pin]
+        inner: B,
+        guard: AnswerGuard,
+    }
+}
+
+/// Marks the exchange as answered when dropped.
+struct AnswerGuard {
+    exchange: Arc<Exchange>,
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { state: Mutex::new(State { step: Step::Idle, head_complete: now, close_delimited: false }) }
+    }
+
+    pub(super) fn step(&self) -> Step {
+        self.state.lock().step
+    }
+
+    /// A head that was complete at `now` goes to hyper.
+    pub(super) fn ask(&self, now: Instant) {
+        *self.state.lock() = State { step: Step::Asked, head_complete: now, close_delimited: false };
+    }
+
+    /// Everything of the answer is written. `false` when it is not over, or was none.
+    pub(super) fn settle(&self) -> bool {
+        let mut state = self.state.lock();
+        let answered = state.step == Step::Answered;
+        if answered {
+            state.step = Step::Idle;
+        }
+        answered
+    }
+
+    pub(super) fn close_delimited(&self) -> bool {
+        self.state.lock().close_delimited
+    }
+}
+
+impl Drop for AnswerGuard {
+    fn drop(&mut self) {
+        self.exchange.state.lock().step = Step::Answered;
+    }
+}
+
+// === impl WireService ===
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for WireService<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    B: Body,
+{
+    type Response = Response<AnswerBody<B>>;
+    type Error = S::Error;
+    type Future = Answer<Oneshot<S, Request<Incoming>>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let head_complete = self.exchange.state.lock().head_complete;
+        request.extensions_mut().insert(ConnectionInfo { peer: self.peer, scheme: Scheme::Http, head_complete });
+        Answer {
+            http_10: request.version() == Version::HTTP_10,
+            inner: self.inner.clone().oneshot(request),
+            guard: Some(AnswerGuard { exchange: Arc::clone(&self.exchange) }),
+        }
+    }
+}
+
+impl<F, B, E> Future for Answer<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
+{
+    type Output = Result<Response<AnswerBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = ready!(this.inner.poll(cx))?;
+        let Some(guard) = this.guard.take() else {
+            return Poll::Pending; // Polled after completion, which hyper does not do.
+        };
+        let known_length =
+            response.headers().contains_key(header::CONTENT_LENGTH) || response.body().size_hint().exact().is_some();
+        guard.exchange.state.lock().close_delimited = *this.http_10 && !known_length;
+        Poll::Ready(Ok(response.map(|inner| AnswerBody { inner, guard })))
+    }
+}
+
+impl<B: Body> Body for AnswerBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        self.project().inner.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

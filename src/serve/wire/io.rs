@@ -1,0 +1,382 @@
+//! The I/O wrapper: owns the socket, the head gate and a small buffer, and is what hyper reads from and
+//! writes to. It lets one message through at a time and reports the end of input when hyper should let go
+//! of the connection, leaving the reason in [`ClientIo::end`]. Writing refusals is the driver's part.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BufMut, BytesMut};
+use hyper::rt::ReadBufCursor;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::WireContext;
+use super::chunked::ChunkScanner;
+use super::exchange::Exchange;
+use super::head_gate::{Framing, HeadGate, Verdict};
+use super::refusal::Refusal;
+use crate::shutdown::InFlight;
+
+/// First size of the buffer: most requests of update clients are shorter.
+const FIRST_BUFFER: usize = 512;
+/// Size of the buffer while a request body passes through it.
+const BODY_BUFFER: usize = 8 * 1024;
+
+/// Why the wrapper wants no more of hyper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The client has closed, reset, or was idle for too long: nothing to say.
+    Closed,
+    /// Idle long enough to give hyper's buffers back.
+    Park,
+    /// To be answered by the driver.
+    Refuse(Refusal),
+}
+
+/// What the next byte of the client is.
+#[derive(Debug)]
+enum Stage {
+    /// Part of a head, which is held back until complete.
+    Head,
+    /// `left` more bytes of a complete head lie in the buffer.
+    Passing { left: usize, framing: Framing },
+    /// Part of a body of known length.
+    Body { left: u64 },
+    /// Part of a chunked body.
+    Chunks(Box<ChunkScanner>),
+    /// Part of a later head: the message is over, its answer is not.
+    Answering,
+}
+
+/// One client connection.
+pub(super) struct ClientIo<'a> {
+    context: &'a WireContext,
+    stream: TcpStream,
+    buffer: BytesMut,
+    gate: HeadGate,
+    stage: Stage,
+    exchange: Arc<Exchange>,
+    in_flight: Option<InFlight>,
+    /// Set when hyper was told that there is no more input.
+    pub(super) end: Option<End>,
+    /// Since when the client owes us something: a head (idle), the rest of a head, or more of a body.
+    waiting_since: Instant,
+    waiting: Waiting,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Whether hyper is on top.
+    attached: bool,
+    /// Whether a request was handed in before.
+    pub(super) served: bool,
+    /// Whether bytes were written since the last head was handed in.
+    pub(super) answer_begun: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    Idle,
+    Head,
+    Body,
+    Nothing,
+}
+
+// === impl ClientIo ===
+
+impl<'a> ClientIo<'a> {
+    pub(super) fn new(stream: TcpStream, context: &'a WireContext) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            gate: HeadGate::new(context.limits.header_bytes),
+            stage: Stage::Head,
+            exchange: Arc::new(Exchange::new(now)),
+            in_flight: None,
+            end: None,
+            waiting_since: now,
+            waiting: Waiting::Idle,
+            timer: None,
+            attached: false,
+            served: false,
+            answer_begun: false,
+            context,
+        }
+    }
+
+    pub(super) fn exchange(&self) -> &Arc<Exchange> {
+        &self.exchange
+    }
+
+    pub(super) fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// hyper is about to read from here.
+    pub(super) fn attach(&mut self) {
+        self.attached = true;
+        self.end = None;
+    }
+
+    /// hyper has let go. Frees what an idle connection does not need.
+    pub(super) fn detach(&mut self) {
+        self.attached = false;
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// The request in flight, if any, is as finished as it will be.
+    pub(super) fn release(&mut self) {
+        self.in_flight = None;
+    }
+
+    /// Whether the client sent something that nobody has read: closing now would reset the connection and
+    /// may take an answer with it that the client has not read yet.
+    pub(super) fn has_unread_input(&self) -> bool {
+        !self.buffer.is_empty() || matches!(self.stage, Stage::Body { .. } | Stage::Chunks(_) | Stage::Passing { .. })
+    }
+
+    /// No byte of a head has arrived.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Head) && self.buffer.is_empty()
+    }
+
+    /// Waits for a complete, acceptable head, and makes ready to hand it on.
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let max_head = self.context.limits.header_bytes;
+        loop {
+            if self.buffer.is_empty() {
+                self.wait_for(Waiting::Idle);
+                if self.served && self.context.drain.draining() {
+                    return Poll::Ready(Err(End::Closed));
+                }
+            } else {
+                match self.gate.scan(&self.buffer) {
+                    Verdict::NeedMore => self.wait_for(Waiting::Head),
+                    Verdict::Refuse(refusal) => return Poll::Ready(Err(End::Refuse(refusal))),
+                    Verdict::Head { .. } if self.context.drain.draining() => {
+                        return Poll::Ready(Err(End::Refuse(Refusal::Draining)));
+                    }
+                    Verdict::Head { start, end, framing } => {
+                        self.buffer.advance(start);
+                        self.gate = HeadGate::new(max_head);
+                        self.stage = Stage::Passing { left: end.saturating_sub(start), framing };
+                        self.waiting = Waiting::Nothing;
+                        self.in_flight = Some(self.context.drain.in_flight());
+                        self.exchange.ask(Instant::now());
+                        self.served = true;
+                        self.answer_begun = false;
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+            match self.poll_fill(cx, max_head) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Closed)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return self.poll_deadline(cx).map(Err),
+            }
+        }
+    }
+
+    /// Notes what the client owes; the clock is read only when that changes.
+    fn wait_for(&mut self, what: Waiting) {
+        if self.waiting != what {
+            self.waiting = what;
+            self.waiting_since = Instant::now();
+        }
+    }
+
+    /// Reads once into the buffer, which never grows beyond `max` bytes of content; pends for good when full.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, max: usize) -> Poll<io::Result<usize>> {
+        let room = max.saturating_sub(self.buffer.len());
+        if room == 0 {
+            return Poll::Pending;
+        }
+        let spare = |buffer: &BytesMut| buffer.capacity().saturating_sub(buffer.len());
+        // An empty buffer starts over at its front, which costs nothing; a filling one doubles.
+        let least = if self.buffer.is_empty() { FIRST_BUFFER } else { FIRST_BUFFER / 2 };
+        if spare(&self.buffer) < room.min(least) {
+            self.buffer.reserve(self.buffer.len().max(FIRST_BUFFER).min(room));
+        }
+        let room = room.min(spare(&self.buffer));
+        let mut spare = (&mut self.buffer).limit(room);
+        // The future of read_buf has no state of its own, so it may be made anew for each poll.
+        pin!(self.stream.read_buf(&mut spare)).poll(cx)
+    }
+
+    /// Polls the timer for what the client owes.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let limits = &self.context.limits;
+        let (allowed, end) = match self.waiting {
+            Waiting::Idle if self.attached && self.context.park_after < limits.idle_time => {
+                (self.context.park_after, End::Park)
+            }
+            Waiting::Idle => (limits.idle_time, End::Closed),
+            Waiting::Head => (limits.header_time, End::Refuse(Refusal::HeadTimeout)),
+            Waiting::Body => (limits.body_time, End::Closed),
+            Waiting::Nothing => return Poll::Pending,
+        };
+        ready!(self.poll_timer(cx, allowed));
+        Poll::Ready(end)
+    }
+
+    /// Completes `allowed` after `waiting_since`. The timer is moved only when it would be late or has fired
+    /// too early, so a busy connection hardly ever touches the timer wheel.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, allowed: Duration) -> Poll<()> {
+        let deadline = tokio::time::Instant::from_std(self.waiting_since) + allowed;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+
+    /// Moves up to `most` buffered bytes to hyper.
+    fn hand_over(&mut self, cursor: &mut ReadBufCursor<'_>, most: usize) -> usize {
+        let count = most.min(cursor.remaining()).min(self.buffer.len());
+        if let Some(bytes) = self.buffer.get(..count) {
+            cursor.put_slice(bytes);
+        }
+        self.buffer.advance(count);
+        count
+    }
+
+    /// The stage behind a head.
+    fn body_stage(framing: Framing) -> Stage {
+        match framing {
+            Framing::None => Stage::Answering,
+            Framing::Length(left) => Stage::Body { left },
+            Framing::Chunked => Stage::Chunks(Box::new(ChunkScanner::new())),
+        }
+    }
+
+    /// Gets at least one byte of a request body into the buffer; `false` at the end of input.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if !self.buffer.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        self.wait_for(Waiting::Body);
+        self.buffer.reserve(BODY_BUFFER);
+        match self.poll_fill(cx, BODY_BUFFER) {
+            Poll::Ready(result) => {
+                self.waiting = Waiting::Nothing;
+                Poll::Ready(result.map(|count| count > 0))
+            }
+            Poll::Pending => self.poll_deadline(cx).map(|_| Err(io::ErrorKind::TimedOut.into())),
+        }
+    }
+}
+
+impl hyper::rt::Read for ClientIo<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.end.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            match &mut this.stage {
+                Stage::Head => {
+                    if let Err(end) = ready!(this.poll_head(cx)) {
+                        this.end = Some(end);
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Stage::Passing { left, framing } => {
+                    let (left, framing) = (*left, *framing);
+                    let left = left.saturating_sub(this.hand_over(&mut cursor, left));
+                    this.stage = if left == 0 { Self::body_stage(framing) } else { Stage::Passing { left, framing } };
+                    return Poll::Ready(Ok(()));
+                }
+                Stage::Body { left } => {
+                    let left = *left;
+                    if ready!(this.poll_body(cx))? {
+                        let count = this.hand_over(&mut cursor, usize::try_from(left).unwrap_or(usize::MAX));
+                        let left = left.saturating_sub(count as u64);
+                        this.stage = if left == 0 { Stage::Answering } else { Stage::Body { left } };
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Stage::Chunks(_) => {
+                    if ready!(this.poll_body(cx))? {
+                        let room = cursor.remaining();
+                        let Stage::Chunks(scanner) = &mut this.stage else { continue };
+                        let input = this.buffer.get(..room).unwrap_or(&this.buffer);
+                        let Ok(progress) = scanner.scan(input) else {
+                            this.end = Some(End::Refuse(Refusal::Chunk));
+                            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                        };
+                        if progress.done {
+                            this.stage = Stage::Answering;
+                        }
+                        this.hand_over(&mut cursor, progress.taken);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Stage::Answering => {
+                    // hyper asks here to learn whether the client is still there. What else arrives waits
+                    // in the buffer, as much as one head may be long.
+                    if ready!(this.poll_fill(cx, this.context.limits.header_bytes))? == 0 {
+                        this.end = Some(End::Closed);
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl hyper::rt::Write for ClientIo<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.answer_begun = true;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.answer_begun = true;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// hyper flushes when its own buffer is empty, so after the service's body has ended this is the end of
+    /// the answer.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if matches!(this.stage, Stage::Answering) && this.exchange.settle() {
+            this.stage = Stage::Head;
+            this.in_flight = None;
+            this.waiting = Waiting::Idle;
+            this.waiting_since = Instant::now();
+            // hyper's last read was told to wait, so nothing would make it read again.
+            if !this.buffer.is_empty() || this.poll_deadline(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The driver decides how the connection ends.
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

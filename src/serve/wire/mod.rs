@@ -1,0 +1,98 @@
+//! The wire: everything between an accepted socket and the service that answers requests.
+//!
+//! One I/O wrapper stands between the socket and hyper. It holds a request head in a small buffer until it is
+//! complete, limits its time and size, refuses with a reason what hyper would accept or normalise, and then
+//! hands hyper exactly one message at a time: its head and, by counting or by following the chunks, its body.
+//! A refusal is thus written after the answers to everything before it. An idle connection is taken out of
+//! hyper and waits as a bare socket. Accepting sockets is the listener's part, answers are the service's.
+
+mod chunked;
+mod connection;
+mod exchange;
+mod head_gate;
+mod io;
+mod refusal;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http1;
+
+pub use connection::{serve_connection, turn_away};
+pub use refusal::Refusal;
+
+use super::settings::Limits;
+use crate::content::Scheme;
+use crate::shutdown::Drain;
+use crate::telemetry::Metrics;
+
+/// An idle connection is parked after this. A client that works through a list of files asks again within
+/// some 0.1 to 2 s (the Delivery Optimization agent's polling loop), and should find its buffers in place.
+pub const PARK_AFTER: Duration = Duration::from_secs(5);
+
+/// Bounds hyper's write queue, and its read buffer unless a request head may be longer.
+const HYPER_BUFFER: usize = 64 * 1024;
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct WireContext {
+    limits: Limits,
+    park_after: Duration,
+    metrics: Arc<Metrics>,
+    drain: Drain,
+    http: http1::Builder,
+}
+
+/// How a request came here; an extension of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// The client's end of the connection; an IPv4-mapped address is written as IPv4.
+    pub peer: SocketAddr,
+    /// How the client speaks to us.
+    pub scheme: Scheme,
+    /// When the last byte of the head had arrived and the answers before it were written. Deadlines of the
+    /// answer count from here.
+    pub head_complete: Instant,
+}
+
+impl WireContext {
+    /// A context with [`PARK_AFTER`].
+    pub fn new(limits: Limits, metrics: Arc<Metrics>, drain: Drain) -> Self {
+        let mut http = http1::Builder::new();
+        // The Delivery Optimization agent finds Content-Length and Content-Range by exact spelling only.
+        // max_headers stays at hyper's 100, the gate's own limit: setting it would move the parser's table
+        // from the stack to the heap.
+        http.title_case_headers(true)
+            .half_close(false)
+            .keep_alive(true)
+            .header_read_timeout(None)
+            .max_buf_size(HYPER_BUFFER.max(limits.header_bytes.saturating_add(1)));
+        Self { limits, park_after: PARK_AFTER, metrics, drain, http }
+    }
+
+    /// The same with another time after which an idle connection is parked.
+    #[must_use]
+    pub fn park_after(mut self, time: Duration) -> Self {
+        self.park_after = time;
+        self
+    }
+
+    /// The limits that connections keep.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Where connections are counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The drain signal that connections obey.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! [`Blob`]: an open complete body, and which of its blocks were checked.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::block_sums::BlockSums;
+use super::disk::{self, FileIdentity};
+use super::drive::{DataFile, Drive};
+use super::error::ReadError;
+use super::inner::Inner;
+use crate::content::Digest;
+
+/// How long a file is believed not to have changed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether a digest is still stored. Shared by the entries that point to it and by its open blob, so that all of
+/// them are missing at once when the blob goes.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) digest: Digest,
+    gone: AtomicBool,
+    /// The open blob: there is one at most, since it carries what was checked.
+    blob: Mutex<Weak<Blob>>,
+}
+
+/// A complete blob.
+pub struct Blob {
+    life: Arc<Life>,
+    sums: BlockSums,
+    file: Arc<DataFile>,
+    drive: Arc<Drive>,
+    store: Weak<Inner>,
+    /// Whether the file is the one under the digest's name: not so for a dropped duplicate that is still read.
+    named: bool,
+    checked: Mutex<Checked>,
+}
+
+/// Which blocks were checked, as long as the file does not change.
+#[derive(Debug)]
+struct Checked {
+    blocks: Vec<u64>,
+    identity: FileIdentity,
+    looked: Instant,
+    since: Instant,
+}
+
+impl Life {
+    pub(super) fn new(digest: Digest) -> Self {
+        Self { digest, gone: AtomicBool::new(false), blob: Mutex::new(Weak::new()) }
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    pub(super) fn end(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// The open blob, if it is open.
+    pub(super) fn open_blob(&self) -> Option<Arc<Blob>> {
+        self.blob.lock().upgrade()
+    }
+
+    /// Makes `blob` the open one, unless there is one already; returns the one that is.
+    pub(super) fn set_open(&self, blob: Arc<Blob>) -> Arc<Blob> {
+        let mut slot = self.blob.lock();
+        if let Some(open) = slot.upgrade() {
+            return open;
+        }
+        *slot = Arc::downgrade(&blob);
+        blob
+    }
+}
+
+impl Blob {
+    /// Wraps an open file whose blocks need checking, but for those for which `is_checked` says otherwise.
+    pub(super) fn new(
+        life: Arc<Life>,
+        sums: BlockSums,
+        file: Arc<DataFile>,
+        drive: Arc<Drive>,
+        store: Weak<Inner>,
+        named: bool,
+        is_checked: impl Fn(u64) -> bool,
+    ) -> std::io::Result<Self> {
+        let identity = disk::identity(file.file())?;
+        let count = sums.crcs().len();
+        let mut checked =
+            Checked { blocks: vec![0; count.div_ceil(64)], identity, looked: Instant::now(), since: Instant::now() };
+        (0..count as u64).filter(|block| is_checked(*block)).for_each(|block| checked.set(block));
+        Ok(Self { life, sums, file, drive, store, named, checked: Mutex::new(checked) })
+    }
+
+    /// Its name.
+    pub fn digest(&self) -> Digest {
+        self.life.digest
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> u64 {
+        self.sums.length()
+    }
+
+    pub(super) fn life(&self) -> &Arc<Life> {
+        &self.life
+    }
+
+    pub(super) fn sums(&self) -> &BlockSums {
+        &self.sums
+    }
+
+    pub(super) fn file(&self) -> &Arc<DataFile> {
+        &self.file
+    }
+
+    pub(super) fn drive(&self) -> &Arc<Drive> {
+        &self.drive
+    }
+
+    pub(super) fn is_named(&self) -> bool {
+        self.named
+    }
+
+    /// The file was renamed by us: what was checked stays checked.
+    pub(super) fn renamed(&self) {
+        if let Ok(now) = disk::identity(self.file.file()) {
+            let mut checked = self.checked.lock();
+            if checked.identity.same_file(&now) {
+                checked.identity = now;
+            }
+        }
+    }
+
+    /// As if a second had passed.
+    #[cfg(test)]
+    pub(super) fn look_again_now(&self) {
+        let before = Instant::now().checked_sub(LOOK_AGAIN);
+        self.checked.lock().looked = before.unwrap_or_else(Instant::now);
+    }
+
+    /// Reads on the calling thread, which is one of the drive's. Returns at least one byte; a read that meets a
+    /// block that is not checked ends with it.
+    pub(super) fn read_at(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
+        let length = self.length();
+        if offset >= length {
+            return Err(ReadError::Absent { offset });
+        }
+        let size = self.sums.block_size();
+        let block = size.block_of(offset);
+        let identity = self.look(block)?;
+        let wanted = (max.max(1) as u64).min(length - offset);
+        let until = self.checked.lock().run_from(block, size.block_of(offset + wanted - 1));
+        if until > block {
+            let end = (offset + wanted).min(size.begin_of(until));
+            return Ok(self.pread(block, offset, end - offset)?.into());
+        }
+        let Some(range) = self.sums.block_range(block) else { return Err(ReadError::Absent { offset }) };
+        let content = Bytes::from(self.pread(block, range.start(), range.len())?);
+        if !self.sums.verify(block, &content) {
+            return Err(self.damaged(block));
+        }
+        let mut checked = self.checked.lock();
+        if checked.identity == identity {
+            checked.set(block);
+        }
+        drop(checked);
+        let from = (offset - range.start()) as usize;
+        let to = content.len().min(from.saturating_add(wanted as usize));
+        Ok(content.slice(from..to))
+    }
+
+    /// Reads everything, checked.
+    pub(super) fn read_whole(&self) -> Result<Bytes, ReadError> {
+        let mut content = Vec::with_capacity(usize::try_from(self.length()).unwrap_or(0));
+        while (content.len() as u64) < self.length() {
+            content.extend_from_slice(&self.read_at(content.len() as u64, usize::MAX)?);
+        }
+        Ok(content.into())
+    }
+
+    /// Looks after the file at most each second; forgets what was checked when it changed or a set time is over.
+    fn look(&self, block: u64) -> Result<FileIdentity, ReadError> {
+        let mut checked = self.checked.lock();
+        if checked.looked.elapsed() >= LOOK_AGAIN {
+            let identity = disk::identity(self.file.file())?;
+            let reverify = self.store.upgrade().map_or(Duration::MAX, |store| store.settings.reverify);
+            if identity != checked.identity || checked.since.elapsed() >= reverify {
+                checked.blocks.fill(0);
+                checked.since = Instant::now();
+            }
+            checked.identity = identity;
+            checked.looked = Instant::now();
+        }
+        let identity = checked.identity;
+        drop(checked);
+        if identity.size() == self.length() { Ok(identity) } else { Err(self.damaged(block)) }
+    }
+
+    fn pread(&self, block: u64, offset: u64, length: u64) -> Result<Vec<u8>, ReadError> {
+        let length = usize::try_from(length).map_err(|_| ReadError::Absent { offset })?;
+        disk::read_exact_at(self.file.file(), offset, length).map_err(|error| {
+            self.drive.failed("read a blob", &error);
+            if disk::is_unreadable(&error) { self.damaged(block) } else { ReadError::Io(error) }
+        })
+    }
+
+    /// Takes the blob out of service.
+    fn damaged(&self, block: u64) -> ReadError {
+        if let Some(store) = self.store.upgrade() {
+            store.blob_damaged(self, block);
+        }
+        ReadError::Damaged { block }
+    }
+}
+
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Blob").field("digest", &self.digest()).field("length", &self.length()).finish_non_exhaustive()
+    }
+}
+
+impl Checked {
+    fn set(&mut self, block: u64) {
+        if let Some(word) = self.blocks.get_mut((block / 64) as usize) {
+            *word |= 1 << (block % 64);
+        }
+    }
+
+    fn get(&self, block: u64) -> bool {
+        self.blocks.get((block / 64) as usize).is_some_and(|word| word & (1 << (block % 64)) != 0)
+    }
+
+    /// The first block from `block` to `last` that is not checked, or the one behind `last`.
+    fn run_from(&self, block: u64, last: u64) -> u64 {
+        (block..=last).find(|block| !self.get(*block)).unwrap_or(last.saturating_add(1))
+    }
+}

@@ -1,0 +1,390 @@
+//! Group commit: one thread per drive makes durable what is visible already, in batches.
+//!
+//! The order within a batch is the contract of the store (see the module docs of `store`). The commit thread is
+//! the only one that gives names in `blobs/` and takes them away, so that a deletion cannot hit a later blob of
+//! the same digest.
+
+use std::collections::{BTreeSet, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::blob::Blob;
+use super::disk;
+use super::drive::{DataFile, Drive, DriveId};
+use super::entries::{Entry, same_row};
+use super::index::{Applied, Watermark};
+use super::inner::Inner;
+use super::journal::Journal;
+use super::journal_format::{JournalEntry, encode_frame};
+use super::layout;
+use super::quarantine;
+use crate::content::{Digest, KeyHash, PartialId, Record};
+
+/// Longest time that a change waits for others to share its syncs.
+const WINDOW: Duration = Duration::from_millis(100);
+/// Bytes of new blobs that end the wait.
+const BYTES: u64 = 64 * 1024 * 1024;
+/// Pauses between the attempts at a failing operation.
+const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
+
+/// One change that is visible and not durable yet.
+pub(super) enum Change {
+    /// A partial body became a blob.
+    Complete { row: RowId, record: Record, partial: PartialId, blob: Arc<Blob>, serial: u64 },
+    /// A response whose blob is stored already.
+    Stored { row: RowId, record: Record },
+    /// Another record for the same body.
+    Updated { row: RowId, record: Record },
+    /// A response is forgotten, if the row still has it.
+    Forget { row: RowId, entry: Arc<Entry> },
+    /// A blob goes; into quarantine for the reason given, or for good.
+    BlobGone { digest: Digest, serial: u64, file: Option<Arc<DataFile>>, size: u64, quarantine: Option<String> },
+    /// The files of a partial body go.
+    PartialGone { id: PartialId, file: Option<Arc<DataFile>>, size: u64 },
+    /// Somebody wants to know when everything before is done.
+    Ack(oneshot::Sender<()>),
+}
+
+/// A row of the index and the serial of its change in memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowId {
+    pub(super) key: KeyHash,
+    pub(super) drive: DriveId,
+    pub(super) variant: u64,
+    pub(super) serial: u64,
+}
+
+/// What waits for the commit thread of a drive. A leaf lock; changes are pushed under the lock of the entries, so
+/// that the journal has them in the order in which they became visible.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    changes: Vec<Change>,
+    since: Option<Instant>,
+    bytes: u64,
+    urgent: bool,
+    closed: bool,
+}
+
+impl Queue {
+    /// Adds a change to the next batch. After the store was closed it is dropped: the files say what was there.
+    pub(super) fn push(&self, change: Change) {
+        let mut state = self.state.lock();
+        if let Change::Complete { blob, .. } = &change {
+            state.bytes = state.bytes.saturating_add(blob.length());
+        }
+        state.urgent |= matches!(change, Change::Ack(_));
+        state.since.get_or_insert_with(Instant::now);
+        if !state.closed {
+            state.changes.push(change);
+        }
+        self.changed.notify_one();
+    }
+
+    /// A receiver that resolves once all changes so far are durable.
+    pub(super) fn barrier(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.push(Change::Ack(sender));
+        receiver
+    }
+
+    /// Ends the commit thread after a last batch.
+    pub(super) fn close(&self) {
+        self.state.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// The next batch; `None` when the queue is closed and empty.
+    fn next(&self) -> Option<Vec<Change>> {
+        let mut state = self.state.lock();
+        loop {
+            let deadline = state.since.map(|since| since + WINDOW);
+            let due = state.urgent || state.bytes >= BYTES || deadline.is_some_and(|at| at <= Instant::now());
+            if !state.changes.is_empty() && (due || state.closed) {
+                let closed = state.closed;
+                let taken = std::mem::take(&mut *state);
+                state.closed = closed;
+                return Some(taken.changes);
+            }
+            if state.closed {
+                return None;
+            }
+            match deadline {
+                Some(at) => drop(self.changed.wait_until(&mut state, at)),
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+}
+
+/// The commit thread of a drive.
+pub(super) struct Committer {
+    store: Arc<Inner>,
+    drive: Arc<Drive>,
+    journal: Journal,
+}
+
+impl Committer {
+    /// Commits behind the journal segments that exist.
+    pub(super) fn new(store: Arc<Inner>, drive: Arc<Drive>, segments: &[u64]) -> Self {
+        let journal = Journal::new(Arc::clone(&drive), segments);
+        Self { store, drive, journal }
+    }
+
+    /// Runs until the queue is closed.
+    pub(super) fn run(mut self) {
+        while let Some(batch) = self.drive.queue.next() {
+            self.commit(batch);
+        }
+    }
+
+    fn commit(&mut self, batch: Vec<Change>) {
+        // 1. The bytes. A sync that failed is not tried again, since the kernel may have dropped the pages and
+        //    would report success: the content is lost.
+        let mut lost: HashSet<Digest> = HashSet::new();
+        for change in &batch {
+            if let Change::Complete { blob, .. } = change
+                && let Err(error) = disk::sync_data(blob.file().file())
+            {
+                self.drive.failed("sync a body", &error);
+                lost.insert(blob.digest());
+            }
+        }
+        // 2. The names, in order.
+        let mut touched: BTreeSet<String> = BTreeSet::new();
+        for change in &batch {
+            self.rename(change, &mut lost, &mut touched);
+        }
+        // 3. The directories, each once.
+        for directory in &touched {
+            if self.retry("sync a directory", || self.drive.dir.sync_directory(directory)).is_err() {
+                let completed = batch.iter().filter_map(completed_digest);
+                lost.extend(completed.filter(|digest| layout::blob_directory(digest) == *directory));
+            }
+        }
+        // 4. The journal; 5. the index behind it.
+        let mut skipped = HashSet::new();
+        let entries = self.entries(&batch, &lost, &mut skipped);
+        let written = entries.is_empty() || self.write(entries);
+        if !written {
+            lost.extend(batch.iter().filter_map(completed_digest));
+        }
+        // 6. What is durable needs no place in memory and no map any more; what failed counts as missing.
+        for change in batch {
+            self.settle(change, &lost, &skipped, written);
+        }
+    }
+
+    fn rename(&self, change: &Change, lost: &mut HashSet<Digest>, touched: &mut BTreeSet<String>) {
+        let dir = &self.drive.dir;
+        match change {
+            Change::Complete { partial, blob, .. } if !lost.contains(&blob.digest()) => {
+                let digest = blob.digest();
+                let directory = layout::blob_directory(&digest);
+                let renamed = self.retry("name a blob", || {
+                    if dir.make_directory(&directory)? {
+                        dir.sync_directory(layout::BLOBS)?;
+                    }
+                    dir.rename(&layout::partial_data(*partial), &layout::blob(&digest))
+                });
+                if renamed.is_err() {
+                    lost.insert(digest);
+                    return;
+                }
+                blob.renamed();
+                touched.insert(directory);
+                touched.insert(layout::PARTIAL.to_owned());
+            }
+            Change::BlobGone { digest, file, size, quarantine: reason, .. } => {
+                let name = layout::blob(digest);
+                // Damaged content must not be found under its name again, so it goes one way or the other.
+                let kept = reason
+                    .as_ref()
+                    .is_some_and(|reason| quarantine::put(&self.drive, &name, &digest.to_hex(), reason).is_ok());
+                if !kept {
+                    self.unlink(&name, file.as_ref(), *size);
+                }
+                self.drive.left(*size);
+                touched.insert(layout::blob_directory(digest));
+            }
+            Change::PartialGone { id, file, size } => {
+                self.unlink(&layout::partial_data(*id), file.as_ref(), 0);
+                self.unlink_map(*id);
+                self.drive.left(*size);
+                touched.insert(layout::PARTIAL.to_owned());
+            }
+            _ => {}
+        }
+    }
+
+    /// Removes a file with content; its blocks are free now, or when the last reader closes it.
+    fn unlink(&self, name: &str, open: Option<&Arc<DataFile>>, believed: u64) {
+        let size = self.drive.dir.stat(name).ok().flatten().map(|stat| disk::stat_allocated(&stat));
+        match self.drive.dir.unlink(name) {
+            Ok(()) => match (open, size) {
+                (Some(file), Some(_)) => file.unlinked(),
+                (None, Some(size)) => self.drive.release(size),
+                // Somebody else removed it.
+                (_, None) => self.drive.release(believed),
+            },
+            Err(error) => self.drive.failed("remove a file", &error),
+        }
+    }
+
+    fn unlink_map(&self, id: PartialId) {
+        if let Err(error) = self.drive.dir.unlink(&layout::partial_map(id)) {
+            self.drive.failed("remove a block map", &error);
+        }
+    }
+
+    /// What the journal is told of a batch. Changes whose row became another one meanwhile are skipped, and their
+    /// serials noted.
+    fn entries(
+        &self,
+        batch: &[Change],
+        lost: &HashSet<Digest>,
+        skipped: &mut HashSet<u64>,
+    ) -> Vec<(JournalEntry, Option<u64>)> {
+        let mut entries: Vec<(JournalEntry, Option<u64>)> = Vec::new();
+        for change in batch {
+            let entry = match change {
+                Change::Complete { record, blob, .. } if !lost.contains(&blob.digest()) => {
+                    let sums = Some(blob.sums().clone());
+                    (JournalEntry::Stored { record: record.clone(), sums }, Some(blob.file().counted()))
+                }
+                Change::Stored { record, .. } => (JournalEntry::Stored { record: record.clone(), sums: None }, None),
+                Change::Updated { row, record } => {
+                    // The row may have got another body since the caller looked.
+                    if self.row_in(&entries, row).is_some_and(|now| now.body != record.body) {
+                        skipped.insert(row.serial);
+                        continue;
+                    }
+                    (JournalEntry::Updated { record: record.clone() }, None)
+                }
+                Change::Forget { row, entry } => {
+                    if self.row_in(&entries, row).is_some_and(|now| !same_row(&now, &entry.record)) {
+                        skipped.insert(row.serial);
+                        continue;
+                    }
+                    (JournalEntry::Forgotten { key: row.key, variant: row.variant }, None)
+                }
+                Change::BlobGone { digest, .. } => (JournalEntry::BlobGone { digest: *digest }, None),
+                _ => continue,
+            };
+            entries.push(entry);
+        }
+        entries
+    }
+
+    /// The row as it is after `entries`.
+    fn row_in(&self, entries: &[(JournalEntry, Option<u64>)], row: &RowId) -> Option<Record> {
+        let staged = entries.iter().rev().find_map(|(entry, _)| match entry {
+            JournalEntry::Stored { record, .. } | JournalEntry::Updated { record } => {
+                (record.key.hash() == row.key && record.variant() == row.variant).then(|| Some(record.clone()))
+            }
+            JournalEntry::Forgotten { key, variant } => (*key == row.key && *variant == row.variant).then_some(None),
+            JournalEntry::BlobGone { .. } => None,
+        });
+        staged.unwrap_or_else(|| {
+            let index = self.store.index()?;
+            index.record(row.key, row.drive, row.variant).ok().flatten()
+        })
+    }
+
+    /// Writes entries to the journal, then to the index. `false` when the journal could not be written.
+    fn write(&mut self, entries: Vec<(JournalEntry, Option<u64>)>) -> bool {
+        let frames: Vec<Vec<u8>> = entries.iter().map(|(entry, _)| encode_frame(entry)).collect();
+        let bytes = frames.concat();
+        let mut pauses = PAUSES.iter();
+        let begin = loop {
+            // Asked anew each time: after an error the next attempt goes to a new segment.
+            let attempt = self.journal.begin_of_next().and_then(|begin| self.journal.append(&bytes).map(|()| begin));
+            match attempt {
+                Ok(begin) => break begin,
+                Err(error) => {
+                    self.drive.failed("append to the journal", &error);
+                    let Some(pause) = pauses.next() else { return false };
+                    std::thread::sleep(*pause);
+                }
+            }
+        };
+        let mut at = begin;
+        let mut applied = Vec::with_capacity(entries.len());
+        for ((entry, allocated), frame) in entries.into_iter().zip(&frames) {
+            applied.push(Applied { entry, at, allocated });
+            at = Watermark { offset: at.offset + frame.len() as u64, ..at };
+        }
+        self.store.apply(&self.drive, &applied, at);
+        true
+    }
+
+    fn settle(&self, change: Change, lost: &HashSet<Digest>, skipped: &HashSet<u64>, written: bool) {
+        match change {
+            Change::Complete { row, partial, blob, serial, .. } => {
+                if lost.contains(&blob.digest()) {
+                    tracing::error!(drive = %self.drive.label(), digest = %blob.digest(), "content could not be stored and counts as missing");
+                    self.store.content_lost(&blob, row, serial);
+                    self.unlink(&layout::partial_data(partial), Some(blob.file()), 0);
+                    self.unlink(&layout::blob(&blob.digest()), Some(blob.file()), 0);
+                } else {
+                    let indexed = self.store.index_is_sound();
+                    if indexed {
+                        self.store.entries.retire_row(&row);
+                    }
+                    self.store.entries.lock().retire_blob(&blob.digest(), serial, indexed);
+                }
+                self.unlink_map(partial);
+            }
+            Change::Stored { row, .. } | Change::Updated { row, .. } | Change::Forget { row, .. } => {
+                if !written {
+                    tracing::error!(drive = %self.drive.label(), "a change of a stored response may not survive a restart");
+                } else if skipped.contains(&row.serial) {
+                    self.store.entries.withdraw_row(&row);
+                } else if self.store.index_is_sound() {
+                    self.store.entries.retire_row(&row);
+                }
+            }
+            Change::BlobGone { digest, serial, .. } => {
+                if self.store.index_is_sound() && written {
+                    self.store.entries.lock().retire_blob(&digest, serial, true);
+                }
+            }
+            Change::PartialGone { .. } => {}
+            Change::Ack(sender) => {
+                // Whoever asked may have gone.
+                let _ = sender.send(());
+            }
+        }
+    }
+
+    fn retry(&self, action: &'static str, mut operation: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        let mut pauses = PAUSES.iter();
+        loop {
+            let error = match operation() {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            self.drive.failed(action, &error);
+            match pauses.next() {
+                Some(pause) => std::thread::sleep(*pause),
+                None => return Err(error),
+            }
+        }
+    }
+}
+
+fn completed_digest(change: &Change) -> Option<Digest> {
+    match change {
+        Change::Complete { blob, .. } => Some(blob.digest()),
+        _ => None,
+    }
+}

@@ -1,0 +1,238 @@
+//! The narrow seam to the file system: every operation of the store on a drive, relative to the drive's open
+//! directory, so that a lost mount cannot redirect it. Blocking; called on the drive's own threads only.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+/// An open directory.
+#[derive(Debug)]
+pub(super) struct Dir {
+    fd: OwnedFd,
+}
+
+/// What binds checked bytes to a file: as long as it stays equal nobody changed the file behind our back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileIdentity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+/// Slices that one `pwritev` takes (`IOV_MAX` of Linux).
+const SLICES: usize = 1024;
+
+impl Dir {
+    /// Opens a directory by its path.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let fd = rustix::fs::openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())?;
+        Ok(Self { fd })
+    }
+
+    /// Opens an existing file for reading and writing.
+    pub(super) fn open_file(&self, name: &str) -> io::Result<File> {
+        self.open_with(name, OFlags::RDWR)
+    }
+
+    /// Creates a file that must not exist, for reading and writing.
+    pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
+        self.open_with(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
+    }
+
+    /// Opens or creates a file that only carries a lock.
+    pub(super) fn open_lock(&self, name: &str) -> io::Result<File> {
+        self.open_with(name, OFlags::RDWR | OFlags::CREATE)
+    }
+
+    fn open_with(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let fd = rustix::fs::openat(&self.fd, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, FILE_MODE)?;
+        Ok(File::from(fd))
+    }
+
+    /// The whole content of a file.
+    pub(super) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let file = self.open_with(name, OFlags::RDONLY)?;
+        let mut content = Vec::new();
+        io::Read::read_to_end(&mut &file, &mut content)?;
+        Ok(content)
+    }
+
+    /// Makes a directory; one that exists is fine. Says whether it is new.
+    pub(super) fn make_directory(&self, name: &str) -> io::Result<bool> {
+        match rustix::fs::mkdirat(&self.fd, name, DIRECTORY_MODE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Renames within the drive; an existing target is replaced.
+    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.fd, from, &self.fd, to)?)
+    }
+
+    /// Removes a file; one that does not exist is fine.
+    pub(super) fn unlink(&self, name: &str) -> io::Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What is known of a name; symbolic links are not followed. `None` when there is none.
+    pub(super) fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The names in a directory of the drive, in no order. Those that are not UTF-8 are foreign and left out.
+    pub(super) fn list(&self, name: &str) -> io::Result<Vec<String>> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NOFOLLOW;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::new(fd)? {
+            match entry?.file_name().to_str() {
+                Ok("." | "..") | Err(_) => {}
+                Ok(name) => names.push(name.to_owned()),
+            }
+        }
+        Ok(names)
+    }
+
+    /// Makes the names in a directory of the drive durable.
+    pub(super) fn sync_directory(&self, name: &str) -> io::Result<()> {
+        let fd =
+            rustix::fs::openat(&self.fd, name, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())?;
+        Ok(rustix::fs::fsync(fd)?)
+    }
+
+    /// Bytes that are free for this user on the drive's file system.
+    pub(super) fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.fd)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+/// Takes the lock of a file; `false` when somebody else holds it.
+pub(super) fn try_lock(file: &File) -> io::Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives the lock of a file back.
+pub(super) fn unlock(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::flock(file, FlockOperation::Unlock)?)
+}
+
+/// Makes a file's bytes durable.
+pub(super) fn sync_data(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fdatasync(file)?)
+}
+
+/// Real bytes that a file takes, holes excluded and preallocation included.
+pub(super) fn allocated(file: &File) -> io::Result<u64> {
+    Ok(stat_allocated(&rustix::fs::fstat(file)?))
+}
+
+/// Real bytes behind a name.
+#[allow(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
+pub(super) fn stat_allocated(stat: &Stat) -> u64 {
+    (stat.st_blocks as u64).saturating_mul(512)
+}
+
+/// The file's identity for the verified bitmap.
+#[allow(clippy::unnecessary_cast, reason = "the fields' types differ between architectures")]
+pub(super) fn identity(file: &File) -> io::Result<FileIdentity> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok(FileIdentity {
+        device: stat.st_dev as u64,
+        inode: stat.st_ino as u64,
+        size: stat.st_size as u64,
+        changed: (stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+    })
+}
+
+impl FileIdentity {
+    /// Size of the file in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether `stat` is of this file.
+    #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between architectures")]
+    pub(super) fn is(&self, stat: &Stat) -> bool {
+        (self.device, self.inode) == (stat.st_dev as u64, stat.st_ino as u64)
+    }
+
+    /// Whether it is the same file with the same size, whatever happened to its name.
+    pub(super) fn same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode, self.size) == (other.device, other.inode, other.size)
+    }
+}
+
+/// Reserves blocks without changing the file's size; a file system that cannot do that is fine.
+pub(super) fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes all of `data` at `offset`.
+pub(super) fn write_all_at(file: &File, data: &[Bytes], offset: u64) -> io::Result<()> {
+    let mut offset = offset;
+    for part in data.chunks(SLICES) {
+        let slices: Vec<IoSlice<'_>> = part.iter().map(|bytes| IoSlice::new(bytes)).collect();
+        let length: usize = part.iter().map(Bytes::len).sum();
+        let written = match rustix::io::pwritev(file, &slices, offset) {
+            Ok(written) => written,
+            Err(Errno::INTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        if written < length {
+            // Rare: finish slice by slice behind what went out.
+            let mut skip = written;
+            let mut at = offset.saturating_add(written as u64);
+            for bytes in part {
+                let rest = bytes.get(skip.min(bytes.len())..).unwrap_or_default();
+                skip = skip.saturating_sub(bytes.len());
+                file.write_all_at(rest, at)?;
+                at = at.saturating_add(rest.len() as u64);
+            }
+        }
+        offset = offset.saturating_add(length as u64);
+    }
+    Ok(())
+}
+
+/// Reads exactly `length` bytes at `offset`; a shorter file is an error of kind `UnexpectedEof`.
+pub(super) fn read_exact_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; length];
+    file.read_exact_at(&mut buffer, offset)?;
+    Ok(buffer)
+}
+
+/// Whether the error says that there is no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether the error says that the bytes on the medium cannot be had: a bad sector, or a file cut short.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(Errno::IO.raw_os_error())
+}

@@ -1,0 +1,312 @@
+//! [`Drive`]: one directory with its identity, lock, threads, quota and use. What is stored on it is the business
+//! of `commit`, `partial` and `blob`.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntGauge};
+
+use super::commit::Queue;
+use super::disk::{self, Dir};
+use super::error::OpenError;
+use super::evict::Sieve;
+use super::layout;
+use super::pool::Pool;
+use super::settings::DriveSettings;
+use crate::content::{Digest, PartialId};
+use crate::telemetry::Metrics;
+
+/// Threads for file operations of a drive.
+const THREADS: usize = 4;
+
+/// Random name of a drive, written into it once. It ties the index to the drive wherever that is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct DriveId(pub(super) u128);
+
+/// Something that can be removed to make room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Victim {
+    /// A complete blob.
+    Blob(Digest),
+    /// A partial body that nobody is writing.
+    Partial(PartialId),
+}
+
+/// One drive in use by this process.
+pub(super) struct Drive {
+    pub(super) id: DriveId,
+    pub(super) settings: DriveSettings,
+    pub(super) dir: Dir,
+    pub(super) pool: Pool,
+    /// What waits to be made durable.
+    pub(super) queue: Queue,
+    /// Order of eviction. A leaf lock.
+    pub(super) sieve: Mutex<Sieve<Victim>>,
+    used: AtomicU64,
+    promised: AtomicU64,
+    leaving: AtomicU64,
+    blobs: AtomicU64,
+    in_service: AtomicBool,
+    lock: File,
+    bytes: IntGauge,
+    all_blobs: IntGauge,
+    errors: IntCounter,
+}
+
+/// What `waystation.json` says.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Identity {
+    format: u32,
+    drive: String,
+}
+
+impl Drive {
+    /// Takes the drive's lock, reads or writes its identity, makes missing directories and starts its threads.
+    pub(super) fn open(settings: DriveSettings, number: usize, metrics: &Metrics) -> Result<Arc<Self>, OpenError> {
+        let path = settings.path.clone();
+        let io = |action: &'static str| {
+            let path = path.clone();
+            move |source: io::Error| OpenError::Io { path, action, source }
+        };
+        std::fs::create_dir_all(&path).map_err(io("create the directory"))?;
+        let dir = Dir::open(&path).map_err(io("open the directory"))?;
+        let lock = take_lock(&dir, &path)?;
+        let id = identify(&dir, &path)?;
+        for name in layout::DIRECTORIES {
+            dir.make_directory(name).map_err(io("create a directory"))?;
+        }
+        let pool = Pool::start(&format!("drive{}", number + 1), THREADS).map_err(io("start threads"))?;
+        let label = path.display().to_string();
+        metrics.store_quota_bytes.with_label_values(&[&label]).set(to_gauge(settings.quota));
+        Ok(Arc::new(Self {
+            id,
+            dir,
+            pool,
+            queue: Queue::default(),
+            sieve: Mutex::new(Sieve::new()),
+            used: AtomicU64::new(0),
+            promised: AtomicU64::new(0),
+            leaving: AtomicU64::new(0),
+            blobs: AtomicU64::new(0),
+            in_service: AtomicBool::new(true),
+            lock,
+            bytes: metrics.store_bytes.with_label_values(&[&label]),
+            all_blobs: metrics.store_blobs.clone(),
+            errors: metrics.drive_errors.with_label_values(&[&label]),
+            settings,
+        }))
+    }
+
+    /// Path for logs.
+    pub(super) fn label(&self) -> std::path::Display<'_> {
+        self.settings.path.display()
+    }
+
+    /// Real bytes of all our files, unlinked but open ones included.
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Adds to the use.
+    pub(super) fn take(&self, bytes: u64) {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes.set(to_gauge(self.used()));
+    }
+
+    /// Takes from the use.
+    pub(super) fn release(&self, bytes: u64) {
+        let less = |used: u64| Some(used.saturating_sub(bytes));
+        let _ = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.bytes.set(to_gauge(self.used()));
+    }
+
+    /// Number of complete blobs.
+    pub(super) fn blobs(&self) -> u64 {
+        self.blobs.load(Ordering::Relaxed)
+    }
+
+    /// Notes a new blob.
+    pub(super) fn blob_added(&self) {
+        self.blobs.fetch_add(1, Ordering::Relaxed);
+        self.all_blobs.inc();
+    }
+
+    /// Notes that a blob is gone.
+    pub(super) fn blob_gone(&self) {
+        let less = |blobs: u64| blobs.checked_sub(1);
+        if self.blobs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok() {
+            self.all_blobs.dec();
+        }
+    }
+
+    /// Whether new content may be put here.
+    pub(super) fn in_service(&self) -> bool {
+        self.in_service.load(Ordering::Relaxed)
+    }
+
+    /// Counts and logs a failed file operation.
+    pub(super) fn failed(&self, action: &str, error: &io::Error) {
+        self.errors.inc();
+        tracing::error!(drive = %self.label(), action, %error, "file operation failed");
+    }
+
+    /// How many bytes must go before `needed` more fit: below the quota, with the bytes that open writers still
+    /// may write, and above the minimum of free space.
+    pub(super) fn excess(&self, needed: u64) -> u64 {
+        let promised = self.promised.load(Ordering::Relaxed);
+        let leaving = self.leaving.load(Ordering::Relaxed);
+        let planned = self.used().saturating_add(promised).saturating_add(needed).saturating_sub(leaving);
+        let over_quota = planned.saturating_sub(self.settings.quota);
+        // When the file system does not answer, the quota alone decides.
+        let free = self.dir.free().map_or(u64::MAX, |free| free.saturating_add(leaving));
+        let wanted = self.settings.min_free.saturating_add(promised).saturating_add(needed);
+        over_quota.max(wanted.saturating_sub(free))
+    }
+
+    /// So many bytes are about to be removed.
+    pub(super) fn leaves(&self, bytes: u64) {
+        self.leaving.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// They are.
+    pub(super) fn left(&self, bytes: u64) {
+        let _ = self.leaving.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |all| Some(all.saturating_sub(bytes)));
+    }
+
+    /// Keeps room for a body that is being written.
+    pub(super) fn promise(self: &Arc<Self>, bytes: u64) -> Promise {
+        self.promised.fetch_add(bytes, Ordering::Relaxed);
+        Promise { drive: Arc::clone(self), rest: AtomicU64::new(bytes) }
+    }
+
+    /// Lets another process, or a later handle, take the drive.
+    pub(super) fn unlock(&self) {
+        if let Err(error) = disk::unlock(&self.lock) {
+            self.failed("unlock", &error);
+        }
+    }
+}
+
+/// Room on a drive that a writer has not used yet; given back when dropped.
+pub(super) struct Promise {
+    drive: Arc<Drive>,
+    rest: AtomicU64,
+}
+
+impl Promise {
+    /// Bytes that were taken on the drive now, and need no promise any more.
+    pub(super) fn consume(&self, bytes: u64) {
+        let mut consumed = 0;
+        let less = |rest: u64| {
+            consumed = rest.min(bytes);
+            Some(rest - consumed)
+        };
+        let _ = self.rest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.drive.promised.fetch_sub(consumed, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.drive.promised.fetch_sub(*self.rest.get_mut(), Ordering::Relaxed);
+    }
+}
+
+/// An open file with content. Its blocks count as used until it is closed, even after it was unlinked.
+pub(super) struct DataFile {
+    file: File,
+    drive: Arc<Drive>,
+    counted: AtomicU64,
+    unlinked: AtomicBool,
+}
+
+impl DataFile {
+    /// Wraps a file of which `counted` bytes are in the drive's use already.
+    pub(super) fn new(file: File, drive: Arc<Drive>, counted: u64) -> Self {
+        Self { file, drive, counted: AtomicU64::new(counted), unlinked: AtomicBool::new(false) }
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Counts its blocks anew and returns by how many bytes it has grown.
+    pub(super) fn recount(&self) -> u64 {
+        let Ok(now) = disk::allocated(&self.file) else { return 0 };
+        let before = self.counted.swap(now, Ordering::Relaxed);
+        self.drive.take(now.saturating_sub(before));
+        self.drive.release(before.saturating_sub(now));
+        now.saturating_sub(before)
+    }
+
+    /// Bytes counted.
+    pub(super) fn counted(&self) -> u64 {
+        self.counted.load(Ordering::Relaxed)
+    }
+
+    /// Its name is gone; its blocks are free when it is closed.
+    pub(super) fn unlinked(&self) {
+        self.unlinked.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for DataFile {
+    fn drop(&mut self) {
+        if *self.unlinked.get_mut() {
+            self.drive.release(*self.counted.get_mut());
+        }
+    }
+}
+
+/// Takes the lock file in `dir`.
+pub(super) fn take_lock(dir: &Dir, path: &std::path::Path) -> Result<File, OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), action: "lock", source };
+    let lock = dir.open_lock(layout::LOCK).map_err(io)?;
+    if disk::try_lock(&lock).map_err(io)? { Ok(lock) } else { Err(OpenError::InUse { path: path.to_owned() }) }
+}
+
+/// Reads the drive's identity, or gives it one when nothing of ours is there.
+fn identify(dir: &Dir, path: &PathBuf) -> Result<DriveId, OpenError> {
+    let io = |action| move |source| OpenError::Io { path: path.clone(), action, source };
+    let damaged = |reason: &str| OpenError::Damaged { path: path.clone(), reason: reason.to_owned() };
+    if dir.stat(layout::IDENTITY).map_err(io("read waystation.json"))?.is_some() {
+        let text = dir.read(layout::IDENTITY).map_err(io("read waystation.json"))?;
+        // The version comes first: a newer format may have other fields.
+        let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| damaged(&error.to_string()))?;
+        let found = value.get("format").and_then(serde_json::Value::as_u64).ok_or_else(|| damaged("no format"))?;
+        if found > u64::from(layout::FORMAT) {
+            let found = u32::try_from(found).unwrap_or(u32::MAX);
+            return Err(OpenError::NewerFormat { path: path.clone(), found, known: layout::FORMAT });
+        }
+        let identity: Identity = serde_json::from_value(value).map_err(|error| damaged(&error.to_string()))?;
+        let id = u128::from_str_radix(&identity.drive, 16).map_err(|_| damaged("the drive id is no number"))?;
+        return Ok(DriveId(id));
+    }
+    if dir.stat(layout::JOURNAL).map_err(io("look for a journal"))?.is_some() {
+        return Err(damaged("it is missing, although a journal is there"));
+    }
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| io("name the drive")(io::Error::other(error.to_string())))?;
+    let id = DriveId(u128::from_be_bytes(random));
+    let identity = Identity { format: layout::FORMAT, drive: format!("{:032x}", id.0) };
+    let text = serde_json::to_vec_pretty(&identity).map_err(|error| damaged(&error.to_string()))?;
+    let write = || -> io::Result<()> {
+        dir.unlink(layout::IDENTITY_NEW)?;
+        let file = dir.create_file(layout::IDENTITY_NEW)?;
+        io::Write::write_all(&mut &file, &text)?;
+        disk::sync_data(&file)?;
+        dir.rename(layout::IDENTITY_NEW, layout::IDENTITY)?;
+        dir.sync_directory(".")
+    };
+    write().map_err(io("write waystation.json"))?;
+    Ok(id)
+}
+
+fn to_gauge(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

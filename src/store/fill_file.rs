@@ -1,0 +1,394 @@
+//! The file operations behind a partial body: what one write, one sync, one resumption and one completion do on
+//! the drive. All of it runs on the drive's threads. When they are called is `writer`'s business.
+//!
+//! Order within a write: bytes, then readers may see them, then the map record (unsynced), then the hash. The map
+//! may get ahead of the data on the medium; its CRC then says that the block is not there.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::block_map::{BlockSize, MapRecord};
+use super::block_sums::BlockSums;
+use super::disk;
+use super::drive::DataFile;
+use super::error::{CompleteError, ReadError, StoreError};
+use super::hasher::{Midstate, PrefixHasher};
+use super::layout;
+use super::map_file::{self, DecodedMap};
+use super::partial::{Partial, Phase, State};
+use crate::content::{ByteRange, Digest, PartialId, Record};
+
+/// Data, then map are synced after this many bytes.
+const SYNC_BYTES: u64 = 64 * 1024 * 1024;
+/// Or after this time of writing.
+const SYNC_TIME: Duration = Duration::from_secs(5);
+/// Most that is preallocated at a time.
+const CLAIM: u64 = 64 * 1024 * 1024;
+/// Smaller bodies are not preallocated: one write makes them.
+const CLAIM_FROM: u64 = 256 * 1024;
+/// Bytes hashed between two midstates.
+const MIDSTATE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What the writer's jobs keep between them.
+pub(super) struct Core {
+    map: Option<Arc<File>>,
+    /// Where the next record goes; records that could not be written whole are written over.
+    map_end: u64,
+    hasher: PrefixHasher,
+    /// The state at the last block's begin that the hasher passed.
+    boundary: Option<Midstate>,
+    /// Position of the last midstate in the map.
+    saved: u64,
+    unsynced: u64,
+    synced: Instant,
+    /// Whether the names of the two files are durable.
+    named: bool,
+    claimed: Option<ByteRange>,
+}
+
+/// Why a write did not happen.
+#[derive(Debug)]
+pub(super) enum WriteFailure {
+    /// The drive is full; nothing changed, so it may be tried again.
+    Full,
+    /// Anything else.
+    Other(StoreError),
+}
+
+/// What a completed body is made of.
+pub(super) struct Finished {
+    pub(super) digest: Digest,
+    pub(super) sums: BlockSums,
+    pub(super) file: Arc<DataFile>,
+    /// Blocks whose bytes this process neither wrote nor checked.
+    pub(super) unchecked: std::collections::HashSet<u64>,
+}
+
+impl Core {
+    /// Makes the files of a new body.
+    pub(super) fn create(dir: &disk::Dir, id: PartialId, record: &Record, size: BlockSize) -> io::Result<(Self, File)> {
+        let header = map_file::encode_header(record, size);
+        let make = || -> io::Result<(File, File)> {
+            let map = dir.create_file(&layout::partial_map(id))?;
+            map.write_all_at(&header, 0)?;
+            Ok((map, dir.create_file(&layout::partial_data(id))?))
+        };
+        let made = make();
+        if made.is_err() {
+            // Best effort; a map without data is removed at the next start.
+            let _ = dir.unlink(&layout::partial_map(id));
+        }
+        let (map, data) = made?;
+        let core = Self { map: Some(Arc::new(map)), ..Self::closed(header.len() as u64, PrefixHasher::new()) };
+        Ok((core, data))
+    }
+
+    /// Of a body that an earlier process left.
+    pub(super) fn found(decoded: &DecodedMap) -> Self {
+        let midstate = decoded.midstate;
+        let hasher = midstate.as_ref().and_then(PrefixHasher::resume).unwrap_or_default();
+        let saved = hasher.position();
+        // Aligned upwards, since the header's padding may be cut off.
+        let end = (decoded.records_end as u64).next_multiple_of(16);
+        Self { boundary: midstate, saved, named: true, ..Self::closed(end, hasher) }
+    }
+
+    fn closed(map_end: u64, hasher: PrefixHasher) -> Self {
+        Self {
+            map: None,
+            map_end,
+            hasher,
+            boundary: None,
+            saved: 0,
+            unsynced: 0,
+            synced: Instant::now(),
+            named: false,
+            claimed: None,
+        }
+    }
+
+    fn append_bytes(&mut self, partial: &Partial, bytes: &[u8]) {
+        let Some(map) = &self.map else { return };
+        // A record that is lost costs a re-fetch after a restart, nothing now.
+        match map.write_all_at(bytes, self.map_end) {
+            Ok(()) => self.map_end += bytes.len() as u64,
+            Err(error) => partial.drive.failed("append to a block map", &error),
+        }
+    }
+
+    fn hash(&mut self, size: BlockSize, data: &[u8]) {
+        let mut rest = data;
+        while !rest.is_empty() {
+            let position = self.hasher.position();
+            let to_boundary = size.begin_of(size.block_of(position) + 1) - position;
+            let (piece, later) = rest.split_at(rest.len().min(usize::try_from(to_boundary).unwrap_or(usize::MAX)));
+            self.hasher.update(piece);
+            if piece.len() as u64 == to_boundary {
+                self.boundary = self.hasher.midstate();
+            }
+            rest = later;
+        }
+    }
+
+    /// Goes back when a block below the hasher's position was dropped.
+    fn go_back(&mut self, state: &mut State) {
+        let Some(begin) = state.rehash.take() else { return };
+        if self.hasher.position() <= begin {
+            return;
+        }
+        self.boundary = self.boundary.filter(|boundary| boundary.position <= begin);
+        self.hasher = self.boundary.as_ref().and_then(PrefixHasher::resume).unwrap_or_default();
+        self.saved = self.saved.min(self.hasher.position());
+    }
+
+    /// Keeps the newest midstate in the map.
+    fn save_midstate(&mut self, partial: &Partial) {
+        let bytes = {
+            let state = partial.state.lock();
+            let boundary = self.boundary.as_ref().filter(|boundary| boundary.position > self.saved);
+            match boundary {
+                Some(boundary) if state.rehash.is_none() => map_file::encode_midstate(boundary, &state.map),
+                _ => None,
+            }
+        };
+        if let Some(bytes) = bytes {
+            self.append_bytes(partial, &bytes);
+            self.saved = self.boundary.map_or(0, |boundary| boundary.position);
+        }
+    }
+}
+
+impl Partial {
+    /// Writes `data` at `offset` for the writer with this number. Says by how many bytes the file has grown, and
+    /// whether a sync is due.
+    pub(super) fn write_at(&self, writer: u64, offset: u64, data: &[Bytes]) -> Result<(u64, bool), WriteFailure> {
+        let mut core = self.core.lock();
+        let length: u64 = data.iter().map(|bytes| bytes.len() as u64).sum();
+        let misplaced = || WriteFailure::Other(StoreError::Misplaced { offset });
+        let end = offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok()).ok_or_else(misplaced)?;
+        let Some(range) = ByteRange::new(offset, end) else { return Ok((0, false)) };
+        let (size, body_length) = {
+            let state = self.state.lock();
+            if !matches!(state.phase, Phase::Writing) || state.writer != writer {
+                let gone = io::Error::other("the body has no writer any more");
+                return Err(WriteFailure::Other(StoreError::Io(gone)));
+            }
+            if !has_place(&state, range) {
+                return Err(misplaced());
+            }
+            (state.map.block_size(), state.length)
+        };
+        let file = self.file().map_err(|error| self.write_failed(error))?;
+        if let Some(length) = body_length.filter(|length| *length > CLAIM_FROM) {
+            let claimed = core.claimed.is_some_and(|claimed| claimed.covers(range));
+            let claim = ByteRange::new(offset, length.min(offset.saturating_add(CLAIM)).max(end));
+            if let Some(claim) = claim.filter(|_| !claimed) {
+                disk::preallocate(file.file(), claim.start(), claim.len()).map_err(|error| self.write_failed(error))?;
+                core.claimed = Some(claim);
+            }
+        }
+        disk::write_all_at(file.file(), data, offset).map_err(|error| self.write_failed(error))?;
+
+        let records = {
+            let mut state = self.state.lock();
+            let mut records: Vec<MapRecord> = Vec::new();
+            let mut at = offset;
+            for bytes in data {
+                for record in state.map.extend(at, bytes).map_err(|_| misplaced())? {
+                    // The last state of a block counts, so one record for each is enough.
+                    records.pop_if(|last| last.block == record.block);
+                    records.push(record);
+                }
+                at += bytes.len() as u64;
+            }
+            records
+        };
+        self.wake();
+        let encoded: Vec<u8> = records.iter().flat_map(MapRecord::encode).collect();
+        core.append_bytes(self, &encoded);
+        core.go_back(&mut self.state.lock());
+        if core.hasher.position() == offset {
+            data.iter().for_each(|bytes| core.hash(size, bytes));
+        }
+        // What fails to be hashed now is hashed at completion, or was dropped and is fetched again.
+        let _ = self.advance(&mut core);
+        core.unsynced += length;
+        if core.boundary.is_some_and(|boundary| boundary.position >= core.saved + MIDSTATE_BYTES) {
+            core.save_midstate(self);
+        }
+        let due = core.unsynced >= SYNC_BYTES || core.synced.elapsed() >= SYNC_TIME;
+        if due {
+            core.unsynced = 0;
+            core.synced = Instant::now();
+        }
+        Ok((file.recount(), due))
+    }
+
+    fn write_failed(&self, error: io::Error) -> WriteFailure {
+        self.drive.failed("write a partial body", &error);
+        if disk::is_full(&error) { WriteFailure::Full } else { WriteFailure::Other(StoreError::Io(error)) }
+    }
+
+    /// Hashes what is contiguous behind the hasher, from the page cache, and checks what an earlier process wrote.
+    fn advance(&self, core: &mut Core) -> Result<(), ReadError> {
+        loop {
+            let (position, size, valid_end, unchecked) = {
+                let mut state = self.state.lock();
+                core.go_back(&mut state);
+                let position = core.hasher.position();
+                let size = state.map.block_size();
+                let block = size.block_of(position);
+                let valid = u64::from(state.map.block(block).map_or(0, |known| known.valid_len));
+                (position, size, size.begin_of(block) + valid, state.unchecked.contains(&block))
+            };
+            let Some(wanted) = ByteRange::new(position, valid_end) else { return Ok(()) };
+            let block = size.block_of(position);
+            if unchecked {
+                let content = self.check(block)?;
+                let from = usize::try_from(position - size.begin_of(block)).unwrap_or(usize::MAX);
+                let piece = content.get(from..).filter(|piece| !piece.is_empty());
+                core.hash(size, piece.ok_or(ReadError::Absent { offset: position })?);
+            } else {
+                let file = self.file()?;
+                let length = usize::try_from(wanted.len()).map_err(|_| ReadError::Absent { offset: position })?;
+                core.hash(size, &disk::read_exact_at(file.file(), position, length)?);
+            }
+        }
+    }
+
+    /// Makes what was written so far durable: data, then map.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let (map, data, named) = {
+            let mut core = self.core.lock();
+            core.save_midstate(self);
+            core.unsynced = 0;
+            core.synced = Instant::now();
+            (core.map.clone(), self.state.lock().file.clone(), std::mem::replace(&mut core.named, true))
+        };
+        if let Some(data) = data {
+            disk::sync_data(data.file())?;
+        }
+        if let Some(map) = map {
+            disk::sync_data(&map)?;
+        }
+        if named { Ok(()) } else { self.drive.dir.sync_directory(layout::PARTIAL) }
+    }
+
+    /// The writer is gone: syncs and closes the files, unless somebody took over meanwhile.
+    pub(super) fn close(&self) -> io::Result<()> {
+        let synced = self.sync();
+        let mut core = self.core.lock();
+        let mut state = self.state.lock();
+        if matches!(state.phase, Phase::Idle) {
+            core.map = None;
+            core.claimed = None;
+            if let Some(file) = state.file.take() {
+                file.recount();
+                state.counted = file.counted();
+            }
+        }
+        synced
+    }
+
+    /// Opens the files for a new writer and hashes up to the first absent byte. A block whose CRC does not hold is
+    /// dropped on the way, so that the body may be shorter afterwards.
+    pub(super) fn reopen(&self) -> io::Result<()> {
+        let mut core = self.core.lock();
+        self.file()?;
+        if core.map.is_none() {
+            let map = self.drive.dir.open_file(&layout::partial_map(self.id()))?;
+            map.set_len(core.map_end)?;
+            core.map = Some(Arc::new(map));
+        }
+        match self.advance(&mut core) {
+            Ok(()) | Err(ReadError::Damaged { .. } | ReadError::Absent { .. }) => Ok(()),
+            Err(ReadError::Gone) => Err(io::Error::from(io::ErrorKind::NotFound)),
+            Err(ReadError::Io(error)) => Err(error),
+        }
+    }
+
+    /// Writes the map anew under another record; the old one counts until the new one is durable.
+    pub(super) fn rewrite_map(&self, record: &Record) -> io::Result<()> {
+        let mut core = self.core.lock();
+        let bytes = {
+            let state = self.state.lock();
+            if matches!(state.phase, Phase::Ended(_) | Phase::Failed) {
+                return Ok(());
+            }
+            let mut bytes = map_file::encode_header(record, state.map.block_size());
+            state.map.records().for_each(|known| bytes.extend_from_slice(&known.encode()));
+            let boundary = core.boundary.filter(|_| state.rehash.is_none());
+            bytes.extend(
+                boundary.and_then(|boundary| map_file::encode_midstate(&boundary, &state.map)).into_iter().flatten(),
+            );
+            bytes
+        };
+        let (dir, new) = (&self.drive.dir, layout::partial_map_new(self.id()));
+        dir.unlink(&new)?;
+        let file = dir.create_file(&new)?;
+        file.write_all_at(&bytes, 0)?;
+        disk::sync_data(&file)?;
+        dir.rename(&new, &layout::partial_map(self.id()))?;
+        dir.sync_directory(layout::PARTIAL)?;
+        core.map_end = bytes.len() as u64;
+        core.saved = core.boundary.map_or(0, |boundary| boundary.position);
+        if core.map.is_some() {
+            core.map = Some(Arc::new(file));
+        }
+        Ok(())
+    }
+
+    /// Hashes the rest and makes sure that exactly `length` bytes are there. The phase becomes `Completing`.
+    pub(super) fn finish(&self, writer: u64, length: u64) -> Result<Finished, CompleteError> {
+        let mut core = self.core.lock();
+        {
+            let mut state = self.state.lock();
+            if !matches!(state.phase, Phase::Writing) || state.writer != writer {
+                return Err(io::Error::other("the body has no writer any more").into());
+            }
+            state.phase = Phase::Completing;
+        }
+        match self.advance(&mut core) {
+            Ok(()) | Err(ReadError::Damaged { .. } | ReadError::Absent { .. }) => {}
+            Err(ReadError::Gone) => return Err(io::Error::from(io::ErrorKind::NotFound).into()),
+            Err(ReadError::Io(error)) => return Err(error.into()),
+        }
+        let file = self.file()?;
+        let (sums, unchecked) = {
+            let state = self.state.lock();
+            let present = state.map.present().total();
+            if present > length {
+                let text = format!("{present} bytes are present, more than the final length of {length}");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text).into());
+            }
+            let Some(sums) = state.map.to_sums(length) else {
+                return Err(CompleteError::Short { missing: length - present.min(length) });
+            };
+            (sums, state.unchecked.clone())
+        };
+        if core.hasher.position() != length {
+            return Err(io::Error::other("the body changed while it was hashed").into());
+        }
+        // Also gives back what was preallocated beyond the end.
+        file.file().set_len(length)?;
+        file.recount();
+        let digest = std::mem::take(&mut core.hasher).finish();
+        core.boundary = None;
+        Ok(Finished { digest, sums, file, unchecked })
+    }
+}
+
+/// Whether all of `range` is absent and begins where its first block's present bytes end.
+fn has_place(state: &State, range: ByteRange) -> bool {
+    let size = state.map.block_size();
+    let first = size.block_of(range.start());
+    let valid = u64::from(state.map.block(first).map_or(0, |known| known.valid_len));
+    let begins = size.begin_of(first) + valid == range.start();
+    let absent = state.map.present().missing(range) == [range];
+    begins && absent && state.length.is_none_or(|length| range.end() <= length)
+}

@@ -1,0 +1,90 @@
+//! [`Journal`]: the append side of a drive's journal, and the list of its segments. Used by the drive's commit
+//! thread alone. The bytes are `journal_format`'s business.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use super::disk;
+use super::drive::Drive;
+use super::index::Watermark;
+use super::journal_segment::{SegmentHeader, encode_segment_header};
+use super::layout;
+
+/// A segment that is larger gets a successor. Bounds the memory of a replay.
+const SEGMENT: u64 = 16 * 1024 * 1024;
+
+/// Where the next frames go. A process never appends to a segment of an earlier one, whose end may be torn.
+pub(super) struct Journal {
+    drive: Arc<Drive>,
+    open: Option<Segment>,
+    next: u64,
+}
+
+struct Segment {
+    number: u64,
+    file: File,
+    length: u64,
+}
+
+impl Journal {
+    /// Appends behind all segments that exist.
+    pub(super) fn new(drive: Arc<Drive>, segments: &[u64]) -> Self {
+        let next = segments.last().map_or(1, |last| last.saturating_add(1));
+        Self { drive, open: None, next }
+    }
+
+    /// Where the next frame will begin. Opens a segment when need be.
+    pub(super) fn begin_of_next(&mut self) -> io::Result<Watermark> {
+        let segment = self.segment()?;
+        Ok(Watermark { segment: segment.number, offset: segment.length })
+    }
+
+    /// Appends frames and makes them durable. After an error nothing is said about them, and the next attempt
+    /// goes to a new segment; frames that are there twice do no harm.
+    pub(super) fn append(&mut self, frames: &[u8]) -> io::Result<()> {
+        let outcome = self.segment().and_then(|segment| {
+            segment.file.write_all_at(frames, segment.length)?;
+            disk::sync_data(&segment.file)?;
+            segment.length += frames.len() as u64;
+            Ok(())
+        });
+        if outcome.is_err() {
+            self.open = None;
+        }
+        outcome
+    }
+
+    /// The open segment; a new one when there is none or it is long enough.
+    fn segment(&mut self) -> io::Result<&mut Segment> {
+        if self.open.as_ref().is_some_and(|segment| segment.length >= SEGMENT) {
+            self.open = None;
+        }
+        let segment = match self.open.take() {
+            Some(segment) => segment,
+            None => self.begin()?,
+        };
+        Ok(self.open.insert(segment))
+    }
+
+    fn begin(&mut self) -> io::Result<Segment> {
+        let number = self.next;
+        // Used up even when this fails half-way.
+        self.next = number.saturating_add(1);
+        let header = encode_segment_header(&SegmentHeader { drive: self.drive.id.0, sequence: number });
+        let file = self.drive.dir.create_file(&layout::segment(number))?;
+        file.write_all_at(&header, 0)?;
+        disk::sync_data(&file)?;
+        self.drive.dir.sync_directory(layout::JOURNAL)?;
+        Ok(Segment { number, file, length: header.len() as u64 })
+    }
+}
+
+/// The segments of a drive, oldest first.
+pub(super) fn segments(drive: &Drive) -> io::Result<Vec<u64>> {
+    let mut numbers: Vec<u64> =
+        drive.dir.list(layout::JOURNAL)?.iter().filter_map(|name| layout::parse_segment(name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}

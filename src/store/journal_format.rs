@@ -1,0 +1,430 @@
+//! The bytes of a drive's journal: what was stored, changed and forgotten there, in order.
+//!
+//! Only the bytes of frames; a segment's header is in `journal_segment`. When they are written and synced, and when a journal is compacted, is the drive's business.
+//! Numbers are little-endian.
+//! ```text
+//! frame     marker (4), length of the payload u32, CRC-32C u32 of length and payload, payload
+//! payload   kind (1), fields in postcard's encoding; stuffed, so that it has no zero byte
+//! ```
+//! The marker begins with a zero byte, therefore nothing that a payload carries from elsewhere (field values,
+//! sums of chosen content) can pass for a frame when a reader looks for the next one behind damage.
+
+use crc32c::{crc32c, crc32c_append};
+use serde::{Deserialize, Serialize};
+
+use super::block_map::BlockSize;
+use super::block_sums::BlockSums;
+use super::meta::{decode_record, encode_record};
+use super::stuffing::{stuff, unstuff};
+use crate::content::{Digest, KeyHash, Record};
+
+const MARKER: [u8; 4] = [0x00, 0xa7, b'J', 0xf1];
+/// Marker, length and checksum.
+const FRAME_HEADER: usize = 12;
+
+/// Most bytes that the payload of one frame may have.
+pub(super) const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
+
+/// One event of a drive's life.
+#[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "most entries are of the large kind, and none is kept for long")]
+pub(super) enum JournalEntry {
+    /// A response was stored. `sums` are those of its blob, when that is new on the drive.
+    Stored {
+        /// What is known of the response.
+        record: Record,
+        /// The sums of the blob's blocks.
+        sums: Option<BlockSums>,
+    },
+    /// What is known of a stored response changed; its body stayed.
+    Updated {
+        /// What is known now.
+        record: Record,
+    },
+    /// A stored response was forgotten; its blob may stay for others.
+    Forgotten {
+        /// Hash of its key.
+        key: KeyHash,
+        /// Which of the key's variants ([`Record::variant`]).
+        variant: u64,
+    },
+    /// A blob was deleted.
+    BlobGone {
+        /// Its name.
+        digest: Digest,
+    },
+}
+
+/// What a reader of frames meets. Offsets are in bytes from the begin of what it was given.
+#[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "most frames are of the large kind, and none is kept for long")]
+pub(super) enum Frame {
+    /// An intact frame.
+    Entry {
+        /// Where it begins.
+        offset: usize,
+        /// Where the next one begins.
+        end: usize,
+        /// What it says.
+        entry: JournalEntry,
+    },
+    /// Bytes that are no frame, with an intact frame somewhere behind them.
+    Damage {
+        /// Where they begin.
+        offset: usize,
+        /// Where frames go on.
+        end: usize,
+    },
+}
+
+/// Reads frames one after the other, from damage on the next intact one. Ends with the last intact frame.
+#[derive(Debug)]
+pub(super) struct Frames<'a> {
+    bytes: &'a [u8],
+    position: usize,
+    done: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+enum EntryV1<'a> {
+    Stored(&'a [u8], #[serde(borrow)] Option<SumsV1<'a>>),
+    Updated(&'a [u8]),
+    Forgotten([u8; 16], u64),
+    BlobGone([u8; 32]),
+}
+
+#[derive(Serialize, Deserialize)]
+struct SumsV1<'a> {
+    block_size: u32,
+    length: u64,
+    /// Four bytes for each block.
+    crcs: &'a [u8],
+}
+
+/// One frame, to be appended. Sums that would make it larger than [`MAX_PAYLOAD`] are left out (16 TiB at 1 MiB):
+/// the blob is then known by its digest alone.
+pub(super) fn encode_frame(entry: &JournalEntry) -> Vec<u8> {
+    let payload = encode_payload(entry, true);
+    let payload = if payload.len() > MAX_PAYLOAD { encode_payload(entry, false) } else { payload };
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let check = crc32c_append(crc32c(&length), &payload).to_le_bytes();
+    [&MARKER[..], &length, &check, &payload].concat()
+}
+
+impl<'a> Frames<'a> {
+    /// Reads the frames of `bytes` from offset `start` on.
+    pub(super) fn new(bytes: &'a [u8], start: usize) -> Self {
+        Self { bytes, position: start.min(bytes.len()), done: false }
+    }
+
+    /// Where the last intact frame so far ends. After the iteration: where new frames may be appended, once the
+    /// bytes behind it are cut off.
+    pub(super) fn intact_end(&self) -> usize {
+        self.position
+    }
+
+    /// Whether the iteration ended before the bytes did: with the frame that was being appended when the process
+    /// stopped, or with damage that nothing intact follows.
+    pub(super) fn has_torn_tail(&self) -> bool {
+        self.done && self.position < self.bytes.len()
+    }
+
+    /// The entry of an intact frame at `offset`, and the frame's end. Takes time in proportion to the zero-free
+    /// bytes there, so that looking at every offset does in proportion to all bytes.
+    fn frame_at(&self, offset: usize) -> Option<(JournalEntry, usize)> {
+        let (header, rest) = self.bytes.get(offset..)?.split_at_checked(FRAME_HEADER)?;
+        let length = header.get(4..8)?;
+        let payload = rest.get(..u32_at(length, 0)? as usize)?;
+        if !header.starts_with(&MARKER) || payload.len() > MAX_PAYLOAD || payload.contains(&0) {
+            return None;
+        }
+        if u32_at(header, 8)? != crc32c_append(crc32c(length), payload) {
+            return None;
+        }
+        Some((decode_payload(payload)?, offset + FRAME_HEADER + payload.len()))
+    }
+
+    /// The begin of the next intact frame behind `offset`.
+    fn next_frame(&self, offset: usize) -> Option<usize> {
+        let later = self.bytes.get(offset + 1..)?;
+        let markers = later.windows(MARKER.len()).enumerate().filter(|(_, window)| **window == MARKER);
+        markers.map(|(distance, _)| offset + 1 + distance).find(|at| self.frame_at(*at).is_some())
+    }
+}
+
+impl Iterator for Frames<'_> {
+    type Item = Frame;
+
+    fn next(&mut self) -> Option<Frame> {
+        if self.done {
+            return None;
+        }
+        let offset = self.position;
+        if let Some((entry, end)) = self.frame_at(offset) {
+            self.position = end;
+            return Some(Frame::Entry { offset, end, entry });
+        }
+        if let Some(end) = self.next_frame(offset) {
+            self.position = end;
+            return Some(Frame::Damage { offset, end });
+        }
+        self.done = true;
+        None
+    }
+}
+
+fn encode_payload(entry: &JournalEntry, with_sums: bool) -> Vec<u8> {
+    let (record, crcs);
+    let stored = match entry {
+        JournalEntry::Stored { record: stored, sums } => {
+            record = encode_record(stored);
+            let sums = sums.as_ref().filter(|_| with_sums);
+            crcs = sums.map(|sums| sums.crcs().iter().flat_map(|crc| crc.to_le_bytes()).collect::<Vec<u8>>());
+            let sums = sums.zip(crcs.as_deref()).map(|(sums, crcs)| SumsV1 {
+                block_size: sums.block_size().bytes(),
+                length: sums.length(),
+                crcs,
+            });
+            EntryV1::Stored(&record, sums)
+        }
+        JournalEntry::Updated { record: updated } => {
+            record = encode_record(updated);
+            EntryV1::Updated(&record)
+        }
+        JournalEntry::Forgotten { key, variant } => EntryV1::Forgotten(*key.as_bytes(), *variant),
+        JournalEntry::BlobGone { digest } => EntryV1::BlobGone(*digest.as_bytes()),
+    };
+    #[allow(clippy::expect_used, reason = "a vector takes any number of bytes, and all sequences know their length")]
+    let plain = postcard::to_stdvec(&stored).expect("plain data can be encoded");
+    stuff(&plain)
+}
+
+fn decode_payload(payload: &[u8]) -> Option<JournalEntry> {
+    let plain = unstuff(payload)?;
+    let (stored, []) = postcard::take_from_bytes::<EntryV1<'_>>(&plain).ok()? else { return None };
+    Some(match stored {
+        EntryV1::Stored(record, sums) => JournalEntry::Stored {
+            record: decode_record(record).ok()?,
+            sums: match sums {
+                Some(sums) => Some(decode_sums(&sums)?),
+                None => None,
+            },
+        },
+        EntryV1::Updated(record) => JournalEntry::Updated { record: decode_record(record).ok()? },
+        EntryV1::Forgotten(key, variant) => JournalEntry::Forgotten { key: KeyHash::from_bytes(key), variant },
+        EntryV1::BlobGone(digest) => JournalEntry::BlobGone { digest: Digest::from_bytes(digest) },
+    })
+}
+
+fn decode_sums(sums: &SumsV1<'_>) -> Option<BlockSums> {
+    let (crcs, []) = sums.crcs.as_chunks::<4>() else { return None };
+    let crcs = crcs.iter().map(|crc| u32::from_le_bytes(*crc)).collect();
+    BlockSums::new(BlockSize::new(sums.block_size).ok()?, sums.length, crcs).ok()
+}
+
+/// The number at an offset; `None` beyond the end.
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::journal_segment::{SEGMENT_HEADER_LEN, SegmentHeader, encode_segment_header};
+    use super::super::meta::tests::{any_record, plain_record};
+    use super::*;
+
+    fn any_sums() -> impl Strategy<Value = BlockSums> {
+        (prop::collection::vec(any::<u32>(), 0..80), 0u64..65536).prop_map(|(crcs, short)| {
+            let length = (crcs.len() as u64 * 65536).saturating_sub(short);
+            BlockSums::new(BlockSize::MIN, length, crcs).unwrap()
+        })
+    }
+
+    fn any_entry() -> impl Strategy<Value = JournalEntry> {
+        let digest = any::<[u8; 32]>().prop_map(Digest::from_bytes);
+        let key = any::<[u8; 16]>().prop_map(KeyHash::from_bytes);
+        prop_oneof![
+            (any_record(), prop::option::of(any_sums()))
+                .prop_map(|(record, sums)| JournalEntry::Stored { record, sums }),
+            any_record().prop_map(|record| JournalEntry::Updated { record }),
+            (key, any::<u64>()).prop_map(|(key, variant)| JournalEntry::Forgotten { key, variant }),
+            digest.prop_map(|digest| JournalEntry::BlobGone { digest }),
+        ]
+    }
+
+    /// A segment with the place of each frame.
+    fn segment(entries: &[JournalEntry]) -> (Vec<u8>, Vec<(usize, usize)>) {
+        let mut bytes = encode_segment_header(&SegmentHeader { drive: 1, sequence: 1 });
+        let places = entries.iter().map(|entry| {
+            let offset = bytes.len();
+            bytes.extend_from_slice(&encode_frame(entry));
+            (offset, bytes.len())
+        });
+        let places = places.collect();
+        (bytes, places)
+    }
+
+    type Intact = Vec<(usize, Vec<u8>)>;
+    type Damaged = Vec<(usize, usize)>;
+
+    /// Intact frames as (offset, the frame's bytes), damage as (offset, end), and where frames may be appended.
+    fn read(bytes: &[u8]) -> (Intact, Damaged, usize) {
+        let (mut entries, mut damages) = (Vec::new(), Vec::new());
+        let mut frames = Frames::new(bytes, SEGMENT_HEADER_LEN);
+        let mut position = SEGMENT_HEADER_LEN.min(bytes.len());
+        for frame in &mut frames {
+            let (offset, end) = match frame {
+                Frame::Entry { offset, end, entry } => {
+                    entries.push((offset, encode_frame(&entry)));
+                    (offset, end)
+                }
+                Frame::Damage { offset, end } => {
+                    damages.push((offset, end));
+                    (offset, end)
+                }
+            };
+            assert!(offset == position && end > offset, "frames and damage follow each other without gaps");
+            position = end;
+        }
+        assert_eq!(frames.intact_end(), position);
+        assert_eq!(frames.has_torn_tail(), position < bytes.len());
+        assert!(frames.next().is_none());
+        (entries, damages, position)
+    }
+
+    fn gone(seed: u8) -> JournalEntry {
+        JournalEntry::BlobGone { digest: Digest::from_bytes([seed; 32]) }
+    }
+
+    #[test]
+    fn the_format_stays_as_it_was_released() {
+        let forgotten = JournalEntry::Forgotten { key: KeyHash::from_bytes([9; 16]), variant: 0 };
+        let frame = encode_frame(&forgotten);
+        assert_eq!(frame[..8], [0x00, 0xa7, b'J', 0xf1, 19, 0, 0, 0]);
+        assert_eq!(frame[12..], [&[18, 2][..], &[9; 16], &[1]].concat());
+        let record = encode_record(&plain_record());
+        let stored = encode_payload(&JournalEntry::Updated { record: plain_record() }, true);
+        assert_eq!(unstuff(&stored).unwrap(), [&[1, record.len() as u8][..], &record].concat());
+    }
+
+    #[test]
+    fn a_torn_tail_is_not_damage_and_damage_is_not_a_torn_tail() {
+        let (bytes, places) = segment(&[gone(1), gone(2), gone(3)]);
+        let (_, second_end) = places[1];
+        for cut in second_end..bytes.len() {
+            let (entries, damages, end) = read(&bytes[..cut]);
+            assert_eq!((entries.len(), damages, end), (2, vec![], second_end));
+        }
+        for filler in [0, 0xff] {
+            let mut padded = bytes[..second_end].to_vec();
+            padded.resize(second_end + 5000, filler);
+            assert_eq!(read(&padded).2, second_end, "a file that was extended but not written");
+        }
+        for at in places[1].0..second_end {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x40;
+            let (entries, damages, end) = read(&damaged);
+            assert_eq!((entries.len(), damages, end), (2, vec![places[1]], bytes.len()), "changed at {at}");
+        }
+    }
+
+    #[test]
+    fn frames_inside_of_a_payload_are_never_found() {
+        // Who chooses content chooses its sums, so they can spell a frame.
+        let hostile = encode_frame(&gone(6));
+        let mut spelled = hostile.clone();
+        spelled.resize(hostile.len().next_multiple_of(4), 0);
+        let crcs: Vec<u32> = spelled.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        let sums = BlockSums::new(BlockSize::MIN, crcs.len() as u64 * 65536, crcs).unwrap();
+        let (mut bytes, places) =
+            segment(&[JournalEntry::Stored { record: plain_record(), sums: Some(sums) }, gone(1)]);
+        bytes[places[0].0 + 5] ^= 1;
+        let (entries, damages, _) = read(&bytes);
+        assert_eq!((entries, damages), (vec![(places[1].0, encode_frame(&gone(1)))], vec![places[0]]));
+    }
+
+    #[test]
+    fn sums_that_do_not_fit_are_left_out_rather_than_the_entry() {
+        let blocks = MAX_PAYLOAD / 4;
+        let sums = BlockSums::new(BlockSize::MIN, blocks as u64 * 65536, vec![0x0101_0101; blocks]).unwrap();
+        let entry = JournalEntry::Stored { record: plain_record(), sums: Some(sums) };
+        let (bytes, _) = segment(&[entry]);
+        let frame = Frames::new(&bytes, SEGMENT_HEADER_LEN).next();
+        assert!(matches!(frame, Some(Frame::Entry { entry: JournalEntry::Stored { sums: None, .. }, .. })));
+    }
+
+    #[test]
+    fn looking_behind_damage_takes_time_in_proportion() {
+        // Claims of long payloads at every step: looking at each of them to its end would take hours.
+        let mut bytes = encode_segment_header(&SegmentHeader { drive: 1, sequence: 1 });
+        while bytes.len() < 8 * 1024 * 1024 {
+            bytes.extend_from_slice(&MARKER);
+            bytes.extend_from_slice(&[0xff, 0xff, 0x1f, 0x00, 1, 1, 1, 1]);
+        }
+        bytes.extend_from_slice(&encode_frame(&gone(1)));
+        assert_eq!(read(&bytes).0.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn entries_come_back_as_they_were(entries in prop::collection::vec(any_entry(), 0..8)) {
+            let (bytes, places) = segment(&entries);
+            let expected: Vec<_> = places.iter().map(|(from, to)| (*from, bytes[*from..*to].to_vec())).collect();
+            prop_assert_eq!(read(&bytes), (expected, vec![], bytes.len()));
+        }
+
+        #[test]
+        fn damage_takes_only_the_entries_it_touches(
+            entries in prop::collection::vec(any_entry(), 1..10),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 1..60)), 1..4),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            let (intact, places) = segment(&entries);
+            let mut bytes = intact.clone();
+            for (at, new) in damage {
+                let at = SEGMENT_HEADER_LEN + at.index(bytes.len() - SEGMENT_HEADER_LEN);
+                bytes[at..].iter_mut().zip(new).for_each(|(to, from)| *to = from);
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(SEGMENT_HEADER_LEN + cut.index(bytes.len() - SEGMENT_HEADER_LEN));
+            }
+            let untouched = places.iter().filter(|(from, to)| bytes.get(*from..*to) == Some(&intact[*from..*to]));
+            let expected: Vec<_> = untouched.map(|(from, to)| (*from, intact[*from..*to].to_vec())).collect();
+            prop_assert_eq!(read(&bytes).0, expected);
+        }
+
+        #[test]
+        fn lost_and_added_bytes_take_only_the_entries_around_them(
+            entries in prop::collection::vec(any_entry(), 1..6),
+            at in any::<prop::sample::Index>(),
+            lost in 0usize..200,
+            added in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let (intact, places) = segment(&entries);
+            let from = SEGMENT_HEADER_LEN + at.index(intact.len() - SEGMENT_HEADER_LEN);
+            let to = (from + lost).min(intact.len());
+            let bytes = [&intact[..from], &added, &intact[to..]].concat();
+            let found: Vec<_> = read(&bytes).0.into_iter().map(|(_, frame)| frame).collect();
+            // An entry stays whole also when equal bytes take the place of its own.
+            let all: Vec<_> = places.iter().map(|(begin, end)| &intact[*begin..*end]).collect();
+            let mut rest = found.iter();
+            for (frame, (begin, end)) in all.iter().zip(&places) {
+                if *end <= from || *begin >= to {
+                    prop_assert!(rest.any(|found| found == frame));
+                }
+            }
+            prop_assert!(found.iter().all(|found| all.contains(&&found[..])));
+        }
+
+        #[test]
+        fn any_bytes_can_be_read(bytes in prop::collection::vec(prop_oneof![3 => any::<u8>(), 1 => Just(0)], 0..400), start in 0usize..500) {
+            let with_markers = bytes.chunks(17).collect::<Vec<_>>().join(&MARKER[..]);
+            for bytes in [bytes.clone(), with_markers] {
+                prop_assert!(Frames::new(&bytes, start).count() <= bytes.len());
+            }
+            let _ = decode_payload(&bytes);
+        }
+    }
+}

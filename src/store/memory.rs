@@ -1,0 +1,65 @@
+//! [`Memory`]: small bodies and open blobs, both bounded. Losing something here never loses content.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+
+use super::blob::{Blob, Life};
+use crate::content::Digest;
+
+/// Blobs kept open: one descriptor each.
+const HANDLES: u64 = 512;
+
+/// The two memory tiers, by digest.
+pub(super) struct Memory {
+    bodies: Cache<Digest, Bytes>,
+    handles: Cache<Digest, Arc<Handle>>,
+}
+
+/// An open blob, or none any more. The cache drops late what it drops; the file of a blob that is gone has to be
+/// closed at once.
+struct Handle(Mutex<Option<Arc<Blob>>>);
+
+impl Memory {
+    /// Room for `bytes` of small bodies.
+    pub(super) fn new(bytes: u64) -> Self {
+        let weigh = |_: &Digest, body: &Bytes| u32::try_from(body.len() + 128).unwrap_or(u32::MAX);
+        Self { bodies: Cache::builder().max_capacity(bytes).weigher(weigh).build(), handles: Cache::new(HANDLES) }
+    }
+
+    /// A small body.
+    pub(super) fn body(&self, digest: &Digest) -> Option<Bytes> {
+        self.bodies.get(digest)
+    }
+
+    /// Keeps a small body, unless its blob went meanwhile.
+    pub(super) fn keep_body(&self, life: &Life, body: &Bytes) {
+        self.bodies.insert(life.digest, body.clone());
+        if life.is_gone() {
+            self.forget(&life.digest);
+        }
+    }
+
+    /// An open blob.
+    pub(super) fn handle(&self, digest: &Digest) -> Option<Arc<Blob>> {
+        self.handles.get(digest)?.0.lock().clone()
+    }
+
+    /// Keeps a blob open, unless it went meanwhile.
+    pub(super) fn keep_handle(&self, blob: &Arc<Blob>) {
+        self.handles.insert(blob.digest(), Arc::new(Handle(Mutex::new(Some(Arc::clone(blob))))));
+        if blob.life().is_gone() {
+            self.forget(&blob.digest());
+        }
+    }
+
+    /// The blob is gone.
+    pub(super) fn forget(&self, digest: &Digest) {
+        self.bodies.invalidate(digest);
+        if let Some(handle) = self.handles.remove(digest) {
+            handle.0.lock().take();
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What happens between `open` and ready, on one background thread: the index is opened or made anew, the tail of
+//! each journal is replayed into it, and the partial bodies are read. After ready the order of eviction is loaded.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::commit::Committer;
+use super::drive::{Drive, DriveId, Victim};
+use super::entries::{Entry, Target};
+use super::index::{Applied, Index, IndexError, Watermark};
+use super::inner::Inner;
+use super::journal;
+use super::journal_format::{Frame, Frames};
+use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
+use super::layout::{self, PartialFile};
+use super::map_file;
+use super::partial::Partial;
+use super::{disk, quarantine};
+use crate::content::{BodyRef, PartialId};
+
+/// Longest time for opening the index before it is made anew.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// Journal entries that go into the index at a time.
+const BATCH: usize = 1000;
+
+/// Does all of it, starts the commit threads, and returns them. `closing` ends it early.
+pub(super) fn recover(store: &Arc<Inner>, closing: &AtomicBool) -> Vec<thread::JoinHandle<()>> {
+    let index = open_index(store).map(Arc::new);
+    let mut committers = Vec::new();
+    for drive in &store.drives {
+        let segments = journal::segments(drive).unwrap_or_else(|error| {
+            drive.failed("list the journal", &error);
+            Vec::new()
+        });
+        if let Some(index) = &index
+            && let Err(error) = replay(index, drive, &segments, closing)
+        {
+            tracing::error!(drive = %drive.label(), %error, "the journal could not be replayed");
+        }
+        scan_partials(store, drive, closing);
+        if closing.load(Ordering::Relaxed) {
+            return committers;
+        }
+        let committer = Committer::new(Arc::clone(store), Arc::clone(drive), &segments);
+        let name = format!("commit {}", drive.label());
+        match thread::Builder::new().name(name.chars().take(15).collect()).spawn(move || committer.run()) {
+            Ok(thread) => committers.push(thread),
+            Err(error) => drive.failed("start the commit thread", &error),
+        }
+    }
+    store.set_index(index);
+    store.ready.send_replace(true);
+    tracing::info!("store is ready");
+    load_eviction_order(store, closing);
+    committers
+}
+
+/// Opens the index; a missing, damaged or foreign one is made anew from the journals.
+fn open_index(store: &Inner) -> Option<Index> {
+    let drives: HashSet<DriveId> = store.drives.iter().map(|drive| drive.id).collect();
+    let path = store.index_path();
+    let existed = path.exists();
+    match open_limited(&path, drives.clone()) {
+        Ok(index) => {
+            if !existed {
+                tracing::info!(path = %path.display(), "the index is built from the journals");
+            }
+            return Some(index);
+        }
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the index cannot be used and is rebuilt from the journals");
+        }
+    }
+    // Moved first: a thread that hangs in the old one must not meet the new one.
+    let rejected = store.settings.state.join(layout::INDEX_REJECTED);
+    let moved = remove(&rejected).and_then(|()| std::fs::rename(&path, &rejected)).and_then(|()| remove(&rejected));
+    let opened = moved.map_err(|error| error.to_string()).and_then(|()| open_limited(&path, drives));
+    opened
+        .inspect_err(|error| tracing::error!(path = %path.display(), %error, "there is no index; stored content counts as missing"))
+        .ok()
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Opens the database on a thread of its own, since it may hang or panic on damaged files.
+fn open_limited(path: &Path, drives: HashSet<DriveId>) -> Result<Index, String> {
+    let (sender, receiver) = mpsc::channel();
+    let path = path.to_owned();
+    let opening = thread::Builder::new().name("index-open".to_owned()).spawn(move || {
+        // A panic drops the sender, which the other side sees.
+        let _ = sender.send(Index::open(&path, drives));
+    });
+    opening.map_err(|error| error.to_string())?;
+    match receiver.recv_timeout(OPEN_LIMIT) {
+        Ok(opened) => opened.map_err(|error| error.to_string()),
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(format!("it did not open within {} s", OPEN_LIMIT.as_secs())),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err("the database panicked".to_owned()),
+    }
+}
+
+/// Applies what the journal of `drive` has behind the watermark.
+fn replay(index: &Index, drive: &Drive, segments: &[u64], closing: &AtomicBool) -> Result<(), IndexError> {
+    let mut mark = index.watermark(drive.id)?;
+    if let Some(found) = mark.filter(|found| !reaches(drive, segments, *found)) {
+        tracing::warn!(drive = %drive.label(), segment = found.segment, "the journal is not the one the index knows; rebuilding");
+        index.forget_drive(drive.id)?;
+        mark = None;
+    }
+    let mut count = 0;
+    for segment in segments.iter().filter(|number| mark.is_none_or(|mark| **number >= mark.segment)) {
+        if closing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let bytes = match drive.dir.read(&layout::segment(*segment)) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                drive.failed("read the journal", &error);
+                continue;
+            }
+        };
+        match decode_segment_header(&bytes) {
+            Ok(header) if header.drive == drive.id.0 => {}
+            Ok(_) => {
+                tracing::warn!(drive = %drive.label(), segment, "a journal segment of another drive is left alone");
+                continue;
+            }
+            Err(error @ SegmentError::NewerFormat { .. }) => {
+                tracing::error!(drive = %drive.label(), segment, %error, "left alone");
+                continue;
+            }
+            // The frames carry their own checksums; a header that was torn has none behind it.
+            Err(error) => tracing::warn!(drive = %drive.label(), segment, %error, "journal segment"),
+        }
+        let known = mark.filter(|mark| mark.segment == *segment).map(|mark| mark.offset as usize);
+        count += replay_segment(index, drive, *segment, &bytes, known.unwrap_or(SEGMENT_HEADER_LEN))?;
+    }
+    if count > 0 {
+        tracing::info!(drive = %drive.label(), entries = count, "journal replayed");
+    }
+    Ok(())
+}
+
+fn replay_segment(index: &Index, drive: &Drive, segment: u64, bytes: &[u8], from: usize) -> Result<usize, IndexError> {
+    let at = |offset: usize| Watermark { segment, offset: offset as u64 };
+    let mut frames = Frames::new(bytes, from);
+    let mut waiting: Vec<Applied> = Vec::new();
+    let mut count = 0;
+    for frame in frames.by_ref() {
+        match frame {
+            Frame::Entry { offset, end, entry } => {
+                waiting.push(Applied { entry, at: at(offset), allocated: None });
+                count += 1;
+                if waiting.len() >= BATCH {
+                    index.apply(drive.id, &waiting, at(end))?;
+                    waiting.clear();
+                }
+            }
+            Frame::Damage { offset, end } => {
+                tracing::error!(drive = %drive.label(), segment, offset, end, "the journal is damaged here; what it said is lost");
+            }
+        }
+    }
+    if frames.has_torn_tail() {
+        tracing::info!(drive = %drive.label(), segment, offset = frames.intact_end(), "the journal's last entry was not finished");
+    }
+    if !waiting.is_empty() {
+        index.apply(drive.id, &waiting, at(frames.intact_end()))?;
+    }
+    Ok(count)
+}
+
+/// Whether the journal has what the watermark says was applied.
+fn reaches(drive: &Drive, segments: &[u64], mark: Watermark) -> bool {
+    let stat = drive.dir.stat(&layout::segment(mark.segment)).ok().flatten();
+    let length = stat.and_then(|stat| u64::try_from(stat.st_size).ok()).unwrap_or(0);
+    segments.contains(&mark.segment) && length >= mark.offset
+}
+
+/// Takes up the partial bodies; leftovers of interrupted operations are removed.
+fn scan_partials(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool) {
+    let names = drive.dir.list(layout::PARTIAL).unwrap_or_else(|error| {
+        drive.failed("list the partial bodies", &error);
+        Vec::new()
+    });
+    let mut found: BTreeMap<PartialId, (bool, bool)> = BTreeMap::new();
+    for (name, (id, kind)) in names.iter().filter_map(|name| Some((name, layout::parse_partial(name)?))) {
+        let files = found.entry(id).or_default();
+        match kind {
+            PartialFile::Data => files.0 = true,
+            PartialFile::Map => files.1 = true,
+            PartialFile::NewMap => remove_leftover(drive, &format!("{}/{name}", layout::PARTIAL)),
+        }
+    }
+    for (id, files) in found {
+        if closing.load(Ordering::Relaxed) {
+            return;
+        }
+        let taken = files == (true, true) && take_up(store, drive, id);
+        if !taken {
+            remove_leftover(drive, &layout::partial_data(id));
+            remove_leftover(drive, &layout::partial_map(id));
+        }
+    }
+}
+
+fn remove_leftover(drive: &Drive, name: &str) {
+    if let Err(error) = drive.dir.unlink(name) {
+        drive.failed("remove a leftover", &error);
+    }
+}
+
+/// `false` when the body is worth nothing.
+fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId) -> bool {
+    let decoded = match drive.dir.read(&layout::partial_map(id)) {
+        Ok(bytes) => map_file::decode(&bytes),
+        Err(error) => {
+            drive.failed("read a block map", &error);
+            return true;
+        }
+    };
+    let decoded = match decoded {
+        Ok(decoded) if decoded.record.body == BodyRef::Partial(id) => decoded,
+        Ok(_) => return false,
+        // A newer release may come back and read it.
+        Err(map_file::MapError::NewerFormat { .. }) => return true,
+        Err(error) => {
+            tracing::warn!(drive = %drive.label(), partial = %id, %error, "a partial body is dropped");
+            return false;
+        }
+    };
+    let stat = drive.dir.stat(&layout::partial_data(id)).ok().flatten();
+    let size = stat.map_or(0, |stat| disk::stat_allocated(&stat));
+    let partial = Partial::found(id, Arc::clone(drive), store.weak(), &decoded, size);
+    let entry = Entry::new(decoded.record, drive.id, 0, Target::Partial(Arc::clone(&partial)));
+    partial.state.lock().entry = Arc::downgrade(&entry);
+    drive.take(size);
+    drive.sieve.lock().insert(Victim::Partial(id), size);
+    let mut table = store.entries.lock();
+    store.entries.add_partial(&mut table, &entry);
+    true
+}
+
+/// Loads which blobs there are, oldest first, and what they take.
+fn load_eviction_order(store: &Inner, closing: &AtomicBool) {
+    for drive in &store.drives {
+        match quarantine::size(drive) {
+            Ok(size) => drive.take(size),
+            Err(error) => drive.failed("look into the quarantine", &error),
+        }
+        let Some(index) = store.index() else { continue };
+        let mut blobs = Vec::new();
+        if let Err(error) = index.each_blob(drive.id, |order, digest, size| blobs.push((order, digest, size))) {
+            tracing::error!(drive = %drive.label(), %error, "the blobs could not be listed");
+        }
+        blobs.sort_unstable();
+        for (_, digest, size) in blobs {
+            if closing.load(Ordering::Relaxed) {
+                return;
+            }
+            // What came or went since is known already.
+            let table = store.entries.lock();
+            let mut sieve = drive.sieve.lock();
+            if !table.blobs.contains_key(&digest) && !sieve.contains(&Victim::Blob(digest)) {
+                sieve.insert(Victim::Blob(digest), size);
+                drive.take(size);
+                drive.blob_added();
+            }
+        }
+        store.relieve(drive);
+    }
+}

@@ -1,0 +1,83 @@
+//! Room on the drives: which drive takes a body, and what has to go for it.
+
+use std::sync::Arc;
+
+use super::drive::{Drive, Victim};
+use super::inner::Inner;
+
+/// Once something has to go, so much of the quota more goes with it: 1/20, down to 95 %.
+const MARGIN: u64 = 20;
+/// How often room is made before giving up: what was freed may have been taken by others.
+const ROUNDS: usize = 3;
+
+impl Inner {
+    /// The drive with the most room among those that could take a body of `length` bytes at all.
+    pub(super) fn choose_drive(&self, length: u64) -> Option<Arc<Drive>> {
+        let fitting = self.drives.iter().filter(|drive| drive.in_service() && length <= drive.settings.quota);
+        let room = |drive: &&Arc<Drive>| drive.settings.quota.saturating_sub(drive.used());
+        fitting.max_by_key(room).cloned()
+    }
+
+    /// Removes what is asked for least until `needed` bytes fit; `false` when they do not.
+    pub(super) async fn make_room(&self, drive: &Arc<Drive>, needed: u64) -> bool {
+        for round in 0..ROUNDS {
+            let excess = drive.excess(needed);
+            if excess == 0 {
+                return true;
+            }
+            let freed = self.evict(drive, excess.saturating_add(drive.settings.quota / MARGIN));
+            // Fails only when the store is closed.
+            let _ = drive.queue.barrier().await;
+            if freed >= excess {
+                // Blocks that readers still hold open stay for a while; that is no reason to refuse.
+                return true;
+            }
+            // The first time, what could go may only have waited for the commit.
+            if freed == 0 && round > 0 {
+                return false;
+            }
+        }
+        drive.excess(needed) == 0
+    }
+
+    /// Removes what is above the watermarks, with the next batch.
+    pub(super) fn relieve(&self, drive: &Drive) {
+        let excess = drive.excess(0);
+        if excess > 0 {
+            self.evict(drive, excess.saturating_add(drive.settings.quota / MARGIN));
+        }
+    }
+
+    /// Chooses victims of `wanted` bytes and queues their removal. Blobs that are not durable yet and bodies that
+    /// somebody writes stay. Returns the bytes that will be free.
+    fn evict(&self, drive: &Drive, wanted: u64) -> u64 {
+        let mut freed: u64 = 0;
+        while freed < wanted {
+            // Anew for each victim, so that look-ups need not wait for all of them.
+            let mut table = self.entries.lock();
+            let victim = drive.sieve.lock().next_victim(|victim| match victim {
+                Victim::Blob(digest) => table.blobs.get(digest).is_some_and(|pending| !pending.committed),
+                Victim::Partial(id) => table.partials.get(id).is_none_or(|partial| partial.has_writer()),
+            });
+            let Some((victim, size)) = victim else { break };
+            match victim {
+                Victim::Blob(digest) => {
+                    self.drop_blob_sized(&mut table, drive, digest, size, None);
+                    self.metrics.evictions.inc();
+                }
+                Victim::Partial(id) => {
+                    let partial = table.partials.get(&id).cloned();
+                    let entry = partial.as_ref().and_then(|partial| partial.state.lock().entry.upgrade());
+                    if let Some((partial, entry)) = partial.zip(entry) {
+                        self.drop_partial(&mut table, &entry, &partial, false);
+                    }
+                }
+            }
+            freed = freed.saturating_add(size);
+        }
+        if freed > 0 {
+            tracing::info!(drive = %drive.label(), bytes = freed, "evicted");
+        }
+        freed
+    }
+}

@@ -1,0 +1,236 @@
+//! [`PartialWriter`]: the one writer of a partial body.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::block_map::BlockSize;
+use super::drive::{DataFile, Drive, Promise};
+use super::entries::{Entry, Target};
+use super::error::{CompleteError, StoreError};
+use super::fill_file::{Core, WriteFailure};
+use super::inner::Inner;
+use super::partial::{Partial, Phase};
+use super::{disk, drive};
+use crate::content::{BodyRef, PartialId, Record};
+
+/// Files take whole blocks of this size on the common file systems.
+const FILE_BLOCK: u64 = 4096;
+
+/// The one writer of a partial body. Dropped before [`PartialWriter::complete`], the body stays partial.
+pub struct PartialWriter {
+    store: Arc<Inner>,
+    entry: Arc<Entry>,
+    partial: Arc<Partial>,
+    number: u64,
+    promise: Option<Promise>,
+}
+
+/// A completed body.
+#[derive(Debug)]
+pub struct Completed {
+    /// The entry that took the partial's place.
+    pub entry: Arc<Entry>,
+    /// SHA-256 of the body.
+    pub digest: crate::content::Digest,
+    /// The same content was stored already; the copy was dropped.
+    pub duplicate: bool,
+}
+
+impl PartialWriter {
+    /// Begins a new body.
+    pub(super) async fn create(store: Arc<Inner>, mut record: Record) -> Result<Self, StoreError> {
+        // The older responses of the key are in memory afterwards, to be replaced on completion.
+        store.lookup(&record.key).await;
+        let needed = record.length.unwrap_or(0);
+        let drive = store.choose_drive(needed).ok_or(StoreError::NoSpace { needed })?;
+        let room = needed.checked_next_multiple_of(FILE_BLOCK).unwrap_or(needed);
+        if !store.make_room(&drive, room).await {
+            return Err(StoreError::NoSpace { needed });
+        }
+        let promise = drive.promise(room);
+        let size = BlockSize::new(store.settings.block_size).map_err(io::Error::other)?;
+        let mut retried = false;
+        loop {
+            let mut random = [0; 8];
+            getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+            let id = PartialId(u64::from_be_bytes(random));
+            record.body = BodyRef::Partial(id);
+            let (job_drive, job_store, job_record) = (Arc::clone(&drive), Arc::clone(&store), record.clone());
+            // The job makes the writer itself: when the caller is gone, its drop leaves a body like any other.
+            let made = drive.pool.run(move || create_files(&job_store, &job_drive, id, job_record, size)).await?;
+            match made {
+                Ok(mut writer) => {
+                    writer.promise = Some(promise);
+                    return Ok(writer);
+                }
+                Err(error) if disk::is_full(&error) => {
+                    drive.failed("create a partial body", &error);
+                    if retried || !store.make_room(&drive, room.max(FILE_BLOCK)).await {
+                        return Err(StoreError::NoSpace { needed });
+                    }
+                    retried = true;
+                }
+                Err(error) => {
+                    drive.failed("create a partial body", &error);
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Takes up a body that nobody writes.
+    pub(super) async fn resume(store: Arc<Inner>, entry: &Arc<Entry>) -> Option<Self> {
+        let Target::Partial(partial) = &entry.target else { return None };
+        let number = partial.claim()?;
+        let entry = partial.state.lock().entry.upgrade().unwrap_or_else(|| Arc::clone(entry));
+        let promise = partial.length().map(|length| partial.drive.promise(length.saturating_sub(partial.counted())));
+        // From here on the writer's drop gives the body back.
+        let partial = Arc::clone(partial);
+        let writer = Self { store, entry, partial, number, promise };
+        writer.partial.drive.sieve.lock().remove(&drive::Victim::Partial(writer.partial.id()));
+        let job = Arc::clone(&writer.partial);
+        match writer.partial.drive.pool.run(move || job.reopen()).await {
+            Ok(Ok(())) => Some(writer),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                // Its files are gone, and so is it.
+                let mut table = writer.store.entries.lock();
+                writer.store.drop_partial(&mut table, &writer.entry, &writer.partial, true);
+                drop(table);
+                None
+            }
+            Ok(Err(error)) | Err(error) => {
+                writer.partial.drive.failed("open a partial body", &error);
+                None
+            }
+        }
+    }
+
+    /// The entry as it was when this writer began.
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    /// The body, for its readers.
+    pub fn partial(&self) -> &Arc<Partial> {
+        &self.partial
+    }
+
+    /// First absent byte.
+    pub fn contiguous(&self) -> u64 {
+        self.partial.contiguous()
+    }
+
+    /// Writes `data` at `offset`, which must be the begin of an absent block or the end of what its block has;
+    /// all bytes must be absent, and none beyond the known length. Readers see it when this returns, if not
+    /// before. The bytes are written even when the future is dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`] when the drive is full after eviction, [`StoreError::Misplaced`] when the bytes have
+    /// no place there, [`StoreError::Io`] when the drive fails. Nothing is written then.
+    pub async fn write(&mut self, offset: u64, data: Vec<Bytes>) -> Result<(), StoreError> {
+        let needed: u64 = data.iter().map(|bytes| bytes.len() as u64).sum();
+        let mut retried = false;
+        loop {
+            let (job, store, number) = (Arc::clone(&self.partial), Arc::clone(&self.store), self.number);
+            let slices = data.clone();
+            let written = self.partial.drive.pool.run(move || {
+                let written = job.write_at(number, offset, &slices);
+                if let Ok((grown, _)) = written
+                    && grown > 0
+                {
+                    store.relieve(&job.drive);
+                }
+                written
+            });
+            match written.await? {
+                Ok((grown, sync)) => {
+                    if let Some(promise) = &self.promise {
+                        promise.consume(grown);
+                    }
+                    if sync {
+                        self.sync();
+                    }
+                    return Ok(());
+                }
+                Err(WriteFailure::Full) => {
+                    if retried || !self.store.make_room(&self.partial.drive, needed.max(FILE_BLOCK)).await {
+                        return Err(StoreError::NoSpace { needed });
+                    }
+                    retried = true;
+                }
+                Err(WriteFailure::Other(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Starts to make durable what was written, beside the next writes.
+    fn sync(&self) {
+        let job = Arc::clone(&self.partial);
+        drop(self.partial.drive.pool.run(move || {
+            if let Err(error) = job.sync() {
+                job.drive.failed("sync a partial body", &error);
+            }
+        }));
+    }
+
+    /// Checks length and digest, makes the blob visible at once and durable with the next group commit. `length`
+    /// is the final one for a body of unknown length.
+    ///
+    /// # Errors
+    /// [`CompleteError::Short`] when bytes are missing: the body stays partial and can be resumed.
+    /// [`CompleteError::Mismatch`] when the digest is not the expected one: the bytes are quarantined and the entry
+    /// is forgotten. [`CompleteError::Io`] when the drive fails or more bytes are present than `length`.
+    pub async fn complete(self, length: u64) -> Result<Completed, CompleteError> {
+        let (job, store, entry, number) =
+            (Arc::clone(&self.partial), Arc::clone(&self.store), Arc::clone(&self.entry), self.number);
+        let done = self.partial.drive.pool.run(move || {
+            let outcome = job.finish(number, length).and_then(|finished| store.publish_blob(&job, &entry, finished));
+            if outcome.is_err() {
+                let mut state = job.state.lock();
+                if matches!(state.phase, Phase::Completing) {
+                    // Nothing was lost: it can be resumed.
+                    state.phase = Phase::Writing;
+                }
+                drop(state);
+                Inner::writer_gone(&job, number);
+            }
+            outcome
+        });
+        done.await?
+    }
+
+    /// Deletes the partial body and forgets its entry.
+    pub async fn discard(self) {
+        let mut table = self.store.entries.lock();
+        self.store.drop_partial(&mut table, &self.entry, &self.partial, true);
+    }
+}
+
+impl Drop for PartialWriter {
+    fn drop(&mut self) {
+        Inner::writer_gone(&self.partial, self.number);
+    }
+}
+
+impl std::fmt::Debug for PartialWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PartialWriter").field("partial", &self.partial).finish_non_exhaustive()
+    }
+}
+
+/// Makes the files of a new body and makes it visible.
+fn create_files(
+    store: &Arc<Inner>,
+    drive: &Arc<Drive>,
+    id: PartialId,
+    record: Record,
+    size: BlockSize,
+) -> io::Result<PartialWriter> {
+    let (core, data) = Core::create(&drive.dir, id, &record, size)?;
+    let file = DataFile::new(data, Arc::clone(drive), 0);
+    let partial = Partial::created(id, Arc::clone(drive), store.weak(), size, record.length, file, core);
+    let entry = store.publish_partial(record, &partial);
+    Ok(PartialWriter { store: Arc::clone(store), entry, partial, number: 1, promise: None })
+}

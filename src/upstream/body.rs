@@ -1,0 +1,206 @@
+//! The body of an answer as it arrives: how far it is, whether it ended as its framing says, and what becomes
+//! of its connection then.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::{Instant, timeout_at};
+
+use crate::telemetry::Metrics;
+
+use super::error::BodyError;
+use super::fetch::OutgoingBody;
+use super::framing::Framing;
+use super::health::Outcome;
+use super::plan::Source;
+use super::pool::Pool;
+use super::sources::Ticket;
+
+/// A body that is being received. Dropping it before its end closes the connection.
+pub struct UpstreamBody {
+    state: State,
+    framing: Framing,
+    received: u64,
+    stall: Duration,
+    /// Until when the first byte must be there.
+    first_byte: Instant,
+    metrics: Arc<Metrics>,
+}
+
+enum State {
+    Reading(Box<Reading>),
+    Ended,
+    Failed(BodyError),
+}
+
+struct Reading {
+    incoming: Incoming,
+    connection: Connection,
+    ticket: Ticket,
+}
+
+/// The connection that carries a body, and where it goes afterwards.
+pub(super) struct Connection {
+    pub(super) sender: SendRequest<OutgoingBody>,
+    pub(super) source: Source,
+    pub(super) pool: Arc<Pool>,
+}
+
+/// Time limits of one body.
+pub(super) struct BodyLimits {
+    pub(super) first_byte: Instant,
+    pub(super) stall: Duration,
+}
+
+impl UpstreamBody {
+    pub(super) fn new(
+        incoming: Incoming,
+        framing: Framing,
+        connection: Connection,
+        ticket: Ticket,
+        limits: &BodyLimits,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let reading = Box::new(Reading { incoming, connection, ticket });
+        let mut body = Self {
+            state: State::Reading(reading),
+            framing,
+            received: 0,
+            stall: limits.stall,
+            first_byte: limits.first_byte,
+            metrics,
+        };
+        body.end_if_satisfied();
+        body
+    }
+
+    /// The next bytes; `None` once the body has ended as its framing says. An error is final and is given again by
+    /// every later call. May be dropped while waiting; nothing is lost.
+    pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
+        loop {
+            let reading = match &mut self.state {
+                State::Reading(reading) => reading,
+                State::Ended => return None,
+                State::Failed(error) => return Some(Err(*error)),
+            };
+            let limit = if self.received == 0 { self.first_byte } else { Instant::now() + self.stall };
+            match timeout_at(limit, reading.incoming.frame()).await {
+                // Trailers are dropped: nobody was promised any.
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(bytes) = frame.into_data()
+                        && !bytes.is_empty()
+                    {
+                        self.received = self.received.saturating_add(bytes.len() as u64);
+                        self.metrics.upstream_bytes.inc_by(bytes.len() as u64);
+                        self.end_if_satisfied();
+                        return Some(Ok(bytes));
+                    }
+                }
+                Ok(None) => {
+                    if matches!(self.framing, Framing::Length(length) if length != self.received) {
+                        return Some(Err(self.fail(BodyError::Cut { received: self.received }, Outcome::Cut)));
+                    }
+                    self.end();
+                    return None;
+                }
+                Ok(Some(Err(error))) => {
+                    let received = self.received;
+                    let error = if is_malformed(&error) {
+                        BodyError::Malformed { received }
+                    } else {
+                        BodyError::Cut { received }
+                    };
+                    return Some(Err(self.fail(error, Outcome::Cut)));
+                }
+                Err(_elapsed) => {
+                    return Some(Err(self.fail(BodyError::Stalled { received: self.received }, Outcome::Stall)));
+                }
+            }
+        }
+    }
+
+    /// Body bytes received so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Whether the body has ended, and only the end of the connection said so: it may have been cut.
+    pub fn ended_by_close(&self) -> bool {
+        matches!(self.state, State::Ended) && self.framing == Framing::UntilClose
+    }
+
+    /// Reads up to `limit` bytes for nothing, so that the connection can be used again; gives up at `until`.
+    pub(super) async fn discard(mut self, limit: u64, until: Instant) {
+        if matches!(self.framing, Framing::Length(length) if length > limit) {
+            return;
+        }
+        let read = async {
+            while let Some(Ok(_)) = self.next().await {
+                if self.received > limit {
+                    return;
+                }
+            }
+        };
+        // Late or not, the caller goes on.
+        let _ = timeout_at(until, read).await;
+    }
+
+    /// The end is known before the connection says so when nothing can follow.
+    fn end_if_satisfied(&mut self) {
+        let satisfied = match self.framing {
+            Framing::Empty => true,
+            Framing::Length(length) => length == self.received,
+            Framing::Chunked | Framing::UntilClose => false,
+        };
+        if satisfied {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if let State::Reading(reading) = std::mem::replace(&mut self.state, State::Ended) {
+            let Reading { incoming, connection, mut ticket } = *reading;
+            drop(incoming);
+            ticket.report(Outcome::Success);
+            if self.framing != Framing::UntilClose {
+                connection.pool.put(connection.source, connection.sender);
+            }
+        }
+    }
+
+    fn fail(&mut self, error: BodyError, outcome: Outcome) -> BodyError {
+        if let State::Reading(mut reading) = std::mem::replace(&mut self.state, State::Failed(error)) {
+            reading.ticket.report(outcome);
+            tracing::debug!(source = %reading.connection.source, %error, "an upstream body broke");
+        }
+        error
+    }
+}
+
+impl fmt::Debug for UpstreamBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Reading(_) => "reading",
+            State::Ended => "ended",
+            State::Failed(error) => error.as_str(),
+        };
+        f.debug_struct("UpstreamBody")
+            .field("state", &state)
+            .field("framing", &self.framing)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the bytes were wrong, rather than missing.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
+}

@@ -1,0 +1,187 @@
+//! [`Upstream`], the handle on all sources: for one request it asks them in the order of the plan and follows
+//! redirects within the rules.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+use tokio::time::Instant;
+
+use crate::content::{Origin, Policy};
+use crate::telemetry::Metrics;
+
+use super::Settings;
+use super::connect::{Connector, Resolver, SystemResolver};
+use super::error::{FetchError, RedirectRefusal, TlsSetupError};
+use super::fetch::{Ask, FetchResponse, RequestBody};
+use super::headers::end_to_end;
+use super::plan::{plan, share};
+use super::pool::Pool;
+use super::redirect::{self, MAX_REDIRECTS, Redirects};
+use super::sources::{DownSource, Sources};
+use super::tls::{self, Roots};
+
+/// Bytes of a redirect's body that are read for the sake of its connection.
+const DISCARDED: u64 = 64 * 1024;
+/// Time that may take.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// Asks sources. Cheap to clone; all clones share connections and health.
+#[derive(Clone)]
+pub struct Upstream {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) settings: Settings,
+    pub(super) pseudonym: Arc<str>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) connector: Connector,
+    pub(super) pool: Arc<Pool>,
+    pub(super) sources: Arc<Sources>,
+}
+
+/// One request to whichever source answers it.
+#[derive(Debug)]
+pub struct FetchRequest {
+    /// Its method. Redirects are followed and dead idle connections replaced for GET and HEAD only.
+    pub method: Method,
+    /// Whom it is for.
+    pub origin: Origin,
+    /// Path and query as they are forwarded.
+    pub target: String,
+    /// The fields to send, see [`super::request_fields`]. What belongs to the client's connection or tells of its
+    /// network is dropped; `Host`, `Via` and `CDN-Loop` are added.
+    pub headers: HeaderMap,
+    /// The origin's rule.
+    pub policy: Arc<Policy>,
+    /// Its body.
+    pub body: Option<RequestBody>,
+    /// Until when the first body byte must be there.
+    pub deadline: Instant,
+}
+
+impl Upstream {
+    /// Upstream with the system's resolver and roots. `pseudonym` names this cache in `Via` and `CDN-Loop`;
+    /// `own_addresses` are its listeners, which are never connected to.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(
+        settings: Settings,
+        pseudonym: Arc<str>,
+        metrics: Arc<Metrics>,
+        own_addresses: Vec<SocketAddr>,
+    ) -> Result<Self, TlsSetupError> {
+        let resolver = Arc::new(SystemResolver::default());
+        Self::with_parts(settings, pseudonym, metrics, own_addresses, Roots::System, resolver)
+    }
+
+    /// Like [`Upstream::new`] with other roots and another resolver.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn with_parts(
+        settings: Settings,
+        pseudonym: Arc<str>,
+        metrics: Arc<Metrics>,
+        own_addresses: Vec<SocketAddr>,
+        roots: Roots,
+        resolver: Arc<dyn Resolver>,
+    ) -> Result<Self, TlsSetupError> {
+        let connector = Connector::new(resolver, tls::connector(roots)?, own_addresses);
+        let (pool, sources) = Default::default();
+        let inner = Inner { settings, pseudonym, metrics, connector, pool, sources };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Replaces the addresses of the own listeners, once they are bound.
+    pub fn set_own_addresses(&self, addresses: Vec<SocketAddr>) {
+        self.inner.connector.set_own_addresses(addresses);
+    }
+
+    /// How sources are asked.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// The sources that are known to be down.
+    pub fn down_sources(&self) -> Vec<DownSource> {
+        self.inner.sources.down(Instant::now().into_std())
+    }
+
+    /// Asks for one answer and returns when its head is there. `redirects` says where redirects may lead.
+    ///
+    /// # Errors
+    /// See [`FetchError`]; the fault of the last source that was asked. A 4xx or 5xx answer is no error.
+    pub async fn fetch(&self, request: FetchRequest, redirects: &dyn Redirects) -> Result<FetchResponse, FetchError> {
+        let FetchRequest { method, origin, target, headers, mut policy, body, deadline } = request;
+        let mut ask = Ask { method, origin, target, headers: end_to_end(&headers), body, deadline };
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.ask(&mut ask, &policy).await?;
+            let Some(location) = redirect::location(&ask.method, response.status, &response.headers) else {
+                return Ok(response);
+            };
+            let refused = |to: String, why| FetchError::RedirectRefused { to, why };
+            let (origin, target) =
+                redirect::resolve(&ask.origin, &ask.target, location).map_err(|why| refused(shown(location), why))?;
+            policy = redirects
+                .allow(&origin, &target)
+                .ok_or_else(|| refused(origin.to_string(), RedirectRefusal::NotAllowed))?;
+            if origin != ask.origin {
+                redirect::drop_credentials(&mut ask.headers);
+            }
+            tracing::debug!(from = %ask.origin, to = %origin, "following a redirect");
+            (ask.origin, ask.target) = (origin, target);
+            response.body.discard(DISCARDED, ask.deadline.min(Instant::now() + DISCARD_TIME)).await;
+        }
+        Err(FetchError::TooManyRedirects { host: ask.origin.host.to_string() })
+    }
+
+    /// Asks the sources of the plan in order until one answers.
+    async fn ask(&self, ask: &mut Ask, policy: &Policy) -> Result<FetchResponse, FetchError> {
+        let sources = plan(&self.inner.settings, &ask.origin, policy);
+        let mut result = Err(FetchError::NoSource { host: ask.origin.host.to_string() });
+        for (index, source) in sources.iter().enumerate() {
+            let limit = share(Instant::now(), ask.deadline, sources.len() - index);
+            result = self.attempt(ask, source, limit).await;
+            self.count(&result);
+            match &result {
+                Err(error) if error.is_passing_fault() && ask.is_repeatable() => {
+                    tracing::debug!(%source, %error, "a source failed");
+                }
+                _ => break,
+            }
+        }
+        result
+    }
+
+    fn count(&self, result: &Result<FetchResponse, FetchError>) {
+        let outcome = match result {
+            Ok(response) => match response.status.as_u16() / 100 {
+                2 => Some("2xx"),
+                3 => Some("3xx"),
+                4 => Some("4xx"),
+                _ => Some("5xx"),
+            },
+            Err(error) => error.outcome(),
+        };
+        if let Some(outcome) = outcome {
+            self.inner.metrics.upstream_requests.with_label_values(&[outcome]).inc();
+        }
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").field("settings", &self.inner.settings).finish_non_exhaustive()
+    }
+}
+
+/// The start of a `Location`, up to its query, which may hold secrets.
+fn shown(location: &[u8]) -> String {
+    let end = location.iter().position(|&b| b == b'?').unwrap_or(location.len()).min(100);
+    location.get(..end).unwrap_or_default().escape_ascii().to_string()
+}

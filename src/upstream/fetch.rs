@@ -1,0 +1,278 @@
+//! One attempt at one source: admission, a connection, the request, the head of the answer. Redirects and the
+//! order of sources are [`super::client`]'s business.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::{Instant, timeout_at};
+
+use crate::content::{Origin, UnixMillis};
+
+use super::body::{BodyLimits, Connection, UpstreamBody};
+use super::client::Upstream;
+use super::error::{AnswerFault, FetchError, Phase};
+use super::framing::{self, ContentRange, Framing};
+use super::health::Outcome;
+use super::plan::Source;
+use super::sources::Ticket;
+use super::{headers, loops};
+
+/// A body as it is sent to a source.
+pub(super) type OutgoingBody = Either<Full<Bytes>, Incoming>;
+
+/// The body of a request, for methods that have one.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// In memory.
+    Bytes(Bytes),
+    /// As it arrives from the client; it can be sent only once.
+    Stream(Incoming),
+}
+
+/// The answer of a source: its head, and its body as it arrives.
+#[derive(Debug)]
+pub struct FetchResponse {
+    /// Final status, never 1xx.
+    pub status: StatusCode,
+    /// End-to-end fields without `Content-Length` and `Content-Range`.
+    pub headers: HeaderMap,
+    /// How the end of the body is known.
+    pub framing: Framing,
+    /// `Content-Length` as the head says it, also where no body follows (HEAD, 304).
+    pub head_length: Option<u64>,
+    /// Which part a single-part 206 is; `None` for other answers and for multipart ones. Whether it is the part
+    /// that was asked is for the caller to check.
+    pub content_range: Option<ContentRange>,
+    /// The length of the whole as a 416 says it (`Content-Range: bytes */length`).
+    pub unsatisfied_total: Option<u64>,
+    /// The body.
+    pub body: UpstreamBody,
+    /// Local time when the request was sent (RFC 9111 section 4.2.3).
+    pub request_time: UnixMillis,
+    /// Local time when the head of the answer arrived.
+    pub response_time: UnixMillis,
+}
+
+/// What is asked, as it stands after the redirects so far.
+pub(super) struct Ask {
+    pub(super) method: Method,
+    pub(super) origin: Origin,
+    pub(super) target: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<RequestBody>,
+    /// Until when the first body byte must be there.
+    pub(super) deadline: Instant,
+}
+
+/// How an exchange on a connection failed.
+struct Failure {
+    error: FetchError,
+    outcome: Option<Outcome>,
+    /// The connection ended before any answer: on an idle one that means that it was closed meanwhile.
+    stale: bool,
+}
+
+impl Ask {
+    /// Whether asking twice is the same as asking once, and nothing is lost by it.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.method == Method::GET || self.method == Method::HEAD
+    }
+
+    /// The body for one attempt. A stream is gone afterwards.
+    fn outgoing(&mut self) -> OutgoingBody {
+        match self.body.take() {
+            None => Either::Left(Full::default()),
+            Some(RequestBody::Stream(incoming)) => Either::Right(incoming),
+            Some(RequestBody::Bytes(bytes)) => {
+                self.body = Some(RequestBody::Bytes(bytes.clone()));
+                Either::Left(Full::new(bytes))
+            }
+        }
+    }
+
+    /// The request for one attempt.
+    fn request(&mut self, pseudonym: &str) -> Result<Request<OutgoingBody>, FetchError> {
+        let invalid = |reason: String| FetchError::InvalidRequest { reason };
+        let target = PathAndQuery::try_from(self.target.as_str()).map_err(|error| invalid(error.to_string()))?;
+        let host = HeaderValue::try_from(self.origin.authority()).map_err(|error| invalid(error.to_string()))?;
+        let mut fields = HeaderMap::with_capacity(self.headers.len() + 4);
+        fields.insert(HOST, host);
+        fields.extend(self.headers.clone());
+        loops::mark_request(&mut fields, pseudonym);
+        // RFC 9110 section 8.6: a method that expects content is told that there is none.
+        let expects_content = [Method::POST, Method::PUT, Method::PATCH].contains(&self.method);
+        let is_empty = self.body.as_ref().is_none_or(|body| matches!(body, RequestBody::Bytes(b) if b.is_empty()));
+        if expects_content && is_empty {
+            fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        let mut request = Request::new(self.outgoing());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = Uri::from(target);
+        *request.headers_mut() = fields;
+        Ok(request)
+    }
+}
+
+impl Upstream {
+    /// Asks one source once; a connection from the pool that turns out to be dead is replaced by a fresh one without
+    /// telling anyone. The head must be there before `limit`.
+    pub(super) async fn attempt(
+        &self,
+        ask: &mut Ask,
+        source: &Source,
+        limit: Instant,
+    ) -> Result<FetchResponse, FetchError> {
+        let mut ticket = self
+            .inner
+            .sources
+            .admit(source, Instant::now().into_std())
+            .map_err(|until| FetchError::KnownDown { host: ask.origin.host.to_string(), until })?;
+        let result = self.exchange(ask, source, limit).await;
+        match result {
+            Ok((sender, response, sent)) => self.accept(ask, source, sender, response, sent, ticket),
+            Err(failure) => {
+                if let Some(outcome) = failure.outcome {
+                    ticket.report(outcome);
+                }
+                Err(failure.error)
+            }
+        }
+    }
+
+    /// Sends the request over an idle connection or a fresh one.
+    async fn exchange(
+        &self,
+        ask: &mut Ask,
+        source: &Source,
+        limit: Instant,
+    ) -> Result<(SendRequest<OutgoingBody>, Response<Incoming>, UnixMillis), Failure> {
+        if ask.is_repeatable()
+            && let Some(sender) = self.inner.pool.take(source).await
+        {
+            match self.send(ask, sender, limit).await {
+                Err(failure) if failure.stale => {}
+                result => return result,
+            }
+        }
+        let (until, whole) = earlier(Instant::now() + self.inner.settings.timeouts.connect, limit);
+        let sender = self.inner.connector.connect(source, until).await.map_err(|error| {
+            let outcome = match error {
+                FetchError::Timeout { .. } if !whole => None,
+                FetchError::Timeout { .. }
+                | FetchError::ConnectFailed { .. }
+                | FetchError::NameUnknown { .. }
+                | FetchError::TlsFailed { .. }
+                | FetchError::Disconnected { .. } => Some(Outcome::ConnectFailure),
+                _ => None,
+            };
+            Failure { error, outcome, stale: false }
+        })?;
+        self.send(ask, sender, limit).await
+    }
+
+    /// Sends the request and waits for the head of the answer.
+    async fn send(
+        &self,
+        ask: &mut Ask,
+        mut sender: SendRequest<OutgoingBody>,
+        limit: Instant,
+    ) -> Result<(SendRequest<OutgoingBody>, Response<Incoming>, UnixMillis), Failure> {
+        let host = || ask.origin.host.to_string();
+        // An upload takes its time; only the deadline limits it.
+        let (until, whole) = match ask.body {
+            Some(RequestBody::Stream(_)) => (ask.deadline, false),
+            _ => earlier(Instant::now() + self.inner.settings.timeouts.first_byte, limit),
+        };
+        let host = host();
+        let request =
+            ask.request(&self.inner.pseudonym).map_err(|error| Failure { error, outcome: None, stale: false })?;
+        let sent = UnixMillis::from(SystemTime::now());
+        match timeout_at(until, sender.send_request(request)).await {
+            Ok(Ok(response)) => Ok((sender, response, sent)),
+            Ok(Err(error)) => Err(failure(&error, host)),
+            Err(_elapsed) => Err(Failure {
+                error: FetchError::Timeout { host, phase: Phase::FirstByte },
+                outcome: whole.then_some(Outcome::Timeout),
+                stale: false,
+            }),
+        }
+    }
+
+    /// Judges the head of an answer.
+    fn accept(
+        &self,
+        ask: &Ask,
+        source: &Source,
+        sender: SendRequest<OutgoingBody>,
+        response: Response<Incoming>,
+        request_time: UnixMillis,
+        mut ticket: Ticket,
+    ) -> Result<FetchResponse, FetchError> {
+        let response_time = UnixMillis::from(SystemTime::now());
+        let (head, incoming) = response.into_parts();
+        let dimensions = if head.status.is_informational() {
+            Err(AnswerFault::UnaskedUpgrade)
+        } else {
+            framing::dimensions(&ask.method, head.status, &head.headers)
+        };
+        let dimensions = dimensions.map_err(|fault| {
+            ticket.report(Outcome::Cut);
+            FetchError::BadAnswer { host: ask.origin.host.to_string(), fault }
+        })?;
+        if matches!(head.status.as_u16(), 500 | 502 | 503 | 504) {
+            ticket.report(Outcome::ServerError);
+        } else {
+            ticket.answered();
+        }
+        let mut headers = head.headers;
+        headers::clean_response(&mut headers);
+        let timeouts = &self.inner.settings.timeouts;
+        let limits = BodyLimits {
+            first_byte: earlier(Instant::now() + timeouts.first_byte, ask.deadline).0,
+            stall: timeouts.stall,
+        };
+        let connection = Connection { sender, source: source.clone(), pool: self.inner.pool.clone() };
+        let metrics = self.inner.metrics.clone();
+        Ok(FetchResponse {
+            status: head.status,
+            headers,
+            framing: dimensions.framing,
+            head_length: dimensions.length,
+            content_range: dimensions.content_range,
+            unsatisfied_total: dimensions.unsatisfied_total,
+            body: UpstreamBody::new(incoming, dimensions.framing, connection, ticket, &limits, metrics),
+            request_time,
+            response_time,
+        })
+    }
+}
+
+/// The earlier of an own limit and what remains, and whether it is the own one: only then does running out of time
+/// say something of the source.
+fn earlier(own: Instant, remaining: Instant) -> (Instant, bool) {
+    if own <= remaining { (own, true) } else { (remaining, false) }
+}
+
+/// What an error before the answer means.
+fn failure(error: &hyper::Error, host: String) -> Failure {
+    let bad = |host, fault| Failure {
+        error: FetchError::BadAnswer { host, fault },
+        outcome: Some(Outcome::Cut),
+        stale: false,
+    };
+    if error.is_parse_too_large() {
+        bad(host, AnswerFault::HeadTooLarge)
+    } else if error.is_parse() {
+        bad(host, AnswerFault::Unparsable)
+    } else if error.is_user() {
+        Failure { error: FetchError::RequestBody, outcome: None, stale: false }
+    } else {
+        Failure { error: FetchError::Disconnected { host }, outcome: Some(Outcome::Cut), stale: true }
+    }
+}

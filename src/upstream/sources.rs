@@ -1,0 +1,184 @@
+//! The health of every source that was asked lately, and the ticket that one attempt holds. The judgement is
+//! in [`super::health`]; here are the clock, the jitter and the lock.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::health::{Health, Outcome, ProbeId, Verdict};
+use super::plan::Source;
+
+/// Sources that are remembered at once. Names under a wildcard rule are the clients' choice, so there must be
+/// a bound; a source beyond it is simply always asked.
+const REMEMBERED: usize = 4096;
+
+/// A source that is not asked at present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownSource {
+    /// The source.
+    pub source: Source,
+    /// When it will be tried again.
+    pub until: Instant,
+}
+
+/// The table of sources.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    table: Mutex<HashMap<Source, Health>>,
+}
+
+/// One attempt at a source. Dropped without a report it says nothing of the source, but frees the probe.
+pub(super) struct Ticket {
+    sources: Arc<Sources>,
+    source: Source,
+    probe: Option<ProbeId>,
+    /// Whether a fault was reported: the well-formed end of an error's body is no success.
+    faulted: bool,
+}
+
+impl Sources {
+    /// Admits an attempt at `now`, or says until when the source is down.
+    pub(super) fn admit(self: &Arc<Self>, source: &Source, now: Instant) -> Result<Ticket, Instant> {
+        let verdict = self.table.lock().get_mut(source).map_or(Verdict::Allowed, |health| health.verdict(now));
+        let probe = match verdict {
+            Verdict::Allowed => None,
+            Verdict::Probe(probe) => Some(probe),
+            Verdict::Down { until } => return Err(until),
+        };
+        Ok(Ticket { sources: Arc::clone(self), source: source.clone(), probe, faulted: false })
+    }
+
+    /// Every source that is down now.
+    pub(super) fn down(&self, now: Instant) -> Vec<DownSource> {
+        let table = self.table.lock();
+        let down = table.iter().filter_map(|(source, health)| {
+            health.down_until(now).map(|until| DownSource { source: source.clone(), until })
+        });
+        down.collect()
+    }
+
+    fn record(&self, source: &Source, outcome: Outcome, probe: Option<ProbeId>) {
+        let now = Instant::now();
+        let mut table = self.table.lock();
+        if let Some(health) = table.get_mut(source) {
+            let was_down = health.down_until(now).is_some();
+            health.record(now, outcome, probe, jitter());
+            match (was_down, health.down_until(now)) {
+                (false, Some(until)) => {
+                    let pause = until.saturating_duration_since(now);
+                    tracing::warn!(%source, ?outcome, ?pause, "the source is down");
+                }
+                (true, None) => tracing::info!(%source, "the source is up again"),
+                _ => {}
+            }
+            return;
+        }
+        if outcome == Outcome::Success {
+            return;
+        }
+        if table.len() >= REMEMBERED {
+            table.retain(|_, health| !health.is_forgettable(now));
+        }
+        if table.len() < REMEMBERED {
+            let mut health = Health::default();
+            health.record(now, outcome, probe, jitter());
+            table.insert(source.clone(), health);
+        }
+    }
+}
+
+impl Ticket {
+    /// Reports how the attempt went.
+    pub(super) fn report(&mut self, outcome: Outcome) {
+        if outcome == Outcome::Success && self.faulted {
+            return;
+        }
+        self.faulted = outcome != Outcome::Success;
+        self.sources.record(&self.source, outcome, self.probe.take());
+    }
+
+    /// A probe has its answer: the source is alive, whatever becomes of the body.
+    pub(super) fn answered(&mut self) {
+        if self.probe.is_some() {
+            self.report(Outcome::Success);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(probe) = self.probe.take()
+            && let Some(health) = self.sources.table.lock().get_mut(&self.source)
+        {
+            health.abandon_probe(Instant::now(), probe);
+        }
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("source", &self.source).field("probe", &self.probe).finish()
+    }
+}
+
+/// A number between 0 and 1; the middle when the system has no randomness.
+fn jitter() -> f64 {
+    getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::{Origin, Scheme};
+
+    fn source(host: &str) -> Source {
+        let origin = Origin { scheme: Scheme::Http, host: host.into(), port: 80 };
+        Source { origin, address: None, allow_private: false }
+    }
+
+    #[test]
+    fn one_probe_at_a_time_and_a_dropped_one_is_replaced() {
+        let sources = Arc::new(Sources::default());
+        let dead = source("dead.example.com");
+        let now = Instant::now();
+        for _ in 0..2 {
+            sources.admit(&dead, now).unwrap().report(Outcome::ConnectFailure);
+        }
+        let now = Instant::now();
+        let until = sources.admit(&dead, now).unwrap_err();
+        assert_eq!(sources.down(now), [DownSource { source: dead.clone(), until }]);
+        assert!(sources.admit(&source("other.example.com"), now).is_ok());
+        let probe = sources.admit(&dead, until).unwrap();
+        assert!(sources.admit(&dead, until).is_err());
+        drop(probe);
+        let mut probe = sources.admit(&dead, until).unwrap();
+        probe.answered();
+        assert!(sources.admit(&dead, now).is_ok());
+        assert!(sources.down(now).is_empty());
+    }
+
+    #[test]
+    fn the_whole_body_of_a_server_error_is_no_success() {
+        let sources = Arc::new(Sources::default());
+        let (failing, now) = (source("failing.example.com"), Instant::now());
+        for _ in 0..10 {
+            let mut ticket = sources.admit(&failing, now).unwrap();
+            ticket.report(Outcome::ServerError);
+            ticket.report(Outcome::Success);
+        }
+        assert!(sources.admit(&failing, now).is_err());
+    }
+
+    #[test]
+    fn made_up_names_do_not_fill_the_memory() {
+        let sources = Arc::new(Sources::default());
+        for n in 0..REMEMBERED + 10 {
+            let source = source(&format!("n{n}.example.com"));
+            sources.admit(&source, Instant::now()).unwrap().report(Outcome::ConnectFailure);
+        }
+        assert_eq!(sources.table.lock().len(), REMEMBERED);
+    }
+}

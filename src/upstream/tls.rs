@@ -1,0 +1,103 @@
+//! TLS towards sources: the roots that are trusted, and what a failed handshake means.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::error::{TlsFault, TlsSetupError};
+
+/// Whose certificates are trusted.
+#[derive(Debug, Clone, Default)]
+pub enum Roots {
+    /// The system's roots (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others). Mozilla's, as compiled in, where the
+    /// system has none, as in an empty container.
+    #[default]
+    System,
+    /// These and no others, in DER.
+    Only(Vec<CertificateDer<'static>>),
+}
+
+/// Makes the connector: TLS 1.2 and 1.3, no client certificate, HTTP/1.1 by ALPN.
+pub(super) fn connector(roots: Roots) -> Result<TlsConnector, TlsSetupError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(store(roots)?)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// The handshake with `host` (as an origin spells it) over a connected socket.
+pub(super) async fn handshake(
+    connector: &TlsConnector,
+    host: &str,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, TlsFault> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let name = ServerName::try_from(bare.to_owned()).map_err(|_| TlsFault::InvalidName)?;
+    connector.connect(name, stream).await.map_err(|error| fault(&error))
+}
+
+fn store(roots: Roots) -> Result<RootCertStore, TlsSetupError> {
+    let mut store = RootCertStore::empty();
+    match roots {
+        Roots::Only(certificates) => {
+            store.add_parsable_certificates(certificates);
+            if store.is_empty() {
+                return Err(TlsSetupError::NoRoots);
+            }
+        }
+        Roots::System => {
+            let system = rustls_native_certs::load_native_certs();
+            for error in &system.errors {
+                tracing::warn!(%error, "a root certificate of the system cannot be loaded");
+            }
+            store.add_parsable_certificates(system.certs);
+            if store.is_empty() {
+                tracing::info!("the system has no root certificates, the built-in ones are used");
+                store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+            }
+        }
+    }
+    Ok(store)
+}
+
+fn fault(error: &io::Error) -> TlsFault {
+    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                TlsFault::Disconnected
+            }
+            _ => TlsFault::Protocol(error.to_string()),
+        };
+    };
+    let rustls::Error::InvalidCertificate(certificate) = error else {
+        return TlsFault::Protocol(error.to_string());
+    };
+    match certificate {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFault::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsFault::NotYetValid,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => TlsFault::WrongName,
+        CertificateError::UnknownIssuer => TlsFault::UnknownIssuer,
+        CertificateError::Revoked => TlsFault::Revoked,
+        other => TlsFault::Certificate(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_always_roots_unless_unusable_ones_are_given() {
+        assert!(connector(Roots::System).is_ok());
+        let junk = Roots::Only(vec![CertificateDer::from(vec![1, 2, 3])]);
+        assert!(matches!(connector(junk), Err(TlsSetupError::NoRoots)));
+    }
+}

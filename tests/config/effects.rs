@@ -1,0 +1,81 @@
+//! One row for each setting: two values, and where in the typed settings the difference is seen.
+
+use waystation::config::Config;
+use waystation::content::Policy;
+
+/// What a setting changes, as text.
+pub(super) type Effect = fn(&Config) -> String;
+
+/// A setting, two values for it, and where the difference is seen.
+pub(super) type Row = (&'static str, &'static str, &'static str, Effect);
+
+/// One row for each setting.
+pub(super) const EFFECTS: &[Row] = &[
+    ("listen.data", "127.0.0.1:1", "[127.0.0.1:2, \"[::1]:3\"]", |c| format!("{:?}", c.serve.data)),
+    ("listen.admin", "127.0.0.1:1", "[]", |c| format!("{:?}", c.admin.addresses)),
+    ("listen.clients", "[private]", "[any]", |c| format!("{}", c.serve.clients.allows([8, 8, 8, 8].into()))),
+    ("listen.trusted_proxies", "[]", "[10.0.0.1]", |c| format!("{:?}", c.serve.trusted_proxies)),
+    ("admin.summary_clients", "[any]", "[loopback]", |c| format!("{:?}", c.admin.summary_clients)),
+    ("admin.metrics_clients", "[]", "[10.0.0.0/8]", |c| format!("{:?}", c.admin.metrics_clients)),
+    ("storage.state", "/a", "/b", |c| format!("{:?}", c.store.state)),
+    ("storage.drives[].path", "/a", "/b", |c| format!("{:?}", c.store.drives)),
+    ("storage.drives[].quota", "1 GB", "1 GiB", |c| format!("{:?}", c.store.drives)),
+    ("storage.drives[].min_free", "0", "1 MB", |c| format!("{:?}", c.store.drives)),
+    ("storage.block_size", "64 KiB", "16 MiB", |c| c.store.block_size.to_string()),
+    ("storage.memory", "0", "1 GiB", |c| c.store.memory.to_string()),
+    ("storage.memory_body", "1 KiB", "2 KiB", |c| c.store.memory_body.to_string()),
+    ("storage.reverify", "1h", "1d", |c| format!("{:?}", c.store.reverify)),
+    ("builtin_origins", "[]", "[delivery-optimization]", hosts),
+    ("device_update_instances", "[]", "[contoso--account]", hosts),
+    ("origins[].host", "a.example.com", "*.example.com", hosts),
+    ("origins[].canonical", "null", "one", |c| format!("{:?}", rule(c).canonical)),
+    ("origins[].scheme", "http", "as-asked", |c| format!("{:?}", rule(c).scheme)),
+    ("origins[].port", "null", "8080", |c| format!("{:?}", rule(c).port)),
+    ("origins[].address", "null", "mirror.example.com:80", |c| format!("{:?}", rule(c).address)),
+    ("origins[].allow_private", "false", "true", |c| rule(c).allow_private.to_string()),
+    ("origins[].abandon", "stop", "complete", |c| format!("{:?}", rule(c).abandon)),
+    ("origins[].query", "{ keep: [v] }", "{ drop: [v] }", |c| format!("{:?}", rule(c).query)),
+    ("origins[].auth_parameters", "azure-sas", "[token]", |c| format!("{:?}", rule(c).auth_parameters)),
+    ("origins[].freshness.immutable", "[]", "[\"*.deb\"]", |c| {
+        rule(c).freshness.immutable.matches("/pool/a.deb").to_string()
+    }),
+    ("origins[].freshness.default", "heuristic", "1h", |c| format!("{:?}", rule(c).freshness.default)),
+    ("origins[].freshness.negative", "0s", "1h", |c| format!("{:?}", rule(c).freshness.negative)),
+    ("origins[].freshness.stale_if_error", "unlimited", "30d", |c| format!("{:?}", rule(c).freshness.stale_if_error)),
+    ("origins[].methods", "[GET]", "[GET, HEAD, POST]", |c| format!("{:?}", rule(c).methods)),
+    ("origins[].shield_client_errors", "[]", "[InRelease]", |c| {
+        rule(c).shield_client_errors.matches("/dists/a/InRelease").to_string()
+    }),
+    ("origins[].plus_is_literal", "false", "true", |c| rule(c).plus_is_literal.to_string()),
+    ("origins[].identity_only", "false", "true", |c| rule(c).identity_only.to_string()),
+    ("reverse.default_origin", "null", "https://a.example.com:8443", |c| format!("{:?}", c.default_origin)),
+    ("upstream.direct", "true", "false", |c| c.upstream.direct.to_string()),
+    ("upstream.timeouts.connect", "1s", "2s", |c| format!("{:?}", c.upstream.timeouts)),
+    ("upstream.timeouts.first_byte", "1s", "2s", |c| format!("{:?}", c.upstream.timeouts)),
+    ("upstream.timeouts.stall", "1s", "2s", |c| format!("{:?}", c.upstream.timeouts)),
+    ("upstream.timeouts.request", "1s", "2s", |c| format!("{:?}", c.upstream.timeouts)),
+    ("limits.requests", "1", "2", |c| format!("{:?}", c.serve.limits)),
+    ("limits.connections_per_client", "1", "2", |c| format!("{:?}", c.serve.limits)),
+    ("limits.header_bytes", "8 KiB", "16 KiB", |c| format!("{:?}", c.serve.limits)),
+    ("limits.header_time", "1s", "2s", |c| format!("{:?}", c.serve.limits)),
+    ("limits.idle_time", "1s", "2s", |c| format!("{:?}", c.serve.limits)),
+    ("limits.body_time", "1s", "2s", |c| format!("{:?}", c.serve.limits)),
+    ("limits.ranges", "1", "2", |c| format!("{:?}", c.serve.limits)),
+    ("clients_may_refetch", "false", "true", |c| c.serve.clients_may_refetch.to_string()),
+    ("log.format", "human", "iotedge", |c| format!("{:?}", c.log)),
+    ("log.level", "info", "trace", |c| format!("{:?}", c.log)),
+    ("log.access", "true", "false", |c| format!("{:?}", c.log)),
+    ("drain_grace", "0s", "1m", |c| format!("{:?}", c.serve.drain_grace)),
+    ("pseudonym", "null", "site-7", |c| c.serve.pseudonym.to_string()),
+];
+
+/// The first rule.
+pub(super) fn rule(config: &Config) -> &Policy {
+    config.rules.first().expect("the first rule")
+}
+
+/// The hosts of all rules.
+pub(super) fn hosts(config: &Config) -> String {
+    let hosts: Vec<&str> = config.rules.iter().map(|policy| &*policy.rule).collect();
+    hosts.join(" ")
+}
