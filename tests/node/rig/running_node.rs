@@ -37,7 +37,14 @@ pub(crate) struct RunningNode {
 /// Lines of standard output and error, as they came.
 #[derive(Debug, Clone, Default)]
 struct Output {
-    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+    lines: Arc<(Mutex<Lines>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    text: Vec<String>,
+    /// Pipes that have ended; with both the process has, too.
+    ended: u32,
 }
 
 impl Setup {
@@ -57,7 +64,7 @@ impl Setup {
 
     /// A rule that sends `host` to `address` on loopback; `more` are further fields of the rule.
     pub(crate) fn origin(mut self, host: &str, address: SocketAddr, more: Value) -> Self {
-        let mut rule = json!({ "host": host, "address": address.to_string(), "allow_private": true, "fill": "whole" });
+        let mut rule = json!({ "host": host, "address": address.to_string(), "allow_private": true });
         if let (Some(rule), Value::Object(more)) = (rule.as_object_mut(), more) {
             rule.extend(more);
         }
@@ -102,6 +109,7 @@ impl Setup {
         output.follow(child.stderr.take().unwrap());
         let Some((data, admin)) = output.wait_for(PATIENCE, listening) else {
             let _ = child.kill();
+            let _ = child.wait();
             panic!("the node does not listen; it said:\n{}", output.text());
         };
         RunningNode { child, output, data, admin, setup: self.clone() }
@@ -222,10 +230,12 @@ impl Output {
             let mut line = Vec::new();
             while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                output.lines.0.lock().push(text);
+                output.lines.0.lock().text.push(text);
                 output.lines.1.notify_all();
                 line.clear();
             }
+            output.lines.0.lock().ended += 1;
+            output.lines.1.notify_all();
         });
     }
 
@@ -234,18 +244,18 @@ impl Output {
         let mut lines = self.lines.0.lock();
         let mut seen = 0;
         loop {
-            if let Some(found) = lines[seen..].iter().find_map(|line| pick(line)) {
+            if let Some(found) = lines.text[seen..].iter().find_map(|line| pick(line)) {
                 return Some(found);
             }
-            seen = lines.len();
-            if self.lines.1.wait_until(&mut lines, deadline).timed_out() {
+            seen = lines.text.len();
+            if lines.ended == 2 || self.lines.1.wait_until(&mut lines, deadline).timed_out() {
                 return None;
             }
         }
     }
 
     fn text(&self) -> String {
-        self.lines.0.lock().join("\n")
+        self.lines.0.lock().text.join("\n")
     }
 }
 
