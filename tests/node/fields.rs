@@ -76,15 +76,15 @@ async fn a_stored_body_carries_its_digest() {
 async fn validators_pass_unchanged_and_a_body_without_one_gets_a_strong_etag() {
     let pattern = Pattern::new(34, 10_000);
     let (node, origin) =
-        node_with(Reply::file(pattern).with("ETag", "W/\"a b\"").with("Last-Modified", MODIFIED)).await;
+        node_with(Reply::file(pattern).with("ETag", "W/\"a-b\"").with("Last-Modified", MODIFIED)).await;
     for _miss_then_hit in 0..2 {
         let head = fetch(&node, &[]).await.head;
-        assert_eq!((head.field("ETag"), head.field("Last-Modified")), (Some("W/\"a b\""), Some(MODIFIED)));
+        assert_eq!((head.field("ETag"), head.field("Last-Modified")), (Some("W/\"a-b\""), Some(MODIFIED)));
     }
     origin.serve("/none", Reply::bare(pattern).with("Cache-Control", "max-age=60"));
     node.get(&format!("/-/{HOST}/none"), &[]).await;
     let hit = node.get(&format!("/-/{HOST}/none"), &[]).await.head;
-    let tag = hit.field("ETag").unwrap().to_owned();
+    let tag = hit.field("ETag").unwrap_or_else(|| panic!("{}", hit.raw)).to_owned();
     assert!(tag.starts_with('"') && tag.len() > 10, "{}", hit.raw);
     let part = node.get(&format!("/-/{HOST}/none"), &["Range: bytes=5-9", &format!("If-Range: {tag}")]).await;
     assert_eq!((part.head.status, part.body == pattern.slice(5, 10)), (206, true), "{}", part.head.raw);

@@ -5,8 +5,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a story fails by a panic and shows its figures")]
 
+mod apt;
+mod coalesce;
 mod failures;
 mod fields;
 mod hits;
+mod memory;
 mod ranges;
+mod restart;
 mod rig;
+mod slow_heads;
+mod small_devices;

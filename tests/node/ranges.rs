@@ -18,7 +18,7 @@ fn pattern() -> Pattern {
 async fn node() -> (RunningNode, FakeOrigin) {
     let modified = "Mon, 23 Nov 2026 16:05:50 GMT";
     let origin = FakeOrigin::with("/f.bin", Reply::file(pattern()).with("Last-Modified", modified)).await;
-    (Setup::new().origin(HOST, origin.address, json!({})).start(), origin)
+    (Setup::new().origin(HOST, origin.address, json!({ "abandon": "complete" })).start(), origin)
 }
 
 async fn ranged(node: &RunningNode, fields: &[&str]) -> Answer {

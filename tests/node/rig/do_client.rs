@@ -108,6 +108,12 @@ impl DoAgent {
         self
     }
 
+    /// Scales the waits between tries; 1 is as in the field.
+    pub(crate) fn with_backoff(mut self, scale: f64) -> Self {
+        self.backoff_scale = scale;
+        self
+    }
+
     /// Whether anything is banned.
     pub(crate) fn has_bans(&self) -> bool {
         let bans = self.bans.lock();

@@ -187,6 +187,9 @@ impl Reply {
             }
         }
         let mut head = format!("HTTP/1.1 {status} Scripted\r\n");
+        if self.field("Date").is_none() {
+            head.push_str(&format!("Date: {}\r\n", httpdate::fmt_http_date(std::time::SystemTime::now())));
+        }
         for (name, value) in &self.fields {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
