@@ -65,6 +65,7 @@ async fn a_stored_body_carries_its_digest() {
     let pattern = Pattern::new(33, 100_000);
     let (node, _origin) = node_with(Reply::file(pattern)).await;
     fetch(&node, &[]).await;
+    node.wait_for_fills(1).await;
     let want = format!("sha-256=:{}:", STANDARD.encode(pattern.sha256()));
     for fields in [&[][..], &["Range: bytes=5-9"][..]] {
         let head = fetch(&node, fields).await.head;
@@ -83,6 +84,7 @@ async fn validators_pass_unchanged_and_a_body_without_one_gets_a_strong_etag() {
     }
     origin.serve("/none", Reply::bare(pattern).with("Cache-Control", "max-age=60"));
     node.get(&format!("/-/{HOST}/none"), &[]).await;
+    node.wait_for_fills(2).await;
     let hit = node.get(&format!("/-/{HOST}/none"), &[]).await.head;
     let tag = hit.field("ETag").unwrap_or_else(|| panic!("{}", hit.raw)).to_owned();
     assert!(tag.starts_with('"') && tag.len() > 10, "{}", hit.raw);

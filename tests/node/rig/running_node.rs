@@ -160,6 +160,14 @@ impl RunningNode {
         series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
+    /// Waits until `count` bodies are complete on disk: a digest is known a moment after the last byte.
+    pub(crate) async fn wait_for_fills(&self, count: u32) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.metric("waystation_fills_total", "outcome=\"complete\"").await < f64::from(count) {
+            assert!(Instant::now() < deadline, "{count} fills do not complete");
+        }
+    }
+
     /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
