@@ -65,12 +65,24 @@ pub struct Node {
 }
 
 impl Node {
+    /// Builds a node with sockets of its own and starts to serve.
+    ///
+    /// # Errors
+    /// When a drive, an address or the system refuses.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, Inherited::default(), serve::raise_descriptor_limit()).await
+    }
+
     /// Builds a node and starts to serve. The drives are locked before a port is opened, so that of two processes on
     /// one drive the second fails without taking a connection.
     ///
     /// # Errors
     /// When a drive, an address or the system refuses.
-    pub async fn start(config: Config, mut inherited: Inherited, budget: DescriptorBudget) -> Result<Self, StartError> {
+    async fn start_with(
+        config: Config,
+        mut inherited: Inherited,
+        budget: DescriptorBudget,
+    ) -> Result<Self, StartError> {
         let system = |what| move |source| StartError::System { what, source };
         let metrics = Arc::new(Metrics::new().map_err(|e| system("metrics")(io::Error::other(e)))?);
         let log = AccessLog::new(&config.log, &metrics).map_err(system("access log"))?;
@@ -238,7 +250,7 @@ pub fn run(loaded: Loaded) -> ExitCode {
 async fn live(loaded: Loaded, inherited: Inherited, budget: DescriptorBudget) -> ExitCode {
     let Loaded { config, .. } = loaded;
     let (notes, about) = (config.notes.clone(), Banner::of(&config));
-    let node = match Node::start(config, inherited, budget).await {
+    let node = match Node::start_with(config, inherited, budget).await {
         Ok(node) => node,
         Err(error) => return fault(&error.to_string()),
     };

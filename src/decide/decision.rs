@@ -1,51 +1,72 @@
-//! What to do with a request, given what is stored: one function (RFC 9111 section 4).
+//! [`decide`]: what to do with a request, given what is stored; and whether stale content may stand in when upstream
+//! fails (RFC 9111 sections 4 and 5.2.1, RFC 5861).
 
 use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use http::{HeaderMap, Method};
 
-use super::cache_control::{request_directives, response_directives};
-use super::freshness::{Freshness, LifetimeSource, freshness};
+use super::cache_control::{RequestDirectives, ResponseDirectives, request_directives, response_directives};
+use super::conditional::entity_tag;
+use super::date;
+use super::freshness::{Freshness, LifetimeSource, SAME_TIME};
 use super::status::FwdReason;
-use crate::content::{Policy, Record, StaleIfError, UnixMillis};
+use super::storable::forbids_storing;
+use crate::content::{BodyRef, Policy, Record, StaleIfError, UnixMillis};
 
-/// The parts of a request that decisions depend on.
+/// What matters of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestFacts<'a> {
-    /// GET or HEAD.
+    /// Its method.
     pub method: &'a Method,
     /// Its fields.
     pub headers: &'a HeaderMap,
 }
 
-/// The node's own choices.
-#[derive(Debug, Clone, Copy)]
+/// What the operator leaves to the clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Whether a client's `no-cache` or `max-age` may send a request upstream although what is stored is fresh.
+    /// Whether a client may have fresh content validated again by `no-cache`, `max-age` or `min-fresh`. RFC 9111
+    /// calls them preferences, and obeying costs bytes of the uplink.
     pub clients_may_refetch: bool,
 }
 
-/// What to do.
-#[derive(Debug, Clone)]
+/// What to do with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Serve what is stored.
     Serve {
         /// How fresh it is.
         freshness: Freshness,
     },
-    /// Ask whether what is stored is current (RFC 9111 section 4.3).
+    /// Ask upstream whether what is stored is current.
     Revalidate {
-        /// The fields to ask with.
+        /// Fields to ask with (RFC 9111 section 4.3.1); never empty.
         conditions: HeaderMap,
+        /// Why.
+        reason: FwdReason,
+        /// It must not be served when upstream fails (RFC 9111 section 4.2.4).
+        must: bool,
+        /// It may be served while upstream is asked (RFC 5861 section 3).
+        meanwhile: bool,
     },
-    /// Fetch it.
+    /// Ask upstream for all of it.
     Fetch(FwdReason),
-    /// Pass the request on; its answer is for this client only.
-    Bypass(FwdReason),
-    /// The request says `only-if-cached`, and nothing can be served without upstream.
+    /// Ask upstream for this request alone, and store nothing.
+    Bypass(BypassReason),
+    /// Nothing that would do is stored, and upstream must not be asked: 504 (RFC 9111 section 5.2.1.7).
     OnlyIfCachedMiss,
 }
 
-/// Decides for a request of `path` under its rule; `stored` is the newest stored response that it selects.
+/// Why a request does not concern the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BypassReason {
+    /// Its method is neither GET nor HEAD.
+    Method,
+    /// It says `no-store` (RFC 9111 section 5.2.1.5).
+    NoStore,
+}
+
+/// Decides about `request`, which selects `stored` if there is anything, at the time `now` at which it came. The
+/// policy's patterns are matched with `path`.
 pub fn decide(
     request: &RequestFacts<'_>,
     stored: Option<&Record>,
@@ -54,172 +75,156 @@ pub fn decide(
     options: &Options,
     now: UnixMillis,
 ) -> Decision {
-    let asked = request_directives(request.headers);
+    if request.method != Method::GET && request.method != Method::HEAD {
+        return Decision::Bypass(BypassReason::Method);
+    }
+    let wishes = request_directives(request.headers);
     let Some(record) = stored else {
-        return match (asked.only_if_cached, asked.no_store) {
+        return match (wishes.only_if_cached, wishes.no_store) {
             (true, _) => Decision::OnlyIfCachedMiss,
-            (false, true) => Decision::Bypass(FwdReason::Bypass),
-            (false, false) => Decision::Fetch(FwdReason::UriMiss),
+            (_, true) => Decision::Bypass(BypassReason::NoStore),
+            _ => Decision::Fetch(FwdReason::UriMiss),
         };
     };
     let directives = response_directives(&record.headers);
-    let freshness = freshness(record, &policy.freshness, path, now);
-    let settled = freshness.source == LifetimeSource::Immutable || directives.immutable && freshness.is_fresh();
-    let serve = Decision::Serve { freshness };
-    if settled {
-        return serve;
-    }
-    let stale_limit = asked.max_stale.filter(|_| !forbids_stale(record));
-    let is_fresh_enough = !directives.no_cache
-        && (freshness.is_fresh() || stale_limit.is_some_and(|limit| freshness.staleness().as_secs() <= limit));
-    let age = freshness.age.map_or(u64::MAX, |age| age.as_secs());
-    let left = freshness.lifetime.as_secs().saturating_sub(age);
-    // RFC 9111 section 5.2.1: the client's own bounds.
-    let client_wants_newer = asked.no_cache
-        || asked.max_age.is_some_and(|max_age| age > max_age || max_age == 0)
-        || asked.min_fresh.is_some_and(|min_fresh| left < min_fresh);
-    if is_fresh_enough && !(client_wants_newer && options.clients_may_refetch) {
-        return serve;
-    }
-    if asked.only_if_cached {
+    let freshness = Freshness::judged(record, &directives, policy, path, now);
+    let Some(reason) = obstacle(record, &directives, &freshness, &wishes, options, now) else {
+        return Decision::Serve { freshness };
+    };
+    if wishes.only_if_cached {
         return Decision::OnlyIfCachedMiss;
+    }
+    if wishes.no_store {
+        // What is stored stays, to stand in when upstream fails; bytes of this answer must not join it.
+        return match record.body {
+            BodyRef::Blob(_) => Decision::Fetch(reason),
+            BodyRef::Partial(_) => Decision::Bypass(BypassReason::NoStore),
+        };
     }
     let conditions = conditions(record);
     if conditions.is_empty() {
-        Decision::Fetch(if is_fresh_enough { FwdReason::Request } else { FwdReason::Stale })
-    } else {
-        Decision::Revalidate { conditions }
+        return Decision::Fetch(reason);
     }
+    let must = stale_is_forbidden(record, &directives);
+    let is_asked_anew = options.clients_may_refetch && (wishes.no_cache || wishes.max_age.is_some());
+    let window = directives.stale_while_revalidate.filter(|_| reason == FwdReason::Stale && !must && !is_asked_anew);
+    let meanwhile = window.zip(freshness.staleness()).is_some_and(|(window, stale)| stale <= window);
+    Decision::Revalidate { conditions, reason, must, meanwhile }
 }
 
-/// Whether what is stored may be served although it is not fresh, because upstream failed (RFC 9111 section 4.2.4,
-/// RFC 5861 section 4).
-pub fn may_serve_stale(record: &Record, policy: &Policy, path: &str, now: UnixMillis) -> bool {
-    let freshness = freshness(record, &policy.freshness, path, now);
+/// Whether `record` may stand in when upstream fails (RFC 9111 section 4.2.4). Wishes of the request do not forbid
+/// it: they are preferences, and no answer is what they prefer least.
+///
+/// Errors never stand in once they are stale: that upstream fails is a passing fault, and a Delivery Optimization
+/// agent takes an old 404 for a lasting one.
+pub fn may_serve_stale(
+    record: &Record,
+    request: &RequestFacts<'_>,
+    policy: &Policy,
+    path: &str,
+    now: UnixMillis,
+) -> bool {
+    let directives = response_directives(&record.headers);
+    let freshness = Freshness::judged(record, &directives, policy, path, now);
     if freshness.source == LifetimeSource::Immutable {
         return true;
     }
-    if forbids_stale(record) {
+    if needs_validation(record, &directives) {
         return false;
     }
-    let staleness = freshness.staleness();
-    let by_response = response_directives(&record.headers).stale_if_error;
-    match policy.freshness.stale_if_error {
-        StaleIfError::Unlimited => true,
-        StaleIfError::Limited(limit) => {
-            staleness <= limit || by_response.is_some_and(|seconds| staleness.as_secs() <= seconds)
-        }
+    if freshness.is_fresh() {
+        return true;
     }
+    if stale_is_forbidden(record, &directives) || record.status.as_u16() >= 400 {
+        return false;
+    }
+    let StaleIfError::Limited(limit) = policy.freshness.stale_if_error else { return true };
+    let allowed = [
+        directives.stale_if_error,
+        directives.stale_while_revalidate,
+        request_directives(request.headers).stale_if_error,
+    ];
+    let longest = allowed.into_iter().flatten().fold(limit, |longest, time| longest.max(time));
+    // When the clock cannot tell the age, it cannot tell that the time is over.
+    freshness.staleness().is_none_or(|stale| stale <= longest)
 }
 
-/// RFC 9111 section 4.2.4: these forbid to serve stale.
-fn forbids_stale(record: &Record) -> bool {
-    let directives = response_directives(&record.headers);
-    directives.must_revalidate || directives.proxy_revalidate || directives.no_cache || directives.s_maxage.is_some()
+/// Why `record` cannot be served as it is.
+fn obstacle(
+    record: &Record,
+    directives: &ResponseDirectives,
+    freshness: &Freshness,
+    wishes: &RequestDirectives,
+    options: &Options,
+    now: UnixMillis,
+) -> Option<FwdReason> {
+    if freshness.source == LifetimeSource::Immutable {
+        return None;
+    }
+    if forbids_storing(record.status, directives) {
+        return Some(FwdReason::Stale);
+    }
+    if was_asked_for_after(record, now) {
+        return None;
+    }
+    if directives.no_cache {
+        return Some(FwdReason::Stale);
+    }
+    if !freshness.is_fresh() {
+        let stale = freshness.staleness().filter(|_| !stale_is_forbidden(record, directives));
+        let is_accepted = stale.zip(wishes.max_stale).is_some_and(|(stale, most)| stale <= most);
+        return (!is_accepted).then_some(FwdReason::Stale);
+    }
+    if options.clients_may_refetch && !is_fresh_enough(directives, freshness, wishes) {
+        return Some(FwdReason::Request);
+    }
+    None
 }
 
-/// RFC 9111 section 4.3.1.
+/// Whether fresh content satisfies what the request says of freshness. What is `immutable` needs no validation while
+/// it is fresh, unless the request says `no-cache` (RFC 8246 section 2).
+fn is_fresh_enough(directives: &ResponseDirectives, freshness: &Freshness, wishes: &RequestDirectives) -> bool {
+    let age = freshness.age.unwrap_or_default();
+    // A client that says `max-age=0` means a validation, however young the content is.
+    let is_young = wishes.max_age.is_none_or(|most| !most.is_zero() && age <= most);
+    let lasts = wishes.min_fresh.is_none_or(|least| freshness.lifetime.saturating_sub(age) >= least);
+    !wishes.no_cache && (directives.immutable || (is_young && lasts))
+}
+
+/// Whether upstream was asked for `record` after the request came at `now`: it is then as current as an answer to this
+/// request itself would be.
+fn was_asked_for_after(record: &Record, now: UnixMillis) -> bool {
+    record.request_time > now && record.response_time.since(now) <= SAME_TIME
+}
+
+/// Whether a response may be used only after a successful validation, fresh or not. One that must not be stored is
+/// only there since a 304 said so later.
+fn needs_validation(record: &Record, directives: &ResponseDirectives) -> bool {
+    directives.no_cache || forbids_storing(record.status, directives)
+}
+
+/// Whether a response must not be served stale (RFC 9111 sections 4.2.4 and 5.2.2).
+fn stale_is_forbidden(record: &Record, directives: &ResponseDirectives) -> bool {
+    let revalidate = directives.must_revalidate || directives.proxy_revalidate || directives.s_maxage.is_some();
+    revalidate || needs_validation(record, directives)
+}
+
+/// The fields that ask whether `record` is current (RFC 9111 section 4.3.1). They have a meaning only where the answer
+/// would be a success (RFC 9110 section 13.2.1).
 fn conditions(record: &Record) -> HeaderMap {
     let mut conditions = HeaderMap::new();
-    for (stored, condition) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
-        if let Some(value) = record.headers.get(stored) {
-            conditions.insert(condition, value.clone());
-        }
+    if !record.status.is_success() {
+        return conditions;
+    }
+    if entity_tag(&record.headers).is_some() {
+        conditions.extend(record.headers.get(ETAG).map(|tag| (IF_NONE_MATCH, tag.clone())));
+    }
+    if date::of(&record.headers, &LAST_MODIFIED).is_some() {
+        conditions.extend(record.headers.get(LAST_MODIFIED).map(|date| (IF_MODIFIED_SINCE, date.clone())));
     }
     conditions
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::tests::{fields, record};
-    use super::*;
-    use crate::content::PathPatterns;
-
-    const NOW: u64 = 1_795_435_200;
-
-    /// What is decided 50 s after the response came.
-    fn after_50_s(request: &[(&str, &str)], response: &[(&str, &str)], options: &Options) -> String {
-        let (headers, stored) = (fields(request), record(NOW - 50, response));
-        let facts = RequestFacts { method: &Method::GET, headers: &headers };
-        let policy = Policy::for_host("a.example");
-        match decide(&facts, Some(&stored), &policy, "/x", options, UnixMillis::from_secs(NOW)) {
-            Decision::Serve { .. } => "serve".to_owned(),
-            Decision::Revalidate { conditions } => {
-                conditions.keys().map(|name| name.as_str().to_owned()).collect::<Vec<_>>().join("+")
-            }
-            Decision::Fetch(reason) | Decision::Bypass(reason) => reason.as_str().to_owned(),
-            Decision::OnlyIfCachedMiss => "504".to_owned(),
-        }
-    }
-
-    #[test]
-    fn fresh_is_served_stale_is_validated() {
-        let free = Options { clients_may_refetch: true };
-        let tag = ("etag", "\"1\"");
-        let date = ("last-modified", "Mon, 23 Nov 2026 11:00:00 GMT");
-        let cc = |value| ("cache-control", value);
-        for (request, response, expected) in [
-            (&[][..], &[cc("max-age=60")][..], "serve"),
-            (&[], &[cc("max-age=50"), tag], "if-none-match"),
-            (&[], &[cc("max-age=40"), tag, date], "if-none-match+if-modified-since"),
-            (&[], &[cc("max-age=40"), date], "if-modified-since"),
-            (&[], &[cc("max-age=40")], "stale"),
-            (&[], &[cc("no-cache, max-age=60"), tag], "if-none-match"),
-            (&[cc("no-cache")], &[cc("max-age=60"), tag], "if-none-match"),
-            (&[cc("max-age=0")], &[cc("max-age=60"), tag], "if-none-match"),
-            (&[cc("max-age=51")], &[cc("max-age=60"), tag], "serve"),
-            (&[cc("max-age=49")], &[cc("max-age=60"), tag], "if-none-match"),
-            (&[cc("min-fresh=10")], &[cc("max-age=60"), tag], "serve"),
-            (&[cc("min-fresh=11")], &[cc("max-age=60"), tag], "if-none-match"),
-            (&[cc("max-stale=10")], &[cc("max-age=40"), tag], "serve"),
-            (&[cc("max-stale=9")], &[cc("max-age=40"), tag], "if-none-match"),
-            (&[cc("max-stale")], &[cc("max-age=40"), tag], "serve"),
-            (&[cc("max-stale")], &[cc("max-age=40, must-revalidate"), tag], "if-none-match"),
-            (&[cc("no-cache")], &[cc("max-age=60, immutable"), tag], "serve"),
-            (&[cc("no-cache")], &[cc("max-age=60")], "request"),
-            (&[cc("only-if-cached")], &[cc("max-age=60")], "serve"),
-            (&[cc("only-if-cached")], &[cc("max-age=40"), tag], "504"),
-        ] {
-            assert_eq!(after_50_s(request, response, &free), expected, "{request:?} {response:?}");
-        }
-        let bound = Options { clients_may_refetch: false };
-        assert_eq!(after_50_s(&[cc("no-cache")], &[cc("max-age=60"), tag], &bound), "serve");
-        assert_eq!(after_50_s(&[cc("no-cache")], &[cc("max-age=40"), tag], &bound), "if-none-match");
-    }
-
-    #[test]
-    fn without_anything_stored() {
-        let policy = Policy::for_host("a.example");
-        for (request, expected) in [("", "uri-miss"), ("no-store", "bypass"), ("only-if-cached", "504")] {
-            let headers = fields(&[("cache-control", request)]);
-            let facts = RequestFacts { method: &Method::GET, headers: &headers };
-            let options = Options { clients_may_refetch: true };
-            let found = match decide(&facts, None, &policy, "/x", &options, UnixMillis(0)) {
-                Decision::Fetch(reason) | Decision::Bypass(reason) => reason.as_str(),
-                Decision::OnlyIfCachedMiss => "504",
-                other => panic!("{other:?}"),
-            };
-            assert_eq!(found, expected);
-        }
-    }
-
-    #[test]
-    fn stale_is_served_on_failure_unless_forbidden() {
-        let mut policy = Policy::for_host("a.example");
-        let judge = |policy: &Policy, cc: &str| {
-            may_serve_stale(&record(NOW - 50, &[("cache-control", cc)]), policy, "/x", UnixMillis::from_secs(NOW))
-        };
-        assert!(judge(&policy, "max-age=1"));
-        for forbidding in ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=1"] {
-            assert!(!judge(&policy, &format!("max-age=1, {forbidding}")), "{forbidding}");
-        }
-        policy.freshness.stale_if_error = StaleIfError::Limited(Duration::from_secs(49));
-        assert!(judge(&policy, "max-age=1"));
-        assert!(!judge(&policy, "max-age=0"));
-        assert!(judge(&policy, "max-age=0, stale-if-error=50"));
-        policy.freshness.immutable = PathPatterns::new(&["x"]).unwrap();
-        assert!(judge(&policy, "max-age=0, must-revalidate"));
-    }
-}
+#[path = "decision_tests.rs"]
+mod tests;

@@ -1,4 +1,4 @@
-//! `Repr-Digest` (RFC 9530 section 3): the digest that upstream claims for the whole representation.
+//! The `Repr-Digest` field (RFC 9530 section 3): what the sender says the whole representation hashes to.
 
 use http::{HeaderMap, HeaderName};
 
@@ -6,40 +6,109 @@ use crate::content::Digest;
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
-/// The SHA-256 in `Repr-Digest`. Other algorithms, broken members and two digests that differ count as none.
+/// The SHA-256 in `Repr-Digest`. Other algorithms are ignored; a field that is no dictionary of byte sequences
+/// (RFC 9651 section 3.2) says nothing at all.
 pub fn repr_digest(headers: &HeaderMap) -> Option<Digest> {
-    let lines = headers.get_all(REPR_DIGEST).iter().filter_map(|line| line.to_str().ok());
-    let members = lines.flat_map(|line| line.split(',')).filter_map(|member| member.trim().split_once('='));
-    let mut digests = members.filter(|(name, _)| *name == "sha-256").map(|(_, value)| {
-        let value = value.split(';').next().unwrap_or_default().trim();
-        Digest::from_base64(value.strip_prefix(':')?.strip_suffix(':')?).ok()
-    });
-    let first = digests.next()??;
-    digests.all(|other| other == Some(first)).then_some(first)
+    let lines: Result<Vec<_>, _> = headers.get_all(REPR_DIGEST).iter().map(|line| line.to_str()).collect();
+    let mut found = None;
+    for member in lines.ok()?.iter().flat_map(|line| line.split(',')) {
+        let (algorithm, value) = member.trim_matches([' ', '\t']).split_once('=')?;
+        is_key(algorithm).then_some(())?;
+        let (encoded, parameters) = value.strip_prefix(':')?.split_once(':')?;
+        (is_base64(encoded) && are_parameters(parameters)).then_some(())?;
+        if algorithm == "sha-256" {
+            // The last one counts (RFC 9651 section 4.2.2).
+            found = Digest::from_base64(encoded).ok();
+        }
+    }
+    found
+}
+
+fn is_key(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_lowercase() || c == '*')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.*".contains(&b))
+}
+
+fn is_base64(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
+}
+
+/// Parameters are allowed by the syntax and mean nothing here; strings, which could hold a comma, are not expected.
+fn are_parameters(text: &str) -> bool {
+    let mut parameters = text.split(';');
+    parameters.next() == Some("")
+        && parameters.all(|parameter| {
+            let name = parameter.trim_start_matches(' ').split('=').next().unwrap_or_default();
+            is_key(name)
+        })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::fields;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
     use super::*;
 
+    fn of(lines: &[&str]) -> Option<Digest> {
+        repr_digest(&lines.iter().map(|line| (REPR_DIGEST, HeaderValue::from_str(line).unwrap())).collect())
+    }
+
     #[test]
-    fn only_a_well_formed_sha_256_counts() {
+    fn the_sha_256_is_found() {
         let digest = Digest::of(b"abc");
-        let good = format!("sha-256=:{}:", digest.to_base64());
-        let other = format!("sha-256=:{}:", Digest::of(b"x").to_base64());
-        for (value, expected) in [
-            (good.clone(), Some(digest)),
-            (format!("sha-512=:AAAA:, {good}"), Some(digest)),
-            (format!("{good};x=1"), Some(digest)),
-            (format!("{good}, {good}"), Some(digest)),
-            (format!("{good}, {other}"), None),
-            (digest.to_base64(), None),
-            (format!("sha-256={}", digest.to_base64()), None),
-            ("sha-256=:AAAA:".to_owned(), None),
-            (String::new(), None),
+        let own = format!("sha-256=:{}:", digest.to_base64());
+        let other = format!("sha-256=:{}:", Digest::of(b"other").to_base64());
+        for lines in [
+            &[&*own][..],
+            &[&format!("sha-512=:YQ==:, {own}")],
+            &[&format!("{own} ,md5=:YQ==:")],
+            &["sha-512=:YQ==:", &own],
+            &[&format!("{own};q=1; x")],
+            &[&format!("{other}, {own}")],
         ] {
-            assert_eq!(repr_digest(&fields(&[("repr-digest", &value)])), expected, "{value}");
+            assert_eq!(of(lines), Some(digest), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn anything_else_says_nothing() {
+        let base64 = Digest::of(b"abc").to_base64();
+        for line in [
+            "",
+            "sha-256",
+            "sha-256=",
+            "sha-256=:",
+            "sha-256=::",
+            "sha-256=:YWJj:",
+            "sha-512=:YQ==:",
+            &format!("sha-256={base64}"),
+            &format!("sha-256=\"{base64}\""),
+            &format!("sha-256=:{base64}"),
+            &format!("sha-256=:{base64}:x"),
+            &format!("SHA-256=:{base64}:"),
+            &format!("sha-256 =:{base64}:"),
+            &format!("sha-256=:{base64}:,"),
+            &format!("sha-256=:{base64}:, nonsense"),
+            &format!("sha-256=:{base64}:, sha-256=:YWJj:"),
+        ] {
+            assert_eq!(of(&[line]), None, "{line}");
+        }
+        assert_eq!(of(&[]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(line in prop::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(value) = HeaderValue::from_bytes(&line) {
+                repr_digest(&HeaderMap::from_iter([(REPR_DIGEST, value)]));
+            }
+        }
+
+        #[test]
+        fn any_digest_is_read_back(bytes in any::<[u8; 32]>()) {
+            let digest = Digest::from_bytes(bytes);
+            prop_assert_eq!(of(&[&format!("sha-256=:{}:", digest.to_base64())]), Some(digest));
         }
     }
 }

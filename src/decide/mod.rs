@@ -1,29 +1,27 @@
-//! HTTP caching as pure functions: RFC 9111, with conditional requests, ranges and validators of RFC 9110.
+//! What HTTP says about storing, reusing and answering (RFC 9110, RFC 9111), as pure functions over a stored
+//! [`Record`](crate::content::Record), a request, a policy and a given time.
 //!
-//! Everything is computed from a [`crate::content::Record`], a request, the rule and `now`. Nothing here does I/O,
-//! reads a clock or knows where bytes are.
+//! Nothing here does I/O, reads a clock or knows where bytes are.
 
 mod cache_control;
 mod conditional;
-mod dates;
+mod date;
 mod decision;
 mod digest_field;
 mod freshness;
+mod list;
 mod range_request;
+#[cfg(test)]
+mod sample;
 mod status;
 mod storable;
 mod update;
 mod vary;
 
-#[cfg(test)]
-mod tests;
-
-pub use cache_control::{RequestDirectives, ResponseDirectives, request_directives, response_directives};
 pub use conditional::{Precondition, preconditions};
-pub use dates::parse_date;
-pub use decision::{Decision, Options, RequestFacts, decide, may_serve_stale};
+pub use decision::{BypassReason, Decision, Options, RequestFacts, decide, may_serve_stale};
 pub use digest_field::repr_digest;
-pub use freshness::{Freshness, LifetimeSource, age, freshness};
+pub use freshness::{Freshness, LifetimeSource, age};
 pub use range_request::{RangeOutcome, ranges};
 pub use status::{CacheStatus, FwdReason};
 pub use storable::{NotStorable, Storable, storable};

@@ -1,271 +1,327 @@
-//! `Range` (RFC 9110 section 14): from what the client wrote to ranges of a known length.
+//! Which bytes a `Range` field asks for (RFC 9110 section 14), given a stored response.
 
+use http::HeaderMap;
 use http::header::RANGE;
-use http::{HeaderMap, HeaderValue};
 
 use super::conditional::if_range_holds;
+use super::list;
 use crate::content::{ByteRange, Record};
 
-/// Ranges that overlap or whose gap is smaller than this are sent as one: a part's own head is longer.
-const SMALL_GAP: u64 = 80;
+/// Ranges with a smaller gap are answered as one: a part's own head is longer (RFC 9110 section 15.3.7.2).
+const SMALLEST_GAP: u64 = 80;
 
-/// Most ranges that are looked at in one field; beyond, the whole is sent.
-const MOST_SPECS: usize = 1000;
-
-/// What a `Range` means for a representation.
+/// What is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RangeOutcome {
-    /// The whole is sent: no range was asked, or none that counts.
+    /// The whole, as 200: no range is asked for, or none that has to be honoured.
     Whole,
-    /// One range, as a plain 206.
+    /// One range, as 206.
     Single(ByteRange),
-    /// Several, as `multipart/byteranges`.
+    /// Several, as 206 with `multipart/byteranges`; disjoint, in the order in which they were asked for.
     Multiple(Vec<ByteRange>),
-    /// 416.
+    /// 416: none of the ranges has a byte in it.
     Unsatisfiable,
-    /// A range was asked, but the length is not known yet.
+    /// A range is asked for, and which bytes it means depends on the length, which is not known.
     NeedsLength,
 }
 
-/// One range as written: positions are inclusive.
+/// What a client wrote, without knowing the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spec {
-    /// `a-b` or `a-`.
-    From(u64, Option<u64>),
-    /// `-n`: the last n bytes.
+    /// `first-last` or `first-`.
+    From { first: u64, last: Option<u64> },
+    /// `-length`.
     Suffix(u64),
 }
 
-/// What the `Range` and `If-Range` of a request mean for `record`, whose representation has `length` bytes. At most
-/// `limit` parts are sent; a request for more, or for more bytes than there are, gets the whole (RFC 9110 section
-/// 17.15).
-///
-/// The Delivery Optimization agent never clears its field list: each resume adds a `Range` line, and the last one is
-/// meant. So of several lines with one range each the last counts.
+/// Judges the `Range` and `If-Range` fields of a GET for a representation of `length` bytes. More than `limit` ranges,
+/// or ranges that together are longer than the representation, are not honoured (RFC 9110 section 17.15).
 pub fn ranges(request: &HeaderMap, record: &Record, length: Option<u64>, limit: usize) -> RangeOutcome {
-    let Some(specs) = specs(request) else { return RangeOutcome::Whole };
+    let Some(specs) = requested(request).filter(|specs| specs.len() <= limit) else { return RangeOutcome::Whole };
     if !if_range_holds(request, record) {
         return RangeOutcome::Whole;
     }
     let Some(length) = length else { return RangeOutcome::NeedsLength };
-    let found: Vec<ByteRange> = specs.iter().filter_map(|spec| spec.within(length)).collect();
-    if found.is_empty() {
-        return RangeOutcome::Unsatisfiable;
+    let wanted: Vec<_> = specs.into_iter().filter_map(|spec| spec.within(length)).collect();
+    if let [range] = wanted[..] {
+        return RangeOutcome::Single(range);
     }
-    let asked = found.iter().fold(0u64, |sum, range| sum.saturating_add(range.len()));
-    let parts = merged(found);
-    match parts.as_slice() {
-        [one] => RangeOutcome::Single(*one),
-        _ if parts.len() > limit || asked > length => RangeOutcome::Whole,
-        _ => RangeOutcome::Multiple(parts),
+    let sum = wanted.iter().fold(0u64, |sum, range| sum.saturating_add(range.len()));
+    if sum > length {
+        return RangeOutcome::Whole;
     }
-}
-
-/// The ranges of the request; `None` when the field is absent, malformed or of another unit, and so ignored (RFC 9110
-/// section 14.2).
-fn specs(request: &HeaderMap) -> Option<Vec<Spec>> {
-    let mut lines = request.get_all(RANGE).iter();
-    let mut last = parse(lines.next()?)?;
-    for line in lines {
-        let next = parse(line)?;
-        if last.len() != 1 || next.len() != 1 {
-            return None;
-        }
-        last = next;
+    match coalesced(wanted)[..] {
+        [] => RangeOutcome::Unsatisfiable,
+        [range] => RangeOutcome::Single(range),
+        ref several => RangeOutcome::Multiple(several.to_vec()),
     }
-    Some(last)
-}
-
-fn parse(line: &HeaderValue) -> Option<Vec<Spec>> {
-    let text = line.to_str().ok()?.trim();
-    let (unit, set) = text.split_once('=')?;
-    if !unit.trim().eq_ignore_ascii_case("bytes") {
-        return None;
-    }
-    let mut specs = Vec::new();
-    for spec in set.split(',').map(|spec| spec.trim_matches([' ', '\t'])).filter(|spec| !spec.is_empty()) {
-        if specs.len() == MOST_SPECS {
-            return None;
-        }
-        specs.push(spec_of(spec)?);
-    }
-    (!specs.is_empty()).then_some(specs)
-}
-
-fn spec_of(text: &str) -> Option<Spec> {
-    let (first, last) = text.split_once('-')?;
-    match (first, last) {
-        ("", suffix) => position(suffix).map(Spec::Suffix),
-        (first, "") => Some(Spec::From(position(first)?, None)),
-        (first, last) => {
-            let (first, last) = (position(first)?, position(last)?);
-            (first <= last).then_some(Spec::From(first, Some(last)))
-        }
-    }
-}
-
-/// A position; what is larger than any file counts as the largest number.
-fn position(digits: &str) -> Option<u64> {
-    let valid = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    valid.then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 impl Spec {
+    /// The bytes meant in a representation of `length` bytes, if any.
     fn within(self, length: u64) -> Option<ByteRange> {
         match self {
-            Self::From(first, last) => {
-                let end = last.map_or(length, |last| last.saturating_add(1).min(length));
-                ByteRange::new(first, end)
+            Self::From { first, last } => {
+                ByteRange::new(first, last.map_or(length, |last| last.saturating_add(1).min(length)))
             }
             Self::Suffix(count) => ByteRange::new(length.saturating_sub(count), length),
         }
     }
 }
 
-/// Joins ranges that overlap or nearly touch, wherever they stand in the list; the order of the rest is the client's
-/// (RFC 9110 section 15.3.7.2).
-fn merged(ranges: Vec<ByteRange>) -> Vec<ByteRange> {
-    let mut parts: Vec<ByteRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        let mut range = range;
-        let mut place = parts.len();
-        let mut index = 0;
-        while let Some(part) = parts.get(index).copied() {
-            let near = range.start() <= part.end().saturating_add(SMALL_GAP)
-                && part.start() <= range.end().saturating_add(SMALL_GAP);
-            if near {
-                range = ByteRange::new(part.start().min(range.start()), part.end().max(range.end())).unwrap_or(part);
-                parts.remove(index);
-                place = place.min(index);
-                // What it grew by may touch parts that were passed already.
-                index = 0;
-            } else {
-                index += 1;
-            }
+/// What the `Range` field asks for; `None` without one that is valid. Delivery Optimization agents repeat the whole
+/// field at each resume, oldest first: of several lines with one range each the last is meant.
+fn requested(request: &HeaderMap) -> Option<Vec<Spec>> {
+    let mut lines = request.get_all(RANGE).iter().map(|line| range_set(line.as_bytes()));
+    let mut specs = lines.next()??;
+    for line in lines {
+        let next = line?;
+        if specs.len() != 1 || next.len() != 1 {
+            return None;
         }
-        parts.insert(place.min(parts.len()), range);
+        specs = next;
     }
-    parts
+    Some(specs)
+}
+
+/// `bytes=` and a list of ranges. `None` for another unit and for anything invalid, which is then to be ignored (RFC
+/// 9110 section 14.2).
+fn range_set(line: &[u8]) -> Option<Vec<Spec>> {
+    let line = list::trim(line);
+    let equals = line.iter().position(|byte| *byte == b'=')?;
+    let (unit, set) = (line.get(..equals)?, line.get(equals + 1..)?);
+    if !unit.eq_ignore_ascii_case(b"bytes") {
+        return None;
+    }
+    let members = set.split(|byte| *byte == b',').map(list::trim).filter(|member| !member.is_empty());
+    let specs: Vec<_> = members.map(spec).collect::<Option<_>>()?;
+    (!specs.is_empty()).then_some(specs)
+}
+
+fn spec(member: &[u8]) -> Option<Spec> {
+    let dash = member.iter().position(|byte| *byte == b'-')?;
+    let (first, last) = (member.get(..dash)?, member.get(dash + 1..)?);
+    match (first, last) {
+        (b"", count) => Some(Spec::Suffix(position(count)?)),
+        (first, b"") => Some(Spec::From { first: position(first)?, last: None }),
+        (first, last) => {
+            let (first, last) = (position(first)?, position(last)?);
+            (first <= last).then_some(Spec::From { first, last: Some(last) })
+        }
+    }
+}
+
+/// A position; one that is too large for a number is beyond every end anyway.
+fn position(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(text.iter().fold(0u64, |sum, digit| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'))))
+}
+
+/// Joins what overlaps or nearly touches; each joined range stands where its first part was asked for.
+fn coalesced(wanted: Vec<ByteRange>) -> Vec<ByteRange> {
+    let mut by_start: Vec<_> = wanted.into_iter().enumerate().collect();
+    by_start.sort_unstable_by_key(|(_, range)| *range);
+    let mut joined: Vec<(usize, ByteRange)> = Vec::with_capacity(by_start.len());
+    for (asked, range) in by_start {
+        match joined.last_mut() {
+            Some((first_asked, last)) if range.start() < last.end().saturating_add(SMALLEST_GAP) => {
+                *first_asked = asked.min(*first_asked);
+                *last = ByteRange::new(last.start(), last.end().max(range.end())).unwrap_or(*last);
+            }
+            _ => joined.push((asked, range)),
+        }
+    }
+    joined.sort_unstable_by_key(|(asked, _)| *asked);
+    joined.into_iter().map(|(_, range)| range).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
-    use super::super::tests::{fields, record};
     use super::*;
+    use crate::content::RangeSet;
+    use crate::decide::sample::{date, fields, record};
 
-    fn outcome(lines: &[&str], length: u64) -> RangeOutcome {
-        let lines: Vec<_> = lines.iter().map(|line| ("range", *line)).collect();
-        ranges(&fields(&lines), &record(0, &[]), Some(length), 16)
+    const LIMIT: usize = 16;
+
+    fn of(lines: &[&str], length: Option<u64>) -> RangeOutcome {
+        let request: Vec<_> = lines.iter().map(|line| ("range", *line)).collect();
+        ranges(&fields(&request), &record(200, &[]), length, LIMIT)
     }
 
     fn single(start: u64, end: u64) -> RangeOutcome {
         RangeOutcome::Single(ByteRange::new(start, end).unwrap())
     }
 
+    fn several(ranges: &[(u64, u64)]) -> RangeOutcome {
+        RangeOutcome::Multiple(ranges.iter().map(|(start, end)| ByteRange::new(*start, *end).unwrap()).collect())
+    }
+
     #[test]
-    fn one_range_in_all_spellings() {
+    fn one_range_of_a_thousand_bytes() {
+        use RangeOutcome::{Unsatisfiable, Whole};
         for (line, expected) in [
             ("bytes=0-0", single(0, 1)),
-            ("bytes=0-99", single(0, 100)),
-            ("bytes=0-1000", single(0, 100)),
-            ("bytes=50-", single(50, 100)),
-            ("bytes=-10", single(90, 100)),
-            ("bytes=-1000", single(0, 100)),
-            ("BYTES=0-0", single(0, 1)),
-            ("bytes= 0-0 , ", single(0, 1)),
-            ("bytes=99-99999999999999999999999", single(99, 100)),
-            ("bytes=100-", RangeOutcome::Unsatisfiable),
-            ("bytes=100-200", RangeOutcome::Unsatisfiable),
-            ("bytes=-0", RangeOutcome::Unsatisfiable),
-            ("bytes=99999999999999999999999-", RangeOutcome::Unsatisfiable),
-            ("bytes=5-4", RangeOutcome::Whole),
-            ("bytes=", RangeOutcome::Whole),
-            ("bytes=a-b", RangeOutcome::Whole),
-            ("bytes=+1-2", RangeOutcome::Whole),
-            ("bytes=1-2-3", RangeOutcome::Whole),
-            ("bytes 0-1", RangeOutcome::Whole),
-            ("lines=0-1", RangeOutcome::Whole),
-            ("bytes=0-1, x", RangeOutcome::Whole),
+            ("bytes=0-499", single(0, 500)),
+            ("bytes=500-", single(500, 1000)),
+            ("bytes=-1", single(999, 1000)),
+            ("bytes=-5000", single(0, 1000)),
+            ("bytes=0-", single(0, 1000)),
+            ("bytes=999-2000", single(999, 1000)),
+            ("BYTES=0-1", single(0, 2)),
+            (" bytes=0-1 ", single(0, 2)),
+            ("bytes= 0-1 , ", single(0, 2)),
+            ("bytes=000000000000000000000000-1", single(0, 2)),
+            ("bytes=5-99999999999999999999999999", single(5, 1000)),
+            ("bytes=-99999999999999999999999999", single(0, 1000)),
+            ("bytes=1000-", Unsatisfiable),
+            ("bytes=1000-1001, 2000-", Unsatisfiable),
+            ("bytes=-0", Unsatisfiable),
+            ("bytes=99999999999999999999999999-", Unsatisfiable),
+            ("bytes=18446744073709551615-18446744073709551615", Unsatisfiable),
+            // Invalid, so ignored.
+            ("", Whole),
+            ("bytes", Whole),
+            ("bytes=", Whole),
+            ("bytes=,", Whole),
+            ("bytes=-", Whole),
+            ("bytes=a-b", Whole),
+            ("bytes=5-4", Whole),
+            ("bytes=0-1, 5-4", Whole),
+            ("bytes=0-1-2", Whole),
+            ("bytes=--1", Whole),
+            ("bytes=+1-2", Whole),
+            ("bytes=0 -1", Whole),
+            ("bytes =0-1", Whole),
+            ("bytes=0x1-2", Whole),
+            ("bytes=0-1;2-3", Whole),
+            ("items=0-1", Whole),
+            ("0-1", Whole),
         ] {
-            assert_eq!(outcome(&[line], 100), expected, "{line}");
+            assert_eq!(of(&[line], Some(1000)), expected, "{line}");
         }
-        for line in ["bytes=0-", "bytes=0-0", "bytes=-1"] {
-            assert_eq!(outcome(&[line], 0), RangeOutcome::Unsatisfiable, "{line} of nothing");
+        assert_eq!(of(&[], Some(1000)), Whole);
+    }
+
+    #[test]
+    fn several_ranges_are_joined_and_kept_in_order() {
+        for (line, expected) in [
+            ("bytes=0-9, 500-599", several(&[(0, 10), (500, 600)])),
+            ("bytes=500-599, 0-9", several(&[(500, 600), (0, 10)])),
+            ("bytes=500-599, 0-9, 600-609", several(&[(500, 610), (0, 10)])),
+            ("bytes=0-9, 90-99", several(&[(0, 10), (90, 100)])),
+            ("bytes=0-9, 89-99", single(0, 100)),
+            ("bytes=0-99, 50-149", single(0, 150)),
+            ("bytes=0-9, 2000-", single(0, 10)),
+            ("bytes=0-499, 500-999", single(0, 1000)),
+            ("bytes=0-, 0-", RangeOutcome::Whole),
+            ("bytes=0-999, -1", RangeOutcome::Whole),
+        ] {
+            assert_eq!(of(&[line], Some(1000)), expected, "{line}");
         }
+        let many = |count: u64| {
+            let ranges: Vec<_> = (0..count).map(|n| format!("{}-{}", n * 1000, n * 1000)).collect();
+            of(&[&format!("bytes={}", ranges.join(","))], Some(1_000_000))
+        };
+        assert!(matches!(many(LIMIT as u64), RangeOutcome::Multiple(ranges) if ranges.len() == LIMIT));
+        assert_eq!(many(LIMIT as u64 + 1), RangeOutcome::Whole);
     }
 
     #[test]
     fn of_several_lines_the_last_is_meant() {
-        assert_eq!(outcome(&["bytes=10-99", "bytes=40-99", "bytes=70-99"], 100), single(70, 100));
-        assert_eq!(outcome(&["bytes=10-99", "bytes=0-1,5-6"], 100), RangeOutcome::Whole);
-        assert_eq!(outcome(&["bytes=10-99", "nonsense"], 100), RangeOutcome::Whole);
+        let length = Some(8_000_000);
+        let resumed = ["bytes=2200000-7999999", "bytes=4400000-7999999"];
+        assert_eq!(of(&resumed, length), single(4_400_000, 8_000_000));
+        assert_eq!(of(&[resumed[0], resumed[1], "bytes=5500000-"], length), single(5_500_000, 8_000_000));
+        assert_eq!(of(&["bytes=0-1", "bytes=0-1"], length), single(0, 2));
+        for lines in [
+            ["bytes=0-1", "bytes=5-6, 700-800"],
+            ["bytes=5-6, 700-800", "bytes=0-1"],
+            ["bytes=0-1", "items=0-1"],
+            ["nonsense", "bytes=0-1"],
+        ] {
+            assert_eq!(of(&lines, length), RangeOutcome::Whole, "{lines:?}");
+        }
     }
 
     #[test]
-    fn several_ranges_are_merged_and_bounded() {
-        let range = |a, b| ByteRange::new(a, b).unwrap();
-        assert_eq!(
-            outcome(&["bytes=500-599, 0-99"], 1000),
-            RangeOutcome::Multiple(vec![range(500, 600), range(0, 100)]),
-            "the client's order stays"
-        );
-        assert_eq!(outcome(&["bytes=0-99, 100-199"], 1000), single(0, 200));
-        assert_eq!(outcome(&["bytes=0-99, 150-199"], 1000), single(0, 200), "a small gap is sent along");
-        assert_eq!(outcome(&["bytes=0-9, 5000-, 2000-2001"], 1000), single(0, 10), "only what exists counts");
-        assert_eq!(outcome(&["bytes=0-9,200-209,100-189"], 1000), single(0, 210));
-        let many: Vec<String> = (0..17).map(|i| format!("{}-{}", i * 100, i * 100)).collect();
-        assert_eq!(outcome(&[&format!("bytes={}", many.join(","))], 10_000), RangeOutcome::Whole);
-        let overlapping = format!("bytes={}", vec!["0-999,2000-2999"; 200].join(","));
-        assert_eq!(outcome(&[&overlapping], 3000), RangeOutcome::Whole);
-        let endless = format!("bytes={}", vec!["0-0"; 5000].join(","));
-        assert_eq!(outcome(&[&endless], 3000), RangeOutcome::Whole);
+    fn length_may_be_zero_or_unknown() {
+        for line in ["bytes=0-", "bytes=0-0", "bytes=-5", "bytes=3-"] {
+            assert_eq!(of(&[line], Some(0)), RangeOutcome::Unsatisfiable, "{line}");
+            assert_eq!(of(&[line], None), RangeOutcome::NeedsLength, "{line}");
+        }
+        assert_eq!(of(&["bytes=x"], None), RangeOutcome::Whole);
+        assert_eq!(of(&[], None), RangeOutcome::Whole);
+        assert_eq!(of(&["bytes=0-"], Some(u64::MAX)), single(0, u64::MAX));
+    }
+
+    #[test]
+    fn if_range_lets_the_whole_be_sent() {
+        let modified = &*date(-3600);
+        let stored = record(200, &[("etag", "\"a\""), ("last-modified", modified)]);
+        for (condition, expected) in
+            [("\"a\"", single(890, 1000)), ("\"b\"", RangeOutcome::Whole), (modified, single(890, 1000))]
+        {
+            let request = fields(&[("range", "bytes=890-"), ("if-range", condition)]);
+            assert_eq!(ranges(&request, &stored, Some(1000), LIMIT), expected, "{condition}");
+        }
+        let request = fields(&[("range", "bytes=890-"), ("if-range", "\"b\"")]);
+        assert_eq!(ranges(&request, &stored, None, LIMIT), RangeOutcome::Whole);
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_fault(bytes in prop::collection::vec(any::<u8>(), 0..100), length: u64) {
-            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
-                let request = HeaderMap::from_iter([(RANGE, value)]);
-                let _ = ranges(&request, &record(0, &[]), Some(length), 16);
+        fn any_bytes_are_judged(line in prop::collection::vec(any::<u8>(), 0..60), length in any::<Option<u64>>()) {
+            if let Ok(value) = HeaderValue::from_bytes(&line) {
+                ranges(&HeaderMap::from_iter([(RANGE, value)]), &record(200, &[]), length, LIMIT);
             }
         }
 
         #[test]
-        fn parts_are_within_the_length_and_cover_what_was_asked(
-            asked in prop::collection::vec((0u64..5000, 0u64..5000), 1..8),
-            length in 0u64..5000,
+        fn ranges_are_within_the_length_apart_and_what_was_asked_for(
+            specs in prop::collection::vec((0u64..2000, prop::option::of(0u64..300), any::<bool>()), 1..8), length in 0u64..2500,
         ) {
-            let specs: Vec<_> = asked.iter().map(|(a, b)| format!("{}-{}", a.min(b), a.max(b))).collect();
-            let parts = match outcome(&[&format!("bytes={}", specs.join(","))], length) {
-                RangeOutcome::Single(one) => vec![one],
-                RangeOutcome::Multiple(parts) => parts,
-                RangeOutcome::Unsatisfiable => {
-                    prop_assert!(asked.iter().all(|(a, b)| *a.min(b) >= length));
-                    vec![]
-                }
-                RangeOutcome::Whole => Vec::from_iter(ByteRange::whole(length)),
-                RangeOutcome::NeedsLength => unreachable!(),
+            let member = |(first, len, suffix): &(u64, Option<u64>, bool)| match (len, suffix) {
+                (_, true) => format!("-{first}"),
+                (None, _) => format!("{first}-"),
+                (Some(len), _) => format!("{first}-{}", first + len),
             };
-            for (i, part) in parts.iter().enumerate() {
-                prop_assert!(part.end() <= length);
-                prop_assert!(parts[..i].iter().all(|other| other.intersect(*part).is_none()));
-            }
-            for (a, b) in asked {
-                if let Some(range) = ByteRange::new(a.min(b), (a.max(b) + 1).min(length)) {
-                    prop_assert!(parts.iter().any(|part| part.covers(range)));
+            let line = format!("bytes={}", specs.iter().map(member).collect::<Vec<_>>().join(","));
+            let meant: RangeSet = specs.iter().filter_map(|(first, len, suffix)| match (len, suffix) {
+                (_, true) => ByteRange::new(length.saturating_sub(*first), length),
+                (None, _) => ByteRange::new(*first, length),
+                (Some(len), _) => ByteRange::new(*first, (first + len + 1).min(length)),
+            }).collect();
+            let sent = match of(&[&line], Some(length)) {
+                RangeOutcome::Single(range) => vec![range],
+                RangeOutcome::Multiple(ranges) => ranges,
+                RangeOutcome::Unsatisfiable => {
+                    prop_assert_eq!(meant.total(), 0);
+                    return Ok(());
                 }
-            }
+                outcome => {
+                    prop_assert_eq!(outcome, RangeOutcome::Whole);
+                    prop_assert!(specs.len() > 1);
+                    return Ok(());
+                }
+            };
+            let covered: RangeSet = sent.iter().copied().collect();
+            prop_assert!(sent.iter().all(|range| range.end() <= length));
+            prop_assert_eq!(covered.total(), sent.iter().map(ByteRange::len).sum::<u64>(), "disjoint");
+            prop_assert!(meant.iter().all(|range| covered.covers(range)));
+            prop_assert!(covered.total() <= meant.total() + SMALLEST_GAP * specs.len() as u64);
         }
 
         #[test]
-        fn suffix_and_open_ranges_mean_the_same(length in 1u64..1_000_000, count in 1u64..1_000_000) {
-            let count = count.min(length);
-            prop_assert_eq!(
-                outcome(&[&format!("bytes=-{count}")], length),
-                outcome(&[&format!("bytes={}-", length - count)], length)
-            );
+        fn a_range_has_several_spellings(start in 0u64..1000, length in 1000u64..100_000) {
+            let open = of(&[&format!("bytes={start}-")], Some(length));
+            prop_assert_eq!(&open, &of(&[&format!("bytes={start}-{}", length - 1)], Some(length)));
+            prop_assert_eq!(&open, &of(&[&format!("bytes=-{}", length - start)], Some(length)));
+            prop_assert_eq!(open, single(start, length));
         }
     }
 }

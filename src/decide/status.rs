@@ -1,46 +1,54 @@
-//! `Cache-Status` (RFC 9211): what this cache did with a request.
+//! [`CacheStatus`]: what this cache did with a request, as a member of the `Cache-Status` field (RFC 9211).
 
 use std::fmt::Write as _;
 
-/// Why a request went upstream (RFC 9211 section 2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FwdReason {
-    /// The cache was told not to handle the request.
-    Bypass,
-    /// The method.
-    Method,
-    /// Nothing is stored under the key.
-    UriMiss,
-    /// What is stored is for other requests.
-    VaryMiss,
-    /// The request asked for it.
-    Request,
-    /// What is stored is stale.
-    Stale,
-    /// Bytes are missing.
-    Partial,
-}
-
-/// This cache's member of the field.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// One cache's account of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheStatus {
-    hit: bool,
-    fwd: Option<FwdReason>,
-    fwd_status: Option<u16>,
-    ttl: Option<i64>,
+    kind: Kind,
     stored: bool,
     collapsed: bool,
+    ttl: Option<i64>,
     detail: Option<String>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Hit,
+    Forwarded { reason: FwdReason, status: Option<u16> },
+    Own,
+}
+
+/// Why a request went upstream (`fwd`, RFC 9211 section 2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FwdReason {
+    /// The cache does not handle such requests.
+    Bypass,
+    /// The method has to be passed on.
+    Method,
+    /// Nothing is stored for the URI.
+    UriMiss,
+    /// What is stored for the URI is not selected by the request.
+    VaryMiss,
+    /// Nothing usable is stored.
+    Miss,
+    /// A fresh response is stored, and the request wants another.
+    Request,
+    /// What is stored is stale.
+    Stale,
+    /// Only a part is stored, and more is wanted.
+    Partial,
+}
+
 impl FwdReason {
-    /// The word of the RFC.
+    /// The token of RFC 9211.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Bypass => "bypass",
             Self::Method => "method",
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",
+            Self::Miss => "miss",
             Self::Request => "request",
             Self::Stale => "stale",
             Self::Partial => "partial",
@@ -49,66 +57,61 @@ impl FwdReason {
 }
 
 impl CacheStatus {
-    /// The answer came from the store.
+    /// Answered from what is stored, without asking upstream.
     pub fn hit() -> Self {
-        Self { hit: true, ..Self::default() }
+        Self::new(Kind::Hit)
     }
 
-    /// The request went upstream, and with what result.
-    pub fn forwarded(reason: FwdReason, status: Option<u16>) -> Self {
-        Self { fwd: Some(reason), fwd_status: status, ..Self::default() }
+    /// Asked upstream for `reason`, which answered `fwd_status`, if it did.
+    pub fn forwarded(reason: FwdReason, fwd_status: Option<u16>) -> Self {
+        Self::new(Kind::Forwarded { reason, status: fwd_status })
     }
 
-    /// The answer is this cache's own, and why.
+    /// An answer that this cache made itself, and why.
     pub fn own(detail: &str) -> Self {
-        Self { detail: Some(detail.to_owned()), ..Self::default() }
+        Self { detail: Some(detail.to_owned()), ..Self::new(Kind::Own) }
     }
 
-    /// Seconds until the response is stale.
+    fn new(kind: Kind) -> Self {
+        Self { kind, stored: false, collapsed: false, ttl: None, detail: None }
+    }
+
+    /// The answer of upstream was stored.
     #[must_use]
-    pub fn with_ttl(mut self, seconds: i64) -> Self {
-        self.ttl = Some(seconds);
-        self
+    pub fn stored(self) -> Self {
+        Self { stored: true, ..self }
     }
 
-    /// The response is being stored.
+    /// The request shared another one's answer of upstream, if `collapsed`.
     #[must_use]
-    pub fn stored(mut self) -> Self {
-        self.stored = true;
-        self
+    pub fn collapsed_if(self, collapsed: bool) -> Self {
+        Self { collapsed, ..self }
     }
 
-    /// The request shared another one's.
+    /// With the remaining lifetime in seconds; negative when stale.
     #[must_use]
-    pub fn collapsed_if(mut self, collapsed: bool) -> Self {
-        self.collapsed = collapsed;
-        self
+    pub fn with_ttl(self, seconds: i64) -> Self {
+        Self { ttl: Some(seconds), ..self }
     }
 
-    /// More about it, for people.
-    #[must_use]
-    pub fn because(mut self, detail: &str) -> Self {
-        self.detail = Some(detail.to_owned());
-        self
-    }
-
-    /// The member as text, under the cache's name.
-    pub fn render(&self, name: &str) -> String {
-        let mut text = String::with_capacity(64);
-        item(name, &mut text);
-        if self.hit {
-            text.push_str("; hit");
-        }
-        if let Some(reason) = self.fwd {
-            text.push_str("; fwd=");
-            text.push_str(reason.as_str());
-        }
-        // Writing to a String cannot fail.
-        if let Some(status) = self.fwd_status {
-            let _ = write!(text, "; fwd-status={status}");
+    /// The member under this cache's name, for example `waystation; fwd=uri-miss; fwd-status=200; stored`.
+    pub fn render(&self, cache_name: &str) -> String {
+        let mut text = String::new();
+        push_item(&mut text, cache_name);
+        match self.kind {
+            Kind::Hit => text.push_str("; hit"),
+            Kind::Forwarded { reason, status } => {
+                text.push_str("; fwd=");
+                text.push_str(reason.as_str());
+                if let Some(status) = status {
+                    // Writing to a string does not fail.
+                    let _ = write!(text, "; fwd-status={status}");
+                }
+            }
+            Kind::Own => {}
         }
         if let Some(ttl) = self.ttl {
-            let _ = write!(text, "; ttl={}", ttl.clamp(-999_999_999_999_999, 999_999_999_999_999));
+            let _ = write!(text, "; ttl={}", ttl.clamp(-LARGEST_INTEGER, LARGEST_INTEGER));
         }
         if self.stored {
             text.push_str("; stored");
@@ -118,40 +121,71 @@ impl CacheStatus {
         }
         if let Some(detail) = &self.detail {
             text.push_str("; detail=");
-            item(detail, &mut text);
+            push_item(&mut text, detail);
         }
         text
     }
 }
 
-/// As an sf-token if it is one, else as an sf-string (RFC 9651 sections 3.3.3 and 3.3.4).
-fn item(value: &str, text: &mut String) {
-    let begins = value.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'*');
-    let is_token = begins && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&b));
+/// RFC 9651 section 3.3.1.
+const LARGEST_INTEGER: i64 = 999_999_999_999_999;
+
+/// As a token, or as a string if it is none (RFC 9651 sections 3.3.3 and 3.3.4). Strings are ASCII: other characters
+/// become `?`.
+fn push_item(text: &mut String, item: &str) {
+    let is_token = item.starts_with(|c: char| c.is_ascii_alphabetic() || c == '*')
+        && item.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~:/".contains(&b));
     if is_token {
-        text.push_str(value);
+        text.push_str(item);
         return;
     }
     text.push('"');
-    for c in value.chars().filter(|c| matches!(c, ' '..='~')) {
-        if matches!(c, '"' | '\\') {
-            text.push('\\');
+    for c in item.chars() {
+        match c {
+            '"' | '\\' => text.extend(['\\', c]),
+            ' '..='~' => text.push(c),
+            _ => text.push('?'),
         }
-        text.push(c);
     }
     text.push('"');
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
-    fn members_are_structured_fields() {
-        assert_eq!(CacheStatus::hit().with_ttl(376).render("waystation"), "waystation; hit; ttl=376");
-        let miss = CacheStatus::forwarded(FwdReason::UriMiss, Some(200)).stored().collapsed_if(true);
-        assert_eq!(miss.render("line 4"), "\"line 4\"; fwd=uri-miss; fwd-status=200; stored; collapsed");
-        assert_eq!(CacheStatus::own("no \"byte\"").render("w"), "w; detail=\"no \\\"byte\\\"\"");
-        assert_eq!(CacheStatus::hit().with_ttl(i64::MIN).render("w"), "w; hit; ttl=-999999999999999");
+    fn members_look_as_in_rfc_9211() {
+        for (status, expected) in [
+            (CacheStatus::hit(), "waystation; hit"),
+            (CacheStatus::hit().with_ttl(376), "waystation; hit; ttl=376"),
+            (CacheStatus::hit().with_ttl(-412), "waystation; hit; ttl=-412"),
+            (CacheStatus::hit().with_ttl(i64::MIN), "waystation; hit; ttl=-999999999999999"),
+            (
+                CacheStatus::forwarded(FwdReason::UriMiss, Some(200)).stored().collapsed_if(true),
+                "waystation; fwd=uri-miss; fwd-status=200; stored; collapsed",
+            ),
+            (CacheStatus::forwarded(FwdReason::Stale, None).collapsed_if(false), "waystation; fwd=stale"),
+            (CacheStatus::own("only-if-cached"), "waystation; detail=only-if-cached"),
+            (CacheStatus::own("no \"way\""), "waystation; detail=\"no \\\"way\\\"\""),
+            (CacheStatus::own("429"), "waystation; detail=\"429\""),
+            (CacheStatus::own(""), "waystation; detail=\"\""),
+        ] {
+            assert_eq!(status.render("waystation"), expected);
+        }
+        assert_eq!(CacheStatus::hit().render("waystation-01.example:8081"), "waystation-01.example:8081; hit");
+        assert_eq!(CacheStatus::hit().render("Halle 3 – \\links"), "\"Halle 3 ? \\\\links\"; hit");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_makes_a_field_value(name in any::<String>(), detail in any::<String>()) {
+            let text = CacheStatus::own(&detail).render(&name);
+            prop_assert!(text.is_ascii());
+            prop_assert!(HeaderValue::from_str(&text).is_ok());
+        }
     }
 }

@@ -1,48 +1,67 @@
-//! Whether a response may be stored (RFC 9111 section 3), for a shared cache.
+//! Whether a shared cache may store a response (RFC 9111 section 3), policy included.
 
-use std::time::Duration;
-
-use http::header::{AUTHORIZATION, SET_COOKIE};
+use http::header::{AUTHORIZATION, LAST_MODIFIED, SET_COOKIE};
 use http::{HeaderMap, Method, StatusCode};
 
-use super::cache_control::{request_directives, response_directives};
-use super::freshness::{LifetimeSource, has_explicit_lifetime, is_heuristically_cacheable, lifetime};
-use super::vary::varies_on_everything;
-use crate::content::{Policy, UnixMillis, Validator};
+use super::cache_control::{ResponseDirectives, request_directives, response_directives};
+use super::conditional::entity_tag;
+use super::freshness::{allows_guess, has_explicit_lifetime, is_immutable, is_negative, policy_lifetime};
+use super::{date, vary};
+use crate::content::Policy;
 
-/// The verdict on one response.
+/// Whether a response may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storable {
-    /// It may be stored.
+    /// It may, and it is of use.
     Yes,
-    /// It may not.
+    /// It may not, or there is no point.
     No(NotStorable),
 }
 
-/// Why a response may not be stored.
+/// Why a response is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotStorable {
-    /// The request is no GET.
+    /// The method is not GET.
     Method,
-    /// A 206 or 304 is no whole response, a 1xx is no final one.
-    Status,
-    /// `no-store` in the request.
+    /// The request says `no-store` (RFC 9111 section 5.2.1.5).
     RequestNoStore,
-    /// `no-store` in the response.
-    ResponseNoStore,
-    /// `private`: for one user only.
+    /// The status is not final, or describes a part or a validation, or is not understood although
+    /// `must-understand` asks for that (RFC 9111 sections 3 and 5.2.2.3).
+    Status,
+    /// The response says `no-store` (RFC 9111 section 5.2.2.5).
+    NoStore,
+    /// The response says `private` (RFC 9111 section 5.2.2.7).
     Private,
-    /// An answer to `Authorization` without leave to share it (RFC 9111 section 3.5).
+    /// The request had `Authorization`, and the response is not marked for all (RFC 9111 section 3.5).
     Authorization,
-    /// `Set-Cookie`: meant for one client in practice.
+    /// The response sets a cookie, which is most likely meant for one client (RFC 9111 section 7.3).
     SetCookie,
-    /// `Vary: *` never matches.
+    /// No other request would be answered by it (RFC 9111 section 4.1).
     VaryStar,
-    /// Neither a lifetime nor a validator: it could never be used again.
+    /// It has neither a lifetime nor a validator, so it could never be used again.
     NoLifetime,
 }
 
-/// Judges the response to a request under its rule.
+impl NotStorable {
+    /// A token for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::RequestNoStore => "request-no-store",
+            Self::Status => "status",
+            Self::NoStore => "no-store",
+            Self::Private => "private",
+            Self::Authorization => "authorization",
+            Self::SetCookie => "set-cookie",
+            Self::VaryStar => "vary-star",
+            Self::NoLifetime => "no-lifetime",
+        }
+    }
+}
+
+/// Judges a response to `method` and the fields of `request`. The policy's patterns are matched with `path`.
+///
+/// A 206 is never storable as it is; what it becomes a part of is judged as the 200 that would have come.
 pub fn storable(
     method: &Method,
     request: &HeaderMap,
@@ -51,111 +70,198 @@ pub fn storable(
     policy: &Policy,
     path: &str,
 ) -> Storable {
-    let directives = response_directives(response);
-    let no = Storable::No;
-    if *method != Method::GET {
-        return no(NotStorable::Method);
+    match obstacle(method, request, status, response, policy, path) {
+        Some(why) => Storable::No(why),
+        None => Storable::Yes,
     }
-    if status.is_informational() || matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED) {
-        return no(NotStorable::Status);
+}
+
+fn obstacle(
+    method: &Method,
+    request: &HeaderMap,
+    status: StatusCode,
+    response: &HeaderMap,
+    policy: &Policy,
+    path: &str,
+) -> Option<NotStorable> {
+    let directives = response_directives(response);
+    if method != Method::GET {
+        return Some(NotStorable::Method);
     }
     if request_directives(request).no_store {
-        return no(NotStorable::RequestNoStore);
+        return Some(NotStorable::RequestNoStore);
     }
-    // must-understand overrides no-store for statuses whose meaning for caches is known (RFC 9111 section 5.2.2.3).
-    let understood = is_heuristically_cacheable(status) || matches!(status.as_u16(), 302 | 303 | 307);
-    if directives.must_understand && !understood || directives.no_store && !directives.must_understand {
-        return no(NotStorable::ResponseNoStore);
+    let is_final = status.as_u16() >= 200;
+    let is_part = status == StatusCode::PARTIAL_CONTENT || status == StatusCode::NOT_MODIFIED;
+    if !is_final || is_part || (directives.must_understand && !is_understood(status)) {
+        return Some(NotStorable::Status);
     }
-    if directives.private {
-        return no(NotStorable::Private);
+    if forbids_storing(status, &directives) {
+        return Some(if directives.private { NotStorable::Private } else { NotStorable::NoStore });
     }
-    let shared = directives.public || directives.s_maxage.is_some() || directives.must_revalidate;
-    if request.contains_key(AUTHORIZATION) && !shared {
-        return no(NotStorable::Authorization);
+    let for_all = directives.public || directives.s_maxage.is_some() || directives.must_revalidate;
+    if request.contains_key(AUTHORIZATION) && !for_all {
+        return Some(NotStorable::Authorization);
     }
     if response.contains_key(SET_COOKIE) {
-        return no(NotStorable::SetCookie);
+        return Some(NotStorable::SetCookie);
     }
-    if varies_on_everything(response) {
-        return no(NotStorable::VaryStar);
+    if vary::selecting_fields(response, request, policy).is_err() {
+        return Some(NotStorable::VaryStar);
     }
-    // Only whether there is a lifetime matters here, so any moment of reception does.
-    let (lifetime, source) = lifetime(status, response, &policy.freshness, path, UnixMillis::default());
-    let by_itself = is_heuristically_cacheable(status) || has_explicit_lifetime(response) || directives.public;
-    let usable = !lifetime.is_zero()
-        || matches!(source, LifetimeSource::Immutable)
-        || Validator::of(response).is_present() && status.is_success();
-    if by_itself && usable && !(lifetime == Duration::ZERO && source == LifetimeSource::Nobody && !status.is_success())
-    {
-        Storable::Yes
-    } else {
-        no(NotStorable::NoLifetime)
-    }
+    let is_of_use = has_explicit_lifetime(&directives, response)
+        || is_immutable(status, policy, path)
+        || !policy_lifetime(status, &directives, policy).is_zero()
+        || (!is_negative(status) && allows_guess(status, &directives) && has_validator(response));
+    (!is_of_use).then_some(NotStorable::NoLifetime)
+}
+
+/// Whether the response itself forbids a shared cache to keep it. `no-store` beside `must-understand` is only for
+/// caches that do not know the status (RFC 9111 section 5.2.2.3).
+pub(super) fn forbids_storing(status: StatusCode, directives: &ResponseDirectives) -> bool {
+    let no_store = directives.no_store && !(directives.must_understand && is_understood(status));
+    no_store || directives.private
+}
+
+/// The final statuses of RFC 9110 section 15 whose caching requirements this cache implements.
+fn is_understood(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200..=205 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505)
+}
+
+fn has_validator(response: &HeaderMap) -> bool {
+    entity_tag(response).is_some() || date::of(response, &LAST_MODIFIED).is_some()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::fields;
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::content::PathPatterns;
+    use crate::content::MissingLifetime;
+    use crate::decide::sample::{date, fields, policy, secs};
+
+    type Fields<'a> = &'a [(&'static str, &'a str)];
+
+    const MAX_AGE: (&str, &str) = ("cache-control", "max-age=3600");
+
+    fn judge(request: Fields<'_>, status: u16, response: Fields<'_>) -> Storable {
+        let status = StatusCode::from_u16(status).unwrap();
+        storable(&Method::GET, &fields(request), status, &fields(response), &policy(), "/a")
+    }
 
     #[test]
-    fn a_shared_cache_stores_what_it_may() {
-        use NotStorable::{
-            Authorization, NoLifetime, Private, RequestNoStore, ResponseNoStore, SetCookie, Status, VaryStar,
-        };
-        let tag = ("etag", "\"1\"");
-        let fresh = ("cache-control", "max-age=60");
-        let auth = ("authorization", "Basic eDp5");
-        let rows: &[(&[(&str, &str)], u16, &[(&str, &str)], Storable)] = &[
-            (&[], 200, &[fresh], Storable::Yes),
-            (&[], 200, &[tag], Storable::Yes),
-            (&[], 200, &[("last-modified", "Mon, 23 Nov 2026 11:59:00 GMT")], Storable::Yes),
-            (&[], 200, &[], Storable::No(NoLifetime)),
-            (&[], 200, &[("cache-control", "max-age=0")], Storable::No(NoLifetime)),
-            (&[], 200, &[("cache-control", "no-cache"), tag], Storable::Yes),
-            (&[], 200, &[("cache-control", "no-store, max-age=60")], Storable::No(ResponseNoStore)),
-            (&[], 200, &[("cache-control", "no-store, must-understand, max-age=60")], Storable::Yes),
-            (&[], 599, &[("cache-control", "no-store, must-understand, max-age=60")], Storable::No(ResponseNoStore)),
-            (&[], 599, &[("cache-control", "must-understand, max-age=60")], Storable::No(ResponseNoStore)),
-            (&[], 200, &[("cache-control", "private, max-age=60")], Storable::No(Private)),
-            (&[], 200, &[("cache-control", "private=\"a\", max-age=60")], Storable::No(Private)),
-            (&[("cache-control", "no-store")], 200, &[fresh], Storable::No(RequestNoStore)),
-            (&[auth], 200, &[fresh], Storable::No(Authorization)),
-            (&[auth], 200, &[("cache-control", "public, max-age=60")], Storable::Yes),
-            (&[auth], 200, &[("cache-control", "s-maxage=60")], Storable::Yes),
-            (&[auth], 200, &[("cache-control", "must-revalidate, max-age=60")], Storable::Yes),
-            (&[], 200, &[fresh, ("set-cookie", "a=b")], Storable::No(SetCookie)),
-            (&[], 200, &[fresh, ("vary", "a, *")], Storable::No(VaryStar)),
-            (&[], 206, &[fresh], Storable::No(Status)),
-            (&[], 304, &[fresh], Storable::No(Status)),
-            (&[], 404, &[], Storable::Yes),
-            (&[], 410, &[], Storable::Yes),
-            (&[], 403, &[], Storable::No(NoLifetime)),
-            (&[], 403, &[tag], Storable::No(NoLifetime)),
-            (&[], 403, &[fresh], Storable::Yes),
-            (&[], 503, &[], Storable::No(NoLifetime)),
-            (&[], 503, &[fresh], Storable::Yes),
-        ];
-        let policy = Policy::for_host("a.example");
-        for (request, status, response, expected) in rows {
-            let status = StatusCode::from_u16(*status).unwrap();
-            let found = storable(&Method::GET, &fields(request), status, &fields(response), &policy, "/x");
-            assert_eq!(found, *expected, "{request:?} {status} {response:?}");
+    fn any_final_status_with_explicit_freshness_is_stored() {
+        for status in [200, 203, 204, 299, 301, 302, 303, 307, 308, 400, 404, 410, 499, 500, 502, 503, 504, 599] {
+            assert_eq!(judge(&[], status, &[MAX_AGE]), Storable::Yes, "{status}");
+            assert_eq!(judge(&[], status, &[("expires", &date(-10))]), Storable::Yes, "{status}");
+        }
+        for status in [100, 103, 206, 304] {
+            assert_eq!(judge(&[], status, &[MAX_AGE]), Storable::No(NotStorable::Status), "{status}");
         }
     }
 
     #[test]
-    fn immutable_paths_need_no_lifetime_but_obey_no_store() {
-        let mut policy = Policy::for_host("a.example");
-        policy.freshness.immutable = PathPatterns::new(&["*.deb"]).unwrap();
-        let judge = |status: u16, response: &[(&str, &str)]| {
+    fn without_it_the_status_and_a_validator_decide() {
+        use NotStorable::NoLifetime;
+        let modified = &*date(-86_400);
+        let last_modified = [("last-modified", modified)];
+        for status in [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
+            assert_eq!(judge(&[], status, &last_modified), Storable::Yes, "{status}");
+        }
+        for status in [201, 202, 302, 307, 403, 500, 502, 503, 504, 599] {
+            assert_eq!(judge(&[], status, &last_modified), Storable::No(NoLifetime), "{status}");
+        }
+        let public = [("last-modified", modified), ("cache-control", "public")];
+        assert_eq!(judge(&[], 599, &public), Storable::Yes);
+        assert_eq!(judge(&[], 503, &public), Storable::No(NoLifetime));
+        for (response, expected) in [
+            (&[][..], Storable::No(NoLifetime)),
+            (&[("date", &*date(0))], Storable::No(NoLifetime)),
+            (&[("etag", "\"a\"")], Storable::Yes),
+            (&[("etag", "W/\"a\"")], Storable::Yes),
+            (&[("etag", "a")], Storable::No(NoLifetime)),
+            (&[("last-modified", "yesterday")], Storable::No(NoLifetime)),
+            (&[("cache-control", "no-cache"), ("etag", "\"a\"")], Storable::Yes),
+            (&[("cache-control", "no-cache")], Storable::No(NoLifetime)),
+            (&[("cache-control", "max-age=0")], Storable::Yes),
+        ] {
+            assert_eq!(judge(&[], 200, response), expected, "{response:?}");
+        }
+    }
+
+    #[test]
+    fn who_says_no_is_heard() {
+        use NotStorable::{Authorization, NoStore, Private, RequestNoStore, SetCookie, VaryStar};
+        let no = |request: Fields<'_>, status, response: Fields<'_>| judge(request, status, response);
+        for (request, response, expected) in [
+            (&[][..], &[("cache-control", "no-store")][..], NoStore),
+            (&[], &[("cache-control", "max-age=10000, No-StOrE")], NoStore),
+            (&[], &[("cache-control", "private, max-age=3600")], Private),
+            (&[], &[("cache-control", "private=\"a\", max-age=3600")], Private),
+            (&[], &[MAX_AGE, ("vary", "foo, *")], VaryStar),
+            (&[], &[MAX_AGE, ("set-cookie", "a=b")], SetCookie),
+            (&[("cache-control", "no-store")], &[MAX_AGE], RequestNoStore),
+            (&[("authorization", "FOO")], &[MAX_AGE], Authorization),
+        ] {
+            assert_eq!(no(request, 200, response), Storable::No(expected), "{request:?} {response:?}");
+        }
+        assert_eq!(no(&[("cookie", "a=b"), ("cache-control", "nothing-to-see-here")], 200, &[MAX_AGE]), Storable::Yes);
+        for method in [Method::HEAD, Method::POST] {
+            let judged = storable(&method, &fields(&[]), StatusCode::OK, &fields(&[MAX_AGE]), &policy(), "/a");
+            assert_eq!(judged, Storable::No(NotStorable::Method));
+        }
+    }
+
+    #[test]
+    fn authorized_answers_are_shared_only_when_marked() {
+        let request = [("authorization", "FOO")];
+        for directive in ["max-age=3600, public", "max-age=3600, must-revalidate", "s-maxage=3600"] {
+            assert_eq!(judge(&request, 200, &[("cache-control", directive)]), Storable::Yes, "{directive}");
+        }
+        let directive = "max-age=3600, proxy-revalidate";
+        assert_eq!(judge(&request, 200, &[("cache-control", directive)]), Storable::No(NotStorable::Authorization));
+    }
+
+    #[test]
+    fn must_understand_overrules_no_store_for_known_statuses() {
+        let response = [("cache-control", "max-age=3600, no-store, must-understand")];
+        assert_eq!(judge(&[], 200, &response), Storable::Yes);
+        assert_eq!(judge(&[], 599, &response), Storable::No(NotStorable::Status));
+        let response = [("cache-control", "max-age=3600, must-understand")];
+        assert_eq!(judge(&[], 599, &response), Storable::No(NotStorable::Status));
+    }
+
+    #[test]
+    fn the_policy_gives_lifetimes() {
+        let mut policy = policy();
+        let judge = |policy: &Policy, status, response: Fields<'_>, path| {
             let status = StatusCode::from_u16(status).unwrap();
-            storable(&Method::GET, &HeaderMap::new(), status, &fields(response), &policy, "/a.deb")
+            storable(&Method::GET, &fields(&[]), status, &fields(response), policy, path)
         };
-        assert_eq!(judge(200, &[]), Storable::Yes);
-        assert_eq!(judge(200, &[("cache-control", "no-store")]), Storable::No(NotStorable::ResponseNoStore));
-        assert_eq!(judge(403, &[]), Storable::No(NotStorable::NoLifetime));
+        assert_eq!(judge(&policy, 200, &[], "/a.deb"), Storable::Yes);
+        assert_eq!(judge(&policy, 500, &[], "/a.deb"), Storable::No(NotStorable::NoLifetime));
+        let no_store = [("cache-control", "no-store")];
+        assert_eq!(judge(&policy, 200, &no_store, "/a.deb"), Storable::No(NotStorable::NoStore));
+        assert_eq!(judge(&policy, 404, &[], "/a"), Storable::Yes);
+        policy.freshness.negative = secs(0);
+        assert_eq!(judge(&policy, 404, &[("etag", "\"a\"")], "/a"), Storable::No(NotStorable::NoLifetime));
+        assert_eq!(judge(&policy, 404, &[MAX_AGE], "/a"), Storable::Yes);
+        policy.freshness.default = MissingLifetime::Fixed(secs(5));
+        assert_eq!(judge(&policy, 200, &[], "/a"), Storable::Yes);
+        assert_eq!(judge(&policy, 410, &[], "/a"), Storable::No(NotStorable::NoLifetime));
+        assert_eq!(judge(&policy, 403, &[], "/a"), Storable::No(NotStorable::NoLifetime));
+    }
+
+    proptest! {
+        #[test]
+        fn no_store_and_private_always_hold(
+            other in "[a-z-]{0,20}(=[0-9]{1,4})?", first in any::<bool>(), word in "(no-store|private|NO-STORE)", status in 200u16..600, path in "/(a|a\\.deb)",
+        ) {
+            prop_assume!(!other.starts_with("must-understand"));
+            let directives = if first { format!("{word}, {other}") } else { format!("{other},{word}") };
+            let response = fields(&[("cache-control", &directives), ("etag", "\"a\"")]);
+            let status = StatusCode::from_u16(status).unwrap();
+            prop_assert_ne!(storable(&Method::GET, &fields(&[]), status, &response, &policy(), &path), Storable::Yes);
+        }
     }
 }

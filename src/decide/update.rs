@@ -1,28 +1,49 @@
-//! Freshening a stored response with a 304 (RFC 9111 sections 3.2 and 4.3.4).
+//! What a 304 does to the stored response that it validates (RFC 9111 sections 3.2 and 4.3.4).
 
 use http::header::{
-    CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName};
 
-use crate::content::{Record, UnixMillis, Validator};
+use super::conditional::entity_tag;
+use super::date;
+use crate::content::{Record, UnixMillis};
 
-/// Fields that describe the stored body itself, so a 304 does not change them.
-const KEPT: [HeaderName; 8] =
-    [CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, CONNECTION, TRAILER, TRANSFER_ENCODING, UPGRADE];
+/// Fields of a 304 that say nothing about the stored response: those of the message and the connection, those that
+/// describe the bytes we have, and what is meant for one client.
+const NOT_UPDATED: [HeaderName; 16] = [
+    CONTENT_LENGTH,
+    CONTENT_ENCODING,
+    CONTENT_TYPE,
+    CONTENT_RANGE,
+    HeaderName::from_static("content-digest"),
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authentication-info"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    SET_COOKIE,
+];
 
-/// Whether a 304 with these fields is about `record` (RFC 9111 section 4.3.4): a validator that it carries must be the
-/// stored one.
+/// Whether a 304 with these fields, the answer to conditions made from `record` alone, means `record`. Only a
+/// validator that both have and that differs says no: many origins send a 304 without any, and some say `W/"a"` in
+/// one answer and `"a"` in the other.
 pub fn not_modified_selects(record: &Record, not_modified: &HeaderMap) -> bool {
-    let (stored, new) = (record.validator(), Validator::of(not_modified));
-    match (&stored.etag, &new.etag) {
-        (Some(stored), Some(new)) => stored.weak_eq(new),
-        (None, Some(_)) => false,
-        (_, None) => new.last_modified.is_none() || stored.last_modified == new.last_modified,
+    if let (Some(stored), Some(current)) = (entity_tag(&record.headers), entity_tag(not_modified)) {
+        return stored.weak_eq(&current);
     }
+    let modified = |headers| date::of(headers, &LAST_MODIFIED);
+    modified(&record.headers).zip(modified(not_modified)).is_none_or(|(stored, current)| stored == current)
 }
 
-/// `record` with the fields and times of a 304 that is about it.
+/// `record` with the fields of the 304 that validated it. Its age counts anew from `request_time` and
+/// `response_time`, when the 304 was asked for and arrived.
 pub fn merge_304(
     record: &Record,
     not_modified: &HeaderMap,
@@ -30,63 +51,115 @@ pub fn merge_304(
     response_time: UnixMillis,
 ) -> Record {
     let mut merged = record.clone();
-    for name in not_modified.keys().filter(|name| !KEPT.contains(name)) {
+    merged.request_time = request_time;
+    merged.response_time = response_time;
+    // They tell when the old answer was made, which would count against the new one.
+    merged.headers.remove(AGE);
+    merged.headers.remove(DATE);
+    for name in not_modified.keys() {
+        // Equal but for its strength; the stored one came with the bytes.
+        let has_tag = *name == ETAG && merged.headers.contains_key(ETAG);
+        if has_tag || NOT_UPDATED.contains(name) {
+            continue;
+        }
         merged.headers.remove(name);
         for value in not_modified.get_all(name) {
             merged.headers.append(name.clone(), value.clone());
         }
     }
-    // The age of the stored response is over; without the field it begins anew.
-    if !not_modified.contains_key(http::header::AGE) {
-        merged.headers.remove(http::header::AGE);
-    }
-    merged.request_time = request_time;
-    merged.response_time = response_time;
     merged
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{fields, record};
     use super::*;
+    use crate::decide::Freshness;
+    use crate::decide::sample::{RECEIVED, at, date, fields, policy, record};
+
+    type Fields<'a> = &'a [(&'static str, &'a str)];
 
     #[test]
-    fn new_fields_replace_old_ones_but_the_body_s_own_stay() {
-        let stored = record(
-            5,
-            &[("etag", "\"1\""), ("age", "7"), ("content-type", "a/b"), ("x-a", "1"), ("x-a", "2"), ("x-b", "1")],
-        );
-        let new = fields(&[
-            ("x-a", "3"),
-            ("content-type", "c/d"),
-            ("content-encoding", "gzip"),
-            ("cache-control", "max-age=9"),
-        ]);
-        let merged = merge_304(&stored, &new, UnixMillis(1), UnixMillis(2));
-        let values = |name: &str| {
-            merged.headers.get_all(name).iter().map(|v| v.to_str().unwrap().to_owned()).collect::<Vec<_>>()
-        };
-        assert_eq!(values("x-a"), ["3"]);
-        assert_eq!(values("x-b"), ["1"]);
-        assert_eq!(values("content-type"), ["a/b"]);
-        assert_eq!(values("cache-control"), ["max-age=9"]);
-        assert!(values("age").is_empty() && values("content-encoding").is_empty());
-        assert_eq!((merged.request_time, merged.response_time), (UnixMillis(1), UnixMillis(2)));
+    fn only_a_different_validator_means_another_version() {
+        let (modified, other) = (&*date(-3600), &*date(-3601));
+        for (stored, current, expected) in [
+            (&[("etag", "\"a\"")][..], &[("etag", "\"a\"")][..], true),
+            (&[("etag", "\"a\"")], &[("etag", "\"b\"")], false),
+            (&[("etag", "W/\"a\"")], &[("etag", "\"a\"")], true),
+            (&[("etag", "\"a\"")], &[("etag", "W/\"a\"")], true),
+            (
+                &[("etag", "\"a\""), ("last-modified", modified)],
+                &[("etag", "\"b\""), ("last-modified", modified)],
+                false,
+            ),
+            (&[("etag", "\"a\""), ("last-modified", modified)], &[("etag", "\"a\""), ("last-modified", other)], true),
+            (&[("last-modified", modified)], &[("last-modified", modified)], true),
+            (&[("last-modified", modified)], &[("last-modified", other)], false),
+            (&[("last-modified", modified)], &[("etag", "\"a\""), ("last-modified", other)], false),
+            (&[("last-modified", modified)], &[("etag", "\"a\"")], true),
+            (&[("etag", "\"a\""), ("last-modified", modified)], &[], true),
+            (&[], &[], true),
+        ] as [(Fields<'_>, Fields<'_>, bool); 12]
+        {
+            assert_eq!(
+                not_modified_selects(&record(200, stored), &fields(current)),
+                expected,
+                "{stored:?} {current:?}"
+            );
+        }
     }
 
     #[test]
-    fn a_304_for_another_version_is_told_apart() {
-        let stored = record(5, &[("etag", "\"1\""), ("last-modified", "Mon, 23 Nov 2026 11:00:00 GMT")]);
-        for (new, expected) in [
-            (&[][..], true),
-            (&[("etag", "\"1\"")], true),
-            (&[("etag", "W/\"1\"")], true),
-            (&[("etag", "\"2\"")], false),
-            (&[("last-modified", "Mon, 23 Nov 2026 11:00:00 GMT")], true),
-            (&[("last-modified", "Mon, 23 Nov 2026 12:00:00 GMT")], false),
-        ] {
-            assert_eq!(not_modified_selects(&stored, &fields(new)), expected, "{new:?}");
+    fn fields_of_the_304_replace_stored_ones() {
+        let stored = record(
+            200,
+            &[
+                ("cache-control", "max-age=1"),
+                ("cache-control", "must-revalidate"),
+                ("content-type", "text/plain"),
+                ("etag", "\"a\""),
+                ("x-old", "1"),
+                ("x-both", "1"),
+            ],
+        );
+        let not_modified = [
+            ("cache-control", "max-age=3600"),
+            ("content-length", "10"),
+            ("content-type", "text/html"),
+            ("content-encoding", "gzip"),
+            ("content-range", "bytes 0-1/2"),
+            ("connection", "x"),
+            ("set-cookie", "a=b"),
+            ("etag", "W/\"a\""),
+            ("x-both", "2"),
+            ("x-both", "3"),
+            ("x-new", "4"),
+        ];
+        let merged = merge_304(&stored, &fields(&not_modified), at(90), at(100));
+        let expected = [
+            ("cache-control", "max-age=3600"),
+            ("content-type", "text/plain"),
+            ("etag", "\"a\""),
+            ("x-old", "1"),
+            ("x-both", "2"),
+            ("x-both", "3"),
+            ("x-new", "4"),
+        ];
+        assert_eq!(merged.headers, fields(&expected));
+        assert_eq!((merged.request_time, merged.response_time), (at(90), at(100)));
+        assert_eq!((merged.length, merged.body), (stored.length, stored.body));
+    }
+
+    #[test]
+    fn a_304_makes_a_response_young_again() {
+        let (old, new) = (&*date(0), &*date(1000));
+        let stored = record(200, &[("cache-control", "max-age=60"), ("date", old), ("age", "50")]);
+        for not_modified in [&[][..], &[("date", new)], &[("date", new), ("age", "0")]] {
+            let merged = merge_304(&stored, &fields(not_modified), at(1000), at(1000));
+            let freshness = Freshness::of(&merged, &policy(), "/a", at(1059));
+            assert_eq!(freshness.ttl(), 1, "{not_modified:?}");
         }
-        assert!(!not_modified_selects(&record(5, &[]), &fields(&[("etag", "\"1\"")])));
+        let aged = merge_304(&stored, &fields(&[("date", new), ("age", "55")]), at(1000), at(1000));
+        assert_eq!(Freshness::of(&aged, &policy(), "/a", at(1000)).ttl(), 5);
+        assert_eq!(stored.response_time, RECEIVED);
     }
 }

@@ -1,110 +1,144 @@
-//! `Vary`: which request fields select a stored response (RFC 9111 section 4.1), with normalised values.
+//! Which request fields select a stored response (RFC 9111 section 4.1).
 
-use http::header::{ACCEPT_ENCODING, VARY};
+use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::list;
 use crate::content::{Policy, Record, VaryField};
 
-/// `Vary` has the member `*`: no request ever selects the response.
+/// The response varies on something that is not in the request (`Vary: *`), or on what is no field name: it answers
+/// no other request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("Vary: *")]
+#[error("the response varies on everything")]
 pub struct VaryStar;
 
-/// Whether any member of any `Vary` line is `*`.
-pub(super) fn varies_on_everything(response: &HeaderMap) -> bool {
-    members(response).any(|member| member == "*")
-}
-
-/// The request fields that select this response, with the values that the request has.
+/// The fields of `request` that `response` varies on, normalised and sorted by name. `Accept-Encoding` is left out
+/// under a policy that asks for identity, since all clients get the same bytes then.
 ///
 /// # Errors
-/// [`VaryStar`] when nothing can select it.
+/// When the response cannot be selected by any other request.
 pub fn selecting_fields(
     response: &HeaderMap,
     request: &HeaderMap,
     policy: &Policy,
 ) -> Result<Vec<VaryField>, VaryStar> {
-    let mut fields: Vec<VaryField> = Vec::new();
-    for member in members(response) {
-        if member == "*" {
-            return Err(VaryStar);
-        }
-        let Ok(name) = HeaderName::from_bytes(member.as_bytes()) else { continue };
-        let ignored = policy.identity_only && name == ACCEPT_ENCODING;
-        if !ignored && !fields.iter().any(|field| field.name == name) {
-            let value = normalised(request, &name);
-            fields.push(VaryField { name, value });
+    let mut names = Vec::new();
+    for member in list::members(response, &VARY) {
+        // `*` is a token, and so would pass for a name.
+        let name = HeaderName::from_bytes(member).ok().filter(|name| name.as_str() != "*").ok_or(VaryStar)?;
+        if !(policy.identity_only && name == ACCEPT_ENCODING) {
+            names.push(name);
         }
     }
-    fields.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
-    Ok(fields)
+    names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    names.dedup();
+    Ok(names.into_iter().map(|name| VaryField { value: normalised(request, &name), name }).collect())
 }
 
-/// Whether `request` selects `record`.
+/// Whether `request` selects `record`: all fields that it varies on have the value they had.
 pub fn vary_matches(record: &Record, request: &HeaderMap) -> bool {
-    record.vary.iter().all(|field| normalised(request, &field.name) == field.value)
+    // A 304 may have brought a `*`.
+    !list::members(&record.headers, &VARY).any(|member| member == b"*")
+        && record.vary.iter().all(|field| normalised(request, &field.name) == field.value)
 }
 
-fn members(response: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lines = response.get_all(VARY).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|member| !member.is_empty())
-}
-
-/// All values of a field as one list without optional white space; `None` when the request has none.
+/// Lines joined, without white space around commas, letters in lower case where case has no meaning (RFC 9110
+/// sections 12.5.3 and 12.5.4). `None` when the field is absent.
 fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
-    let mut joined: Vec<u8> = Vec::new();
-    let mut present = false;
-    for value in request.get_all(name) {
-        present = true;
-        for member in value.as_bytes().split(|&byte| byte == b',') {
-            let member = member.trim_ascii();
-            if !member.is_empty() {
-                if !joined.is_empty() {
-                    joined.push(b',');
-                }
-                joined.extend_from_slice(member);
-            }
-        }
+    if !request.contains_key(name) {
+        return None;
     }
-    // Bytes of valid values stay valid when joined by commas.
-    present.then(|| HeaderValue::from_bytes(&joined).ok()).flatten()
+    let members: Vec<_> = list::members(request, name).collect();
+    let mut value = members.join(&b","[..]);
+    if *name == ACCEPT_ENCODING || *name == ACCEPT_LANGUAGE {
+        value.make_ascii_lowercase();
+    }
+    HeaderValue::from_bytes(&value).ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{fields, record};
     use super::*;
+    use crate::decide::sample::{fields, policy, record};
 
-    #[test]
-    fn the_named_fields_select() {
-        let policy = Policy::for_host("a.example");
-        let asked = fields(&[("accept-language", "de, en"), ("x-a", "1")]);
-        let mut stored = record(0, &[]);
-        stored.vary = selecting_fields(&fields(&[("vary", "Accept-Language, X-B")]), &asked, &policy).unwrap();
-        assert!(vary_matches(&stored, &asked));
-        assert!(vary_matches(&stored, &fields(&[("accept-language", "de"), ("accept-language", "en")])), "lines join");
-        assert!(
-            vary_matches(&stored, &fields(&[("accept-language", "de,en"), ("x-a", "2")])),
-            "not named, not looked at"
-        );
-        assert!(!vary_matches(&stored, &fields(&[("accept-language", "en, de")])), "order may matter");
-        assert!(!vary_matches(&stored, &fields(&[("accept-language", "de, en"), ("x-b", "")])), "empty is not absent");
-        assert!(!vary_matches(&stored, &HeaderMap::new()));
+    /// Whether a response with `vary` that was given to `first` answers `second`.
+    fn selects(
+        vary: &[(&'static str, &str)],
+        first: &[(&'static str, &str)],
+        second: &[(&'static str, &str)],
+        policy: &Policy,
+    ) -> Result<bool, VaryStar> {
+        let mut stored = record(200, vary);
+        stored.vary = selecting_fields(&stored.headers, &fields(first), policy)?;
+        Ok(vary_matches(&stored, &fields(second)))
     }
 
     #[test]
-    fn a_star_anywhere_matches_nothing() {
-        let policy = Policy::for_host("a.example");
-        for lines in [&[("vary", "*")][..], &[("vary", "a, *")], &[("vary", "*, a")], &[("vary", ""), ("vary", " *")]] {
-            assert_eq!(selecting_fields(&fields(lines), &HeaderMap::new(), &policy), Err(VaryStar), "{lines:?}");
+    fn named_fields_must_be_the_same() {
+        let foo = [("vary", "Foo, bar")];
+        for (first, second, expected) in [
+            (&[("foo", "1")][..], &[("foo", "1")][..], true),
+            (&[("foo", "1")], &[("foo", "1"), ("other", "2")], true),
+            (&[("foo", "1")], &[("foo", "2")], false),
+            (&[("foo", "1")], &[], false),
+            (&[], &[("foo", "1")], false),
+            (&[], &[("foo", "")], false),
+            (&[], &[], true),
+            (&[("foo", "1"), ("bar", "abc")], &[("bar", "abc"), ("foo", "1")], true),
+            (&[("foo", "1"), ("bar", "abc")], &[("foo", "1"), ("bar", "abcde")], false),
+            // Normalised.
+            (&[("foo", "1, 2")], &[("foo", "1"), ("foo", "2")], true),
+            (&[("foo", "1,2")], &[("foo", " 1, 2 ")], true),
+            (&[("foo", "1 2")], &[("foo", "12")], false),
+            (&[("foo", "\"a, b\"")], &[("foo", "\"a,b\"")], false),
+            (&[("foo", "a")], &[("foo", "A")], false),
+        ] {
+            assert_eq!(selects(&foo, first, second, &policy()), Ok(expected), "{first:?} {second:?}");
         }
     }
 
     #[test]
-    fn a_rule_that_asks_for_identity_ignores_accept_encoding() {
-        let mut policy = Policy::for_host("a.example");
-        policy.identity_only = true;
-        let vary = fields(&[("vary", "Accept-Encoding")]);
-        assert_eq!(selecting_fields(&vary, &fields(&[("accept-encoding", "gzip")]), &policy), Ok(Vec::new()));
+    fn languages_and_codings_have_no_case() {
+        let by_language = [("vary", "Accept-Language")];
+        let selects =
+            |second| selects(&by_language, &[("accept-language", "en, de")], &[("accept-language", second)], &policy());
+        assert_eq!(selects("eN ,  De"), Ok(true));
+        assert_eq!(selects("de, en"), Ok(false));
+    }
+
+    #[test]
+    fn a_star_anywhere_selects_nothing() {
+        for vary in [
+            &[("vary", "*")][..],
+            &[("vary", "*, *")],
+            &[("vary", "*"), ("vary", "*")],
+            &[("vary", ", *")],
+            &[("vary", ""), ("vary", "*")],
+            &[("vary", "foo, *")],
+            &[("vary", "*, foo")],
+            &[("vary", "foo"), ("vary", "*")],
+            &[("vary", "foo bar")],
+        ] {
+            assert_eq!(selects(vary, &[], &[], &policy()), Err(VaryStar), "{vary:?}");
+        }
+        assert!(!vary_matches(&record(200, &[("vary", "foo, *")]), &HeaderMap::new()));
+    }
+
+    #[test]
+    fn codings_do_not_count_when_identity_is_asked_for() {
+        let vary = [("vary", "Accept-Encoding, foo")];
+        let (first, second) = ([("accept-encoding", "gzip")], [("accept-encoding", "br")]);
+        assert_eq!(selects(&vary, &first, &second, &policy()), Ok(false));
+        let identity_only = Policy { identity_only: true, ..policy() };
+        assert_eq!(selects(&vary, &first, &second, &identity_only), Ok(true));
+        assert_eq!(selects(&[("vary", "*")], &first, &second, &identity_only), Err(VaryStar));
+    }
+
+    #[test]
+    fn order_and_repetition_of_names_make_no_variants() {
+        let request = fields(&[("foo", "1"), ("bar", "2")]);
+        let of = |vary| selecting_fields(&fields(&[("vary", vary)]), &request, &policy()).unwrap();
+        assert_eq!(of("Foo, bar"), of("bar,FOO,bar"));
+        assert_eq!(of("foo").len(), 1);
     }
 }

@@ -62,16 +62,27 @@ async fn lead(
     let conditional = headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE);
     let response = fetch(inner, want, headers).await?;
     if response.status == StatusCode::NOT_MODIFIED && conditional {
-        return validated(inner, want, permit, response).await;
+        if validated(inner, want, permit, &response) {
+            return Ok(());
+        }
+        // It is about another version than the stored one (RFC 9111 section 4.3.4): ask without conditions.
+        let response = fetch(inner, want, fields::for_fetch(&want.headers, &want.policy)).await?;
+        return store_or_share(inner, want, permit, exclusive, response).await;
     }
     if let Some(writer) = resumed {
         if response.status == StatusCode::PARTIAL_CONTENT && continues(&writer, &response) {
             permit.publish(Head::Filling(Arc::clone(writer.entry()), Arc::clone(writer.partial())));
             return copy::run(inner, want, permit, writer, Source::of(response)).await;
         }
-        // Another version, or an origin that does not do ranges: what is there cannot be joined with what comes.
-        writer.discard().await;
-        if response.status == StatusCode::PARTIAL_CONTENT || response.status == StatusCode::RANGE_NOT_SATISFIABLE {
+        let wrong_range = matches!(response.status, StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE);
+        if wrong_range || response.status.is_success() {
+            // Another version, or an origin that does not do ranges: what is there cannot be joined with what comes.
+            writer.discard().await;
+        } else {
+            // A failure says nothing about the bytes that are there: they stay for the next attempt.
+            drop(writer);
+        }
+        if wrong_range {
             let response = fetch(inner, want, fields::for_fetch(&want.headers, &want.policy)).await?;
             return store_or_share(inner, want, permit, exclusive, response).await;
         }
@@ -96,19 +107,18 @@ fn stored_meanwhile(inner: &Inner, want: &Want) -> Option<Arc<Entry>> {
     let variants = inner.store.lookup_hot(&want.key)?;
     let entry = variants.iter().find(|entry| want.selects(&entry.record))?;
     let complete = matches!(entry.record.body, BodyRef::Blob(_));
-    (complete && entry.record.response_time >= want.asked_at && !entry.record.token_protected)
-        .then(|| Arc::clone(entry))
+    (complete && entry.record.response_time > want.asked_at && !entry.record.token_protected).then(|| Arc::clone(entry))
 }
 
-/// A 304 to our conditions (RFC 9111 section 4.3.4).
-async fn validated(inner: &Inner, want: &Want, permit: &Permit, response: FetchResponse) -> Result<(), FillError> {
-    let entry = want.stored.as_ref().ok_or(FillError::BadAnswer("304 to a request without conditions"))?;
-    if !decide::not_modified_selects(&entry.record, &response.headers) {
-        return Err(FillError::BadAnswer("304 for another version"));
-    }
+/// A 304 to our conditions freshens what is stored (RFC 9111 section 4.3.4); `false` when it is about another version.
+fn validated(inner: &Inner, want: &Want, permit: &Permit, response: &FetchResponse) -> bool {
+    let Some(entry) = want.stored.as_ref().filter(|e| decide::not_modified_selects(&e.record, &response.headers))
+    else {
+        return false;
+    };
     let record = decide::merge_304(&entry.record, &response.headers, response.request_time, response.response_time);
     permit.publish(Head::Validated(inner.store.update(entry, record)));
-    Ok(())
+    true
 }
 
 async fn store_or_share(

@@ -17,10 +17,10 @@ use super::respond::respond;
 use super::wire::ConnectionInfo;
 use super::{Settings, deliver, pass, rescue};
 use crate::content::{AuthParameters, BodyRef, UnixMillis};
-use crate::decide::{self, CacheStatus, Decision, FwdReason, Options, RequestFacts};
+use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts};
 use crate::fill::{Fill, FillError, Obtained, PassedBody};
 use crate::resolve::{self, Inbound};
-use crate::store::{Entry, Store};
+use crate::store::{Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
 
 /// How often a request starts again because what it relied on turned out to be gone or damaged.
@@ -120,12 +120,15 @@ impl Handler {
         let record = stored.as_ref().map(|entry| &entry.record);
         let decision = decide::decide(&facts, record, &ask.content.policy, ask.path(), &options, ask.now);
         match (decision, stored) {
-            (Decision::Serve { .. }, Some(entry)) => {
-                self.serve(ask, entry, CacheStatus::hit(), RequestResult::Hit).await
+            (Decision::Serve { freshness }, Some(entry)) => {
+                let status = CacheStatus::hit().with_ttl(freshness.ttl());
+                self.serve(ask, entry, status, RequestResult::Hit).await
             }
-            (Decision::Revalidate { conditions }, Some(entry)) => self.validate(ask, entry, conditions).await,
+            (Decision::Revalidate { conditions, reason, .. }, Some(entry)) => {
+                self.validate(ask, entry, conditions, reason).await
+            }
             (Decision::OnlyIfCachedMiss, _) => Step::Done(rescue::only_if_cached()),
-            (Decision::Bypass(reason), _) => Step::Done(self.pass_through(ask, reason).await),
+            (Decision::Bypass(_), _) => Step::Done(self.pass_through(ask, FwdReason::Bypass).await),
             (Decision::Fetch(reason), stored) => self.fetch(ask, stored, reason).await,
             (Decision::Serve { .. } | Decision::Revalidate { .. }, None) => {
                 self.fetch(ask, None, FwdReason::UriMiss).await
@@ -135,13 +138,17 @@ impl Handler {
 
     /// The newest stored response that the request selects (RFC 9111 section 4.1).
     async fn select(&self, ask: &Ask) -> Option<Arc<Entry>> {
+        self.variants(ask).await?.iter().find(|entry| decide::vary_matches(&entry.record, &ask.headers)).cloned()
+    }
+
+    /// Everything that is stored under the key; `None` when the store does not answer in time. A store that is still
+    /// being read in is waited for: asking upstream for what is there would pay twice.
+    async fn variants(&self, ask: &Ask) -> Option<Variants> {
         let key = &ask.content.key;
-        let variants = match self.store.lookup_hot(key) {
-            Some(variants) => variants,
-            // A store that is still being read in is waited for: asking upstream for what is there would pay twice.
-            None => tokio::time::timeout_at(ask.deadline, self.store.lookup(key)).await.ok()?,
-        };
-        variants.iter().find(|entry| decide::vary_matches(&entry.record, &ask.headers)).cloned()
+        match self.store.lookup_hot(key) {
+            Some(variants) => Some(variants),
+            None => tokio::time::timeout_at(ask.deadline, self.store.lookup(key)).await.ok(),
+        }
     }
 
     /// Serves what is stored, or joins its fill when bytes of it are still missing.
@@ -158,12 +165,12 @@ impl Handler {
     }
 
     /// Asks upstream whether the stored response is current; serves it stale when upstream fails and that is allowed.
-    async fn validate(&self, ask: &mut Ask, entry: Arc<Entry>, conditions: HeaderMap) -> Step {
+    async fn validate(&self, ask: &mut Ask, entry: Arc<Entry>, conditions: HeaderMap, reason: FwdReason) -> Step {
         if matches!(entry.record.body, BodyRef::Partial(_)) {
             // Going on with it validates it: its version is the condition.
-            return self.fetch(ask, Some(entry), FwdReason::Stale).await;
+            return self.fetch(ask, Some(entry), reason).await;
         }
-        self.fetch_with(ask, Some(entry), Some(conditions), FwdReason::Stale).await
+        self.fetch_with(ask, Some(entry), Some(conditions), reason).await
     }
 
     async fn fetch(&self, ask: &mut Ask, stored: Option<Arc<Entry>>, reason: FwdReason) -> Step {
@@ -180,7 +187,7 @@ impl Handler {
         if ask.method == Method::HEAD {
             return Step::Done(self.pass_through(ask, reason).await);
         }
-        let want = ask.want(stored.clone(), conditions);
+        let want = ask.want(stored, conditions);
         match self.fill.obtain(want).await {
             Obtained::Filling { entry, partial, guard, collapsed } => {
                 if !collapsed {
@@ -203,7 +210,7 @@ impl Handler {
                 Err(outcome) => Step::Done(outcome),
             },
             Obtained::Through(response) => Step::Done(pass::through(ask, *response, reason)),
-            Obtained::Answer(answer) => match self.stale(ask, stored.as_ref()).await {
+            Obtained::Answer(answer) => match self.stale(ask).await {
                 Some(outcome) => Step::Done(outcome),
                 None => Step::Done(Outcome {
                     status: CacheStatus::forwarded(reason, Some(answer.status.as_u16())),
@@ -211,23 +218,32 @@ impl Handler {
                     result: RequestResult::Miss,
                 }),
             },
-            Obtained::Failed(error) => match self.stale(ask, stored.as_ref()).await {
+            Obtained::Failed(error) => match self.stale(ask).await {
                 Some(outcome) => Step::Done(outcome),
                 None => Step::Done(rescue::failed(&error)),
             },
         }
     }
 
-    /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4).
-    async fn stale(&self, ask: &Ask, stored: Option<&Arc<Entry>>) -> Option<Outcome> {
-        let entry = stored?;
-        if !decide::may_serve_stale(&entry.record, &ask.content.policy, ask.path(), ask.now) {
-            return None;
+    /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4): the newest that is whole.
+    async fn stale(&self, ask: &Ask) -> Option<Outcome> {
+        let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
+        for entry in self.variants(ask).await?.iter() {
+            let usable = decide::vary_matches(&entry.record, &ask.headers)
+                && (!entry.record.token_protected || ask.proven)
+                && decide::may_serve_stale(&entry.record, &facts, &ask.content.policy, ask.path(), ask.now);
+            if !usable {
+                continue;
+            }
+            let status = CacheStatus::hit()
+                .with_ttl(Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl());
+            if let deliver::Delivery::Done(outcome) =
+                deliver::stored(self, ask, entry, status, RequestResult::Stale).await
+            {
+                return Some(outcome);
+            }
         }
-        match deliver::stored(self, ask, entry, CacheStatus::hit(), RequestResult::Stale).await {
-            deliver::Delivery::Done(outcome) => Some(outcome),
-            deliver::Delivery::Unusable | deliver::Delivery::Missing => None,
-        }
+        None
     }
 
     /// Passes a GET or HEAD on for this client alone.

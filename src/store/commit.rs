@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::blob::Blob;
+use super::compact::Compaction;
 use super::disk;
 use super::drive::{DataFile, Drive, DriveId};
 use super::entries::{Entry, same_row};
@@ -21,6 +23,7 @@ use super::inner::Inner;
 use super::journal::Journal;
 use super::journal_format::{JournalEntry, encode_frame};
 use super::layout;
+use super::pool::panic_text;
 use super::quarantine;
 use crate::content::{Digest, KeyHash, PartialId, Record};
 
@@ -131,19 +134,45 @@ pub(super) struct Committer {
     store: Arc<Inner>,
     drive: Arc<Drive>,
     journal: Journal,
+    compaction: Compaction,
 }
 
 impl Committer {
     /// Commits behind the journal segments that exist.
     pub(super) fn new(store: Arc<Inner>, drive: Arc<Drive>, segments: &[u64]) -> Self {
         let journal = Journal::new(Arc::clone(&drive), segments);
-        Self { store, drive, journal }
+        Self { store, drive, journal, compaction: Compaction::new(segments) }
     }
 
     /// Runs until the queue is closed.
     pub(super) fn run(mut self) {
         while let Some(batch) = self.drive.queue.next() {
-            self.commit(batch);
+            // Whatever happens to one batch, the next ones are committed and nobody waits for ever.
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                self.commit(batch);
+                self.compact();
+            }));
+            if let Err(panic) = outcome {
+                let panic = panic_text(panic.as_ref());
+                tracing::error!(drive = %self.drive.label(), panic, "a batch was not committed whole");
+            }
+        }
+    }
+
+    /// Rewrites the true part of the oldest journal segment, when there are enough of them.
+    fn compact(&mut self) {
+        let Some(index) = self.store.index().filter(|index| !index.is_broken()) else { return };
+        let Some(mut kept) = self.compaction.oldest(&self.drive, &index) else { return };
+        let entries = std::mem::take(&mut kept.entries);
+        let count = entries.len();
+        let written = entries.is_empty() || self.write(entries);
+        // The index must not be older than the segments that are left.
+        if !written || index.is_broken() || index.flush().is_err() {
+            return;
+        }
+        match self.compaction.remove(&self.drive, &kept) {
+            Ok(()) => tracing::info!(drive = %self.drive.label(), kept = count, "a journal segment was compacted"),
+            Err(error) => self.drive.failed("remove a journal segment", &error),
         }
     }
 
@@ -317,6 +346,7 @@ impl Committer {
                 }
             }
         };
+        self.compaction.begun(begin.segment);
         let mut at = begin;
         let mut applied = Vec::with_capacity(entries.len());
         for ((entry, allocated), frame) in entries.into_iter().zip(&frames) {

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -154,17 +154,21 @@ impl Drive {
         tracing::error!(drive = %self.label(), action, %error, "file operation failed");
     }
 
-    /// How many bytes must go before `needed` more fit: below the quota, with the bytes that open writers still
-    /// may write, and above the minimum of free space.
+    /// How many bytes are too many once `needed` more came: above the quota, with the bytes that open writers still
+    /// may write, or below the minimum of free space. What is leaving still counts.
     pub(super) fn excess(&self, needed: u64) -> u64 {
         let promised = self.promised.load(Ordering::Relaxed);
-        let leaving = self.leaving.load(Ordering::Relaxed);
-        let planned = self.used().saturating_add(promised).saturating_add(needed).saturating_sub(leaving);
+        let planned = self.used().saturating_add(promised).saturating_add(needed);
         let over_quota = planned.saturating_sub(self.settings.quota);
         // When the file system does not answer, the quota alone decides.
-        let free = self.dir.free().map_or(u64::MAX, |free| free.saturating_add(leaving));
+        let free = self.dir.free().unwrap_or(u64::MAX);
         let wanted = self.settings.min_free.saturating_add(promised).saturating_add(needed);
         over_quota.max(wanted.saturating_sub(free))
+    }
+
+    /// Bytes whose removal is queued.
+    pub(super) fn leaving(&self) -> u64 {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// So many bytes are about to be removed.
@@ -264,16 +268,16 @@ impl Drop for DataFile {
 }
 
 /// Takes the lock file in `dir`.
-pub(super) fn take_lock(dir: &Dir, path: &std::path::Path) -> Result<File, OpenError> {
+pub(super) fn take_lock(dir: &Dir, path: &Path) -> Result<File, OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), action: "lock", source };
     let lock = dir.open_lock(layout::LOCK).map_err(io)?;
     if disk::try_lock(&lock).map_err(io)? { Ok(lock) } else { Err(OpenError::InUse { path: path.to_owned() }) }
 }
 
 /// Reads the drive's identity, or gives it one when nothing of ours is there.
-fn identify(dir: &Dir, path: &PathBuf) -> Result<DriveId, OpenError> {
-    let io = |action| move |source| OpenError::Io { path: path.clone(), action, source };
-    let damaged = |reason: &str| OpenError::Damaged { path: path.clone(), reason: reason.to_owned() };
+fn identify(dir: &Dir, path: &Path) -> Result<DriveId, OpenError> {
+    let io = |action| move |source| OpenError::Io { path: path.to_owned(), action, source };
+    let damaged = |reason: &str| OpenError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
     if dir.stat(layout::IDENTITY).map_err(io("read waystation.json"))?.is_some() {
         let text = dir.read(layout::IDENTITY).map_err(io("read waystation.json"))?;
         // The version comes first: a newer format may have other fields.
@@ -281,7 +285,7 @@ fn identify(dir: &Dir, path: &PathBuf) -> Result<DriveId, OpenError> {
         let found = value.get("format").and_then(serde_json::Value::as_u64).ok_or_else(|| damaged("no format"))?;
         if found > u64::from(layout::FORMAT) {
             let found = u32::try_from(found).unwrap_or(u32::MAX);
-            return Err(OpenError::NewerFormat { path: path.clone(), found, known: layout::FORMAT });
+            return Err(OpenError::NewerFormat { path: path.to_owned(), found, known: layout::FORMAT });
         }
         let identity: Identity = serde_json::from_value(value).map_err(|error| damaged(&error.to_string()))?;
         let id = u128::from_str_radix(&identity.drive, 16).map_err(|_| damaged("the drive id is no number"))?;

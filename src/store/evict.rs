@@ -105,11 +105,13 @@ impl<K: Copy + Eq + Hash> Sieve<K> {
     }
 
     /// Number of objects.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.places.len()
     }
 
     /// Size of all objects in bytes.
+    #[cfg(test)]
     pub(super) fn total(&self) -> u64 {
         self.total
     }

@@ -108,6 +108,22 @@ impl Index {
         Ok(None)
     }
 
+    /// Whether a drive has a blob.
+    pub(super) fn has_blob(&self, digest: &Digest, drive: DriveId) -> Result<bool, IndexError> {
+        self.database.contains_key(blob_key(digest, drive)).map_err(failed)
+    }
+
+    /// What is known of a blob on one drive.
+    pub(super) fn blob_on(&self, digest: &Digest, drive: DriveId) -> Result<Option<BlobRow>, IndexError> {
+        let row = self.database.get(blob_key(digest, drive)).map_err(failed)?;
+        Ok(row.and_then(|row| postcard::from_bytes(&row).ok()))
+    }
+
+    /// Waits until everything applied is on its drive.
+    pub(super) fn flush(&self) -> Result<(), IndexError> {
+        self.database.flush().map(|_| ()).map_err(failed)
+    }
+
     /// Calls `each` with place, digest and real bytes of every blob of a drive.
     pub(super) fn each_blob(
         &self,
@@ -173,6 +189,11 @@ impl Index {
         Ok(())
     }
 
+    /// It lacks something that the journals have; nothing is written any more.
+    pub(super) fn give_up(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
     /// Whether it lacks something that the journals have.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
@@ -182,6 +203,13 @@ impl Index {
     pub(super) fn record(&self, key: KeyHash, drive: DriveId, variant: u64) -> Result<Option<Record>, IndexError> {
         let value = self.database.get(record_key(key, drive, variant)).map_err(failed)?;
         Ok(value.and_then(|value| decode_record(&value).ok()))
+    }
+}
+
+impl IndexError {
+    /// Something else stood in the way.
+    pub(super) fn other(error: impl std::fmt::Display) -> Self {
+        failed(error)
     }
 }
 

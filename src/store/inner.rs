@@ -1,6 +1,7 @@
 //! [`Inner`]: what the handle, the writers and the threads of the store share, and the changes of visible state.
 //! Every change is made, and queued for its drive's journal, under the one lock of [`Entries`].
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
@@ -16,7 +17,7 @@ use super::fill_file::Finished;
 use super::index::{Applied, BlobRow, Index, Watermark};
 use super::memory::Memory;
 use super::partial::{Partial, Phase};
-use super::pool::Pool;
+use super::pool::{Pool, panic_text};
 use super::quarantine;
 use super::settings::Settings;
 use super::writer::Completed;
@@ -68,11 +69,14 @@ impl Inner {
 
     /// Applies what the journal has to the index.
     pub(super) fn apply(&self, drive: &Drive, entries: &[Applied], end: Watermark) {
-        if let Some(index) = self.index()
-            && let Err(error) = index.apply(drive.id, entries, end)
-        {
-            tracing::error!(drive = %drive.label(), %error, "the index could not be written");
-        }
+        let Some(index) = self.index() else { return };
+        let error = match catch_unwind(AssertUnwindSafe(|| index.apply(drive.id, entries, end))) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic_text(panic.as_ref()).to_owned(),
+        };
+        index.give_up();
+        tracing::error!(drive = %drive.label(), %error, "the index could not be written");
     }
 
     pub(super) fn drive(&self, id: DriveId) -> Option<&Arc<Drive>> {

@@ -57,8 +57,6 @@ pub(super) enum MapError {
 pub(super) struct DecodedMap {
     /// What the body belongs to.
     pub(super) record: Record,
-    /// Size of the body's blocks.
-    pub(super) block_size: BlockSize,
     /// The blocks that were written down. After an unclean stop each is to be checked before it counts.
     pub(super) map: BlockMap,
     /// The farthest midstate that was taken over the blocks as `map` knows them.
@@ -146,7 +144,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<DecodedMap, MapError> {
         map.apply(state);
     }
     let midstate = map.prefix_marks().filter_map(|end_and_mark| midstates.remove(&end_and_mark)).last();
-    Ok(DecodedMap { record, block_size, map, midstate, records_end })
+    Ok(DecodedMap { record, map, midstate, records_end })
 }
 
 /// The record, the block size and the end of the header with its padding, which may be cut off.
@@ -417,7 +415,7 @@ mod tests {
         fn any_record_can_be_a_header(record in any_record(), power in 16u32..25) {
             let size = BlockSize::new(1 << power).unwrap();
             let decoded = decode(&encode_header(&record, size)).unwrap();
-            prop_assert_eq!((decoded.block_size, decoded.map.block_size()), (size, size));
+            prop_assert_eq!(decoded.map.block_size(), size);
             prop_assert_eq!(encode_record(&decoded.record), encode_record(&record));
             prop_assert!(!decoded.map.present().covers(ByteRange::new(0, 1).unwrap()));
         }

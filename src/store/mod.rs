@@ -12,8 +12,8 @@
 //! 6. removal of the bodies' maps.
 //!
 //! So a blob that the journal names is whole and under its name, and the index is never ahead of the journal. A cut
-//! between 2 and 4 leaves a file in `blobs/` that no journal names: it counts as not there, and a later completion of
-//! the same digest takes its place. Data of partial bodies is synced before their maps every 64 MiB or 5 s; a map that
+//! between 2 and 4 leaves a file in `blobs/` that no journal names: with its map it is found at the next start and put
+//! back as a partial body; without, it counts as not there and a later completion of its digest takes its place. Data of partial bodies is synced before their maps every 64 MiB or 5 s; a map that
 //! is ahead of its data is harmless, since a block counts only when its CRC-32C holds.
 //!
 //! The journals are the truth of their drive. The index is derived and may be deleted at any time.
@@ -22,17 +22,21 @@
 //! Four per drive for file operations, one per drive for commits, two for the index, one that recovers after start.
 //! None of the async methods blocks its worker.
 
+mod adopt;
 mod blob;
 mod block_map;
 mod block_sums;
 mod body;
 mod commit;
+mod compact;
 mod disk;
 mod drive;
 mod entries;
 mod error;
 mod evict;
 mod fill_file;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod hasher;
 mod index;
 mod inner;

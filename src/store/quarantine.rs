@@ -11,6 +11,14 @@ use super::layout;
 const KEPT: usize = 16;
 const REASON: &str = ".reason";
 
+/// A file in quarantine, ordered by age.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kept {
+    changed: (i64, i64),
+    size: u64,
+    name: String,
+}
+
 /// Moves a file into quarantine under `name`. Its blocks still count as used.
 pub(super) fn put(drive: &Drive, from: &str, name: &str, reason: &str) -> io::Result<()> {
     let to = format!("{}/{name}", layout::QUARANTINE);
@@ -35,14 +43,14 @@ pub(super) fn put(drive: &Drive, from: &str, name: &str, reason: &str) -> io::Re
 
 /// Real bytes in quarantine.
 pub(super) fn size(drive: &Drive) -> io::Result<u64> {
-    Ok(files(drive)?.into_iter().map(|(_, size, _)| size).sum())
+    Ok(files(drive)?.into_iter().map(|file| file.size).sum())
 }
 
 fn prune(drive: &Drive) -> io::Result<()> {
     let mut files = files(drive)?;
     files.sort();
     let excess = files.len().saturating_sub(KEPT);
-    for (_, size, name) in files.into_iter().take(excess) {
+    for Kept { size, name, .. } in files.into_iter().take(excess) {
         drive.dir.unlink(&format!("{}/{name}", layout::QUARANTINE))?;
         drive.release(size);
         drive.dir.unlink(&format!("{}/{name}{REASON}", layout::QUARANTINE))?;
@@ -52,13 +60,13 @@ fn prune(drive: &Drive) -> io::Result<()> {
 
 /// Time of the last change, real size and name of each file that is ours.
 #[allow(clippy::unnecessary_cast, reason = "the fields' types differ between architectures")]
-fn files(drive: &Drive) -> io::Result<Vec<((i64, i64), u64, String)>> {
+fn files(drive: &Drive) -> io::Result<Vec<Kept>> {
     let mut files = Vec::new();
     for name in drive.dir.list(layout::QUARANTINE)? {
         let ours = matches!(name.len(), 16 | 64) && name.bytes().all(|b| b.is_ascii_hexdigit());
         if let Some(stat) = drive.dir.stat(&format!("{}/{name}", layout::QUARANTINE))?.filter(|_| ours) {
             let changed = (stat.st_ctime as i64, stat.st_ctime_nsec as i64);
-            files.push((changed, disk::stat_allocated(&stat), name));
+            files.push(Kept { changed, size: disk::stat_allocated(&stat), name });
         }
     }
     Ok(files)

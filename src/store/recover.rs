@@ -2,6 +2,7 @@
 //! each journal is replayed into it, and the partial bodies are read. After ready the order of eviction is loaded.
 
 use std::collections::{BTreeMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use super::adopt;
 use super::commit::Committer;
 use super::drive::{Drive, DriveId, Victim};
 use super::entries::{Entry, Target};
@@ -20,6 +22,7 @@ use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_he
 use super::layout::{self, PartialFile};
 use super::map_file;
 use super::partial::Partial;
+use super::pool::panic_text;
 use super::{disk, quarantine};
 use crate::content::{BodyRef, PartialId};
 
@@ -30,19 +33,11 @@ const BATCH: usize = 1000;
 
 /// Does all of it, starts the commit threads, and returns them. `closing` ends it early.
 pub(super) fn recover(store: &Arc<Inner>, closing: &AtomicBool) -> Vec<thread::JoinHandle<()>> {
-    let index = open_index(store).map(Arc::new);
+    let index = prepare_index(store, closing).map(Arc::new);
     let mut committers = Vec::new();
     for drive in &store.drives {
-        let segments = journal::segments(drive).unwrap_or_else(|error| {
-            drive.failed("list the journal", &error);
-            Vec::new()
-        });
-        if let Some(index) = &index
-            && let Err(error) = replay(index, drive, &segments, closing)
-        {
-            tracing::error!(drive = %drive.label(), %error, "the journal could not be replayed");
-        }
-        scan_partials(store, drive, closing);
+        let segments = segments_of(drive);
+        scan_partials(store, drive, index.as_deref(), closing);
         if closing.load(Ordering::Relaxed) {
             return committers;
         }
@@ -58,6 +53,46 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &AtomicBool) -> Vec<thread::J
     tracing::info!("store is ready");
     load_eviction_order(store, closing);
     committers
+}
+
+fn segments_of(drive: &Drive) -> Vec<u64> {
+    journal::segments(drive).unwrap_or_else(|error| {
+        drive.failed("list the journal", &error);
+        Vec::new()
+    })
+}
+
+/// Opens the index and brings it up to the journals. One that fails at that is made anew, once.
+fn prepare_index(store: &Inner, closing: &AtomicBool) -> Option<Index> {
+    for last in [false, true] {
+        let index = open_index(store)?;
+        let replay_all =
+            || store.drives.iter().try_for_each(|drive| replay(&index, drive, &segments_of(drive), closing));
+        // The database may panic on damage that it did not see when it opened.
+        let error = match catch_unwind(AssertUnwindSafe(replay_all)) {
+            Ok(Ok(())) => return Some(index),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic_text(panic.as_ref()).to_owned(),
+        };
+        tracing::error!(%error, "the journals could not be replayed into the index");
+        if last {
+            index.give_up();
+            return Some(index);
+        }
+        drop(index);
+        if let Err(error) = set_aside(store) {
+            tracing::error!(%error, "the index could not be removed");
+        }
+    }
+    None
+}
+
+/// Removes the index; moved first, since a thread that hangs in the old one must not meet the new one.
+fn set_aside(store: &Inner) -> std::io::Result<()> {
+    let rejected = store.settings.state.join(layout::INDEX_REJECTED);
+    remove(&rejected)?;
+    std::fs::rename(store.index_path(), &rejected)?;
+    remove(&rejected)
 }
 
 /// Opens the index; a missing, damaged or foreign one is made anew from the journals.
@@ -76,10 +111,7 @@ fn open_index(store: &Inner) -> Option<Index> {
             tracing::warn!(path = %path.display(), %error, "the index cannot be used and is rebuilt from the journals");
         }
     }
-    // Moved first: a thread that hangs in the old one must not meet the new one.
-    let rejected = store.settings.state.join(layout::INDEX_REJECTED);
-    let moved = remove(&rejected).and_then(|()| std::fs::rename(&path, &rejected)).and_then(|()| remove(&rejected));
-    let opened = moved.map_err(|error| error.to_string()).and_then(|()| open_limited(&path, drives));
+    let opened = set_aside(store).map_err(|error| error.to_string()).and_then(|()| open_limited(&path, drives));
     opened
         .inspect_err(|error| tracing::error!(path = %path.display(), %error, "there is no index; stored content counts as missing"))
         .ok()
@@ -188,7 +220,7 @@ fn reaches(drive: &Drive, segments: &[u64], mark: Watermark) -> bool {
 }
 
 /// Takes up the partial bodies; leftovers of interrupted operations are removed.
-fn scan_partials(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool) {
+fn scan_partials(store: &Arc<Inner>, drive: &Arc<Drive>, index: Option<&Index>, closing: &AtomicBool) {
     let names = drive.dir.list(layout::PARTIAL).unwrap_or_else(|error| {
         drive.failed("list the partial bodies", &error);
         Vec::new()
@@ -206,7 +238,8 @@ fn scan_partials(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool) {
         if closing.load(Ordering::Relaxed) {
             return;
         }
-        let taken = files == (true, true) && take_up(store, drive, id);
+        let (has_data, has_map) = files;
+        let taken = has_map && take_up(store, drive, index, id, has_data);
         if !taken {
             remove_leftover(drive, &layout::partial_data(id));
             remove_leftover(drive, &layout::partial_map(id));
@@ -221,7 +254,7 @@ fn remove_leftover(drive: &Drive, name: &str) {
 }
 
 /// `false` when the body is worth nothing.
-fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId) -> bool {
+fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, index: Option<&Index>, id: PartialId, has_data: bool) -> bool {
     let decoded = match drive.dir.read(&layout::partial_map(id)) {
         Ok(bytes) => map_file::decode(&bytes),
         Err(error) => {
@@ -239,6 +272,9 @@ fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId) -> bool {
             return false;
         }
     };
+    if !has_data && !adopt::put_back(drive, index, id, &decoded) {
+        return false;
+    }
     let stat = drive.dir.stat(&layout::partial_data(id)).ok().flatten();
     let size = stat.map_or(0, |stat| disk::stat_allocated(&stat));
     let partial = Partial::found(id, Arc::clone(drive), store.weak(), &decoded, size);

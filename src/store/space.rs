@@ -25,10 +25,11 @@ impl Inner {
             if excess == 0 {
                 return true;
             }
-            let freed = self.evict(drive, excess.saturating_add(drive.settings.quota / MARGIN));
+            let leaving = drive.leaving();
+            let freed = self.evict_above(drive, excess, leaving);
             // Fails only when the store is closed.
             let _ = drive.queue.barrier().await;
-            if freed >= excess {
+            if freed.saturating_add(leaving) >= excess {
                 // Blocks that readers still hold open stay for a while; that is no reason to refuse.
                 return true;
             }
@@ -42,9 +43,13 @@ impl Inner {
 
     /// Removes what is above the watermarks, with the next batch.
     pub(super) fn relieve(&self, drive: &Drive) {
-        let excess = drive.excess(0);
-        if excess > 0 {
-            self.evict(drive, excess.saturating_add(drive.settings.quota / MARGIN));
+        self.evict_above(drive, drive.excess(0), drive.leaving());
+    }
+
+    fn evict_above(&self, drive: &Drive, excess: u64, leaving: u64) -> u64 {
+        match excess.saturating_sub(leaving) {
+            0 => 0,
+            rest => self.evict(drive, rest.saturating_add(drive.settings.quota / MARGIN)),
         }
     }
 

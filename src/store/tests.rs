@@ -719,3 +719,56 @@ async fn foreign_files_are_left_alone() {
         assert_eq!(fs::read_to_string(rig.drive().join(name)).unwrap(), "mine", "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_cut_between_rename_and_journal_costs_no_transfer() {
+    let rig = Rig::new();
+    let content = body_of(2 * BLOCK + 9, 16);
+    {
+        let store = rig.open();
+        put(&store, "other", &body_of(2 * BLOCK + 9, 17)).await;
+        let mut writer = store.create(record("cut", None)).await.unwrap();
+        fill(&mut writer, 0, &content).await;
+    }
+    let blob = rig.blob_path(Digest::of(&content));
+    fs::create_dir_all(blob.parent().unwrap()).unwrap();
+    fs::rename(partial_data(&rig), &blob).unwrap();
+    let store = rig.open();
+    let entry = only_partial(&store.lookup(&key("cut")).await);
+    let writer = store.resume(&entry).await.unwrap();
+    assert_eq!(writer.contiguous(), content.len() as u64);
+    assert_eq!(writer.complete(content.len() as u64).await.unwrap().digest, Digest::of(&content));
+    assert_eq!(get(&store, "cut").await.unwrap(), content);
+    assert_eq!(get(&store, "other").await.unwrap(), body_of(2 * BLOCK + 9, 17));
+}
+
+#[tokio::test]
+async fn the_journal_stays_small_and_complete() {
+    let rig = Rig::new();
+    {
+        let store = rig.open();
+        put(&store, "kept", b"kept").await;
+        put(&store, "replaced", b"first").await;
+        put(&store, "copy of first", b"first").await;
+        put(&store, "replaced", b"second").await;
+        let mut entry = Arc::clone(&store.lookup(&key("kept")).await[0]);
+        for round in 0..2000 {
+            let mut newer = record("kept", Some(4));
+            newer.response_time = UnixMillis(10_000 + round);
+            entry = store.update(&entry, newer);
+            if round % 50 == 0 {
+                store.flush().await;
+            }
+        }
+    }
+    let journal = rig.drive().join("journal");
+    let size: u64 = fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(size < 150_000, "{size}");
+    assert!(!journal.join("0000000000000001.log").exists(), "the first segment is gone");
+    fs::remove_dir_all(rig.state()).unwrap();
+    let store = rig.open();
+    assert_eq!(store.lookup(&key("kept")).await[0].record.response_time, UnixMillis(11_999));
+    assert_eq!(get(&store, "kept").await.unwrap(), b"kept");
+    assert_eq!(get(&store, "replaced").await.unwrap(), b"second");
+    assert_eq!(get(&store, "copy of first").await.unwrap(), b"first");
+}

@@ -24,7 +24,7 @@ pub struct PartialWriter {
     entry: Arc<Entry>,
     partial: Arc<Partial>,
     number: u64,
-    promise: Option<Promise>,
+    promise: Option<Arc<Promise>>,
 }
 
 /// A completed body.
@@ -62,7 +62,7 @@ impl PartialWriter {
             let made = drive.pool.run(move || create_files(&job_store, &job_drive, id, job_record, size)).await?;
             match made {
                 Ok(mut writer) => {
-                    writer.promise = Some(promise);
+                    writer.promise = Some(Arc::new(promise));
                     return Ok(writer);
                 }
                 Err(error) if disk::is_full(&error) => {
@@ -86,6 +86,7 @@ impl PartialWriter {
         let number = partial.claim()?;
         let entry = partial.state.lock().entry.upgrade().unwrap_or_else(|| Arc::clone(entry));
         let promise = partial.length().map(|length| partial.drive.promise(length.saturating_sub(partial.counted())));
+        let promise = promise.map(Arc::new);
         // From here on the writer's drop gives the body back.
         let partial = Arc::clone(partial);
         let writer = Self { store, entry, partial, number, promise };
@@ -134,21 +135,19 @@ impl PartialWriter {
         let mut retried = false;
         loop {
             let (job, store, number) = (Arc::clone(&self.partial), Arc::clone(&self.store), self.number);
-            let slices = data.clone();
+            let (slices, promise) = (data.clone(), self.promise.clone());
             let written = self.partial.drive.pool.run(move || {
                 let written = job.write_at(number, offset, &slices);
-                if let Ok((grown, _)) = written
-                    && grown > 0
-                {
+                let (grown, sync) = written?;
+                if grown > 0 {
+                    // No promise is needed any more for what was taken.
+                    promise.inspect(|promise| promise.consume(grown));
                     store.relieve(&job.drive);
                 }
-                written
+                Ok(sync)
             });
             match written.await? {
-                Ok((grown, sync)) => {
-                    if let Some(promise) = &self.promise {
-                        promise.consume(grown);
-                    }
+                Ok(sync) => {
                     if sync {
                         self.sync();
                     }

@@ -9,6 +9,8 @@ mod connect;
 mod error;
 mod fetch;
 mod framing;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod headers;
 mod health;
 mod loops;

@@ -14,7 +14,6 @@ use super::output;
 use crate::config::{Config, ConfigErrors, Sources};
 use crate::content::{Policy, UnixMillis};
 use crate::node::{Node, StartError};
-use crate::serve::{self, Inherited};
 use device::{Download, download};
 use origin::Origin;
 
@@ -82,8 +81,7 @@ async fn in_a_new_directory(out: &mut (impl Write + Send)) -> Result<(), DemoErr
 async fn show(out: &mut (impl Write + Send), directory: &std::path::Path) -> Result<(), DemoError> {
     let began = Instant::now();
     let mut origin = Origin::start(FILE).await?;
-    let node =
-        Node::start(configuration(directory, &origin)?, Inherited::default(), serve::raise_descriptor_limit()).await?;
+    let node = Node::start(configuration(directory, &origin)?).await?;
     let cache = node.data_addresses().first().copied().ok_or_else(|| broken("start", "the cache does not listen"))?;
     writeln!(out, "A device, a cache and an origin on this machine, no network needed.\n")?;
     writeln!(out, "  origin   http://{}  files of {}", origin.address, mib(FILE))?;
@@ -164,7 +162,8 @@ fn configuration(directory: &std::path::Path, origin: &Origin) -> Result<Config,
         drive.min_free = 0;
     }
     let loopback = ([127, 0, 0, 1], 0).into();
-    config.serve = serve::Settings { data: vec![loopback], drain_grace: Duration::from_secs(1), ..config.serve };
+    config.serve.data = vec![loopback];
+    config.serve.drain_grace = Duration::from_secs(1);
     config.admin.addresses = Vec::new();
     config.log.access = false;
     Ok(config)

@@ -9,6 +9,8 @@
 mod chunked;
 mod connection;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head_gate;
 mod io;
 mod refusal;

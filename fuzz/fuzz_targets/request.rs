@@ -1,0 +1,39 @@
+//! A whole request head: what it asks for, from target and fields, against rules.
+#![no_main]
+
+use std::sync::LazyLock;
+
+use http::{Method, Uri, Version};
+use libfuzzer_sys::fuzz_target;
+use waystation::content::{AuthParameters, Policy, Scheme};
+use waystation::resolve::{Inbound, Rules, Settings, resolve};
+use waystation_fuzz::{fields, halves};
+
+static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
+    let mut rules = Rules::default();
+    for host in ["a.example", "*.b.example", "[::1]", "127.0.0.1"] {
+        let policy = Policy { auth_parameters: AuthParameters::AzureSas, ..Policy::for_host(host) };
+        assert!(rules.insert(policy).is_ok());
+    }
+    Settings { rules, ..Settings::default() }
+});
+
+fuzz_target!(|bytes: &[u8]| {
+    let (target, text) = halves(bytes);
+    let Ok(uri) = Uri::try_from(target) else { return };
+    let headers = fields(text, &["host", "forwarded", "x-forwarded-host", "x-original-url"]);
+    for method in [Method::GET, Method::CONNECT] {
+        let request =
+            Inbound { method: &method, uri: &uri, version: Version::HTTP_11, headers: &headers, scheme: Scheme::Http };
+        let _ = request.loggable_path();
+        match resolve(&request, &SETTINGS) {
+            Ok(content) => {
+                let host = &*content.origin.host;
+                assert!(matches!(host, "a.example" | "[::1]" | "127.0.0.1") || host.ends_with(".b.example"), "{host}");
+                assert!(content.path().starts_with('/'), "{:?}", content.target);
+                assert!(!content.key.as_str().contains("sig="), "a token is in the key");
+            }
+            Err(refusal) => assert!(refusal.status().is_client_error()),
+        }
+    }
+});

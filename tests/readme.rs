@@ -1,0 +1,96 @@
+//! The README agrees with the program: its settings table has every setting with its default, its commands and samples are
+//! understood, and files that it names exist.
+
+#![allow(clippy::unwrap_used, reason = "what cannot be read fails the test")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use clap::Parser as _;
+use waystation::cli::{Cli, Exit};
+use waystation::config::{Config, Sources};
+
+const README: &str = include_str!("../README.md");
+
+/// The rows of the settings table: name and default, both without their back-ticks.
+fn table() -> BTreeMap<String, String> {
+    let (_, settings) = README.split_once("\n## Settings\n").unwrap();
+    let (settings, _) = settings.split_once("\n## ").unwrap();
+    let rows = settings.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let default = |rest: &str| rest.split(" | ").next().unwrap_or_default().trim().trim_matches('`').to_owned();
+    rows.map(|(name, rest)| (name.to_owned(), default(rest))).collect()
+}
+
+/// Blocks of code in the language `kind`.
+fn blocks(kind: &str) -> impl Iterator<Item = &'static str> {
+    let parts = README.split(&format!("\n```{kind}\n")).skip(1).collect::<Vec<_>>();
+    parts.into_iter().map(|part| part.split_once("\n```").unwrap().0)
+}
+
+#[test]
+fn the_table_has_every_setting_and_its_default() {
+    let table = table();
+    assert_eq!(table.keys().cloned().collect::<Vec<_>>(), {
+        let mut names = Config::setting_names();
+        names.sort();
+        names
+    });
+    let sources = Sources::new().file("host", "origins: [{ host: a.example.com }]");
+    let mut compared = 0;
+    for setting in Config::load(&sources).unwrap().effective.settings() {
+        let name = setting.path.replace("[0]", "[]");
+        // The host has no default, and lists of sections have those of their fields.
+        if name != "origins[].host" {
+            assert_eq!(table.get(&name), Some(&setting.value.to_string()), "{name}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 40, "{compared}");
+}
+
+#[test]
+fn commands_are_understood() {
+    let mut commands = 0;
+    for line in blocks("sh").flat_map(str::lines) {
+        let line = line.split("  #").next().unwrap().trim();
+        let Some(arguments) = line.strip_prefix("waystation ").or(line.strip_prefix("cargo run --release -- ")) else {
+            assert!(line == "cargo test" || line.starts_with("curl "), "{line}");
+            continue;
+        };
+        let parsed = Cli::try_parse_from(["waystation"].into_iter().chain(arguments.split_whitespace()));
+        assert!(parsed.is_ok(), "{line}: {parsed:?}");
+        commands += 1;
+    }
+    assert!(commands >= 7, "{commands}");
+}
+
+#[test]
+fn samples_are_accepted() {
+    for sample in blocks("yaml") {
+        assert!(Config::load(&Sources::new().file("sample", sample)).is_ok(), "{sample}");
+    }
+    for sample in blocks("json") {
+        let found: serde_json::Value = serde_json::from_str(sample).unwrap();
+        assert!(found["DOCacheHost"].is_string());
+    }
+}
+
+#[test]
+fn exit_codes_are_those_of_the_program() {
+    let codes = Exit::ALL.map(|exit| format!("{} {}", exit.code(), exit.meaning())).join("; ");
+    assert!(README.contains(&codes), "{codes}");
+}
+
+#[test]
+fn files_that_are_named_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let words = README.split(|c: char| c.is_whitespace() || "`()[]".contains(c));
+    let paths = words.map(|word| word.trim_end_matches(['.', ',', ';', ':', ')']));
+    let ours = ["docs/", "config/", "docker/", "edge-module/", "fuzz/"];
+    let mut found = 0;
+    for path in paths.filter(|path| ours.iter().any(|folder| path.starts_with(folder))) {
+        assert!(root.join(path).exists(), "{path}");
+        found += 1;
+    }
+    assert!(found >= 6, "{found}");
+}
