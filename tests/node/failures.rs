@@ -162,6 +162,7 @@ async fn old_content_is_served_when_the_origin_is_away() {
     origin.serve("/strict", Reply::file(pattern).with("Cache-Control", "max-age=0, must-revalidate"));
     assert_eq!(fetch(&node, "/f.bin").await.head.status, 200);
     assert_eq!(fetch(&node, "/strict").await.head.status, 200);
+    node.wait_for_fills(2).await;
     origin.switch_off();
     for _ in 0..2 {
         let stale = fetch(&node, "/f.bin").await;

@@ -27,6 +27,7 @@ async fn what_has_gone_stale_is_validated_and_not_sent_again() {
     let (node, origin) = node_with(Reply::file(PATTERN).with("Cache-Control", "max-age=0")).await;
     for _ in 0..3 {
         assert!(fetch(&node, &[]).await.body == PATTERN.bytes());
+        node.wait_for_fills(1).await;
     }
     assert_eq!((origin.requests(), origin.body_bytes()), (3, PATTERN.len));
     let tag = origin.received()[1].field("If-None-Match").map(str::to_owned);
@@ -37,6 +38,7 @@ async fn what_has_gone_stale_is_validated_and_not_sent_again() {
 async fn a_new_version_replaces_the_old_one() {
     let (node, origin) = node_with(Reply::file(PATTERN).with("Cache-Control", "max-age=0")).await;
     fetch(&node, &[]).await;
+    node.wait_for_fills(1).await;
     let new = Pattern::new(112, 60_000);
     origin.serve("/f.bin", Reply::file(new).with("Cache-Control", "max-age=0"));
     assert!(fetch(&node, &[]).await.body == new.bytes());
@@ -49,6 +51,7 @@ async fn max_age_zero_of_a_client_revalidates_where_it_is_allowed() {
     let setup = Setup::new().origin(HOST, origin.address, json!({})).set("clients_may_refetch", json!(true));
     let node = setup.start();
     fetch(&node, &[]).await;
+    node.wait_for_fills(1).await;
     fetch(&node, &["Cache-Control: max-age=0"]).await;
     assert_eq!((origin.requests(), origin.body_bytes()), (2, PATTERN.len));
     let conditions = ["Cache-Control: max-age=0", "If-Modified-Since: Mon, 23 Nov 2026 10:00:00 GMT"];
@@ -123,6 +126,7 @@ async fn the_age_of_the_origin_counts() {
     origin.serve("/f.bin", Reply::file(PATTERN).with("Age", "4000"));
     let node = Setup::new().origin(HOST, origin.address, json!({})).start();
     fetch(&node, &[]).await;
+    node.wait_for_fills(1).await;
     fetch(&node, &[]).await;
     assert_eq!(origin.requests(), 3, "an answer that was old when it came is not fresh");
 }
