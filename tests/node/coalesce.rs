@@ -36,15 +36,18 @@ async fn fifty_agents_drop_and_resume_while_one_cold_file_fills() {
             (download, agent.has_bans(), pauses)
         });
     }
-    let (mut slowest, mut requests) = (Duration::ZERO, 0);
+    let (mut slowest, mut first_byte, mut requests) = (Duration::ZERO, Duration::ZERO, 0);
     while let Some(done) = agents.join_next().await {
         let (download, banned, pauses) = done.unwrap();
         assert!(!banned, "pauses {pauses:?}: {download:?}");
         download.must_be(pattern, sha256);
         (slowest, requests) = (slowest.max(download.elapsed), requests + download.requests);
+        first_byte = first_byte.max(download.first_byte.unwrap_or_default());
     }
     let ratio = origin.body_bytes() as f64 / pattern.len as f64;
-    println!("50 agents, 64 MiB: origin {ratio:.4} x, {requests} requests, slowest {slowest:.2?}");
+    println!(
+        "50 agents, 64 MiB: origin {ratio:.4} x, {requests} requests, last first byte {first_byte:.2?}, last end {slowest:.2?}"
+    );
     assert!(ratio <= 1.01, "the origin sent {ratio} times the file in {} requests", origin.requests());
 }
 
@@ -111,5 +114,27 @@ async fn a_fill_goes_on_for_those_who_stay_when_the_first_client_leaves() {
     gate.open();
     let checked = second.checked(&head, pattern, 0).await;
     assert_eq!((checked.len, checked.first_difference, checked.end), (pattern.len, None, End::Complete));
+    assert_eq!((origin.requests(), origin.body_bytes()), (1, pattern.len));
+}
+
+#[tokio::test]
+async fn clients_that_wait_for_the_same_head_are_one_request() {
+    let pattern = Pattern::new(64, MIB + 5);
+    let gate = super::rig::origin_reply::Gate::shut();
+    let origin = FakeOrigin::with(PATH, Reply::file(pattern).hold_head(&gate)).await;
+    let node = Setup::new().origin(HOST, origin.address, json!({})).start();
+    let mut waiting = Vec::new();
+    for _ in 0..30 {
+        let mut connection = Connection::open(node.data).await;
+        connection.send(&get(&format!("{PATH}?cacheHostOrigin={HOST}"), &[])).await;
+        waiting.push(connection);
+    }
+    origin.wait_for_requests(1).await;
+    gate.open();
+    for mut connection in waiting {
+        let head = connection.head().await;
+        let checked = connection.checked(&head, pattern, 0).await;
+        assert_eq!((checked.len, checked.first_difference, checked.end), (pattern.len, None, End::Complete));
+    }
     assert_eq!((origin.requests(), origin.body_bytes()), (1, pattern.len));
 }

@@ -78,6 +78,7 @@ struct Appended {
     len: u64,
     hash: Sha256,
     first_difference: Option<u64>,
+    first_byte: Option<Instant>,
 }
 
 /// What one request led to.
@@ -124,9 +125,9 @@ impl DoAgent {
     /// has reached one of `pauses`, which rise.
     pub(crate) async fn download(&self, host: &str, target: &str, pattern: Pattern, pauses: &[u64]) -> Download {
         let start = Instant::now();
-        let mut file = Appended { pattern, len: 0, hash: Sha256::new(), first_difference: None };
+        let mut file = Appended { pattern, len: 0, hash: Sha256::new(), first_difference: None, first_byte: None };
         let mut pauses: VecDeque<u64> = pauses.iter().copied().collect();
-        let (mut requests, mut failures, mut total, mut first_byte) = (0, 0, None, None);
+        let (mut requests, mut failures, mut total) = (0, 0, None);
         let mut range_lines = Vec::new();
         let mut connection = None;
         let (mut tries, mut progress) = (0, (0, Instant::now()));
@@ -146,9 +147,6 @@ impl DoAgent {
             requests += 1;
             let text = self.request(host, target, &range_lines);
             let step = self.step(&mut connection, &text, &mut file, &mut total, &mut pauses, host).await;
-            if file.len > 0 && first_byte.is_none() {
-                first_byte = Some(start.elapsed());
-            }
             if file.len > progress.0 {
                 (tries, progress) = (0, (file.len, Instant::now()));
             }
@@ -174,7 +172,7 @@ impl DoAgent {
             first_difference: file.first_difference,
             requests,
             failures,
-            first_byte,
+            first_byte: file.first_byte.map(|at| at - start),
             elapsed: start.elapsed(),
         }
     }
@@ -277,6 +275,7 @@ fn take_total(head: &Head, file: &Appended, total: &mut Option<u64>) -> Result<(
 impl Appended {
     fn append(&mut self, piece: &[u8]) {
         self.first_difference = self.first_difference.or_else(|| self.pattern.first_difference(self.len, piece));
+        self.first_byte.get_or_insert_with(Instant::now);
         self.hash.update(piece);
         self.len += piece.len() as u64;
     }

@@ -37,7 +37,6 @@ struct State {
     directory: Mutex<Option<PathBuf>>,
     received: watch::Sender<Vec<Received>>,
     body_bytes: AtomicU64,
-    connections: AtomicU64,
     /// Bytes per second over all connections; 0 is unlimited.
     rate: AtomicU64,
     /// When the next paced byte may go.
@@ -62,7 +61,6 @@ impl FakeOrigin {
             directory: Mutex::default(),
             received: watch::Sender::new(Vec::new()),
             body_bytes: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
             rate: AtomicU64::new(0),
             next: Mutex::default(),
             first_byte: Mutex::default(),
@@ -124,10 +122,6 @@ impl FakeOrigin {
         self.state.body_bytes.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn connections(&self) -> u64 {
-        self.state.connections.load(Ordering::Relaxed)
-    }
-
     /// Requests so far, all heads of them.
     pub(crate) fn received(&self) -> Vec<Received> {
         self.state.received.borrow().clone()
@@ -160,7 +154,6 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     loop {
         if let Ok((stream, _)) = listener.accept().await {
-            state.connections.fetch_add(1, Ordering::Relaxed);
             let state = state.clone();
             connections.spawn(async move {
                 let _ = state.serve(stream).await;
