@@ -254,30 +254,27 @@ async fn live(loaded: Loaded, inherited: Inherited, budget: DescriptorBudget) ->
         Ok(node) => node,
         Err(error) => return fault(&error.to_string()),
     };
+    let drain = node.drain_signal();
+    // Before the banner: whoever reads that the node listens may signal it.
+    let mut second = match shutdown::signals(drain.clone()) {
+        Ok(signals) => std::pin::pin!(signals),
+        Err(error) => return fault(&format!("signals: {error}")),
+    };
     say(&about.text(&node));
     for note in notes {
         tracing::info!("{note}");
     }
-    let drain = node.drain_signal();
-    let mut second = std::pin::pin!(shutdown::signals(drain.clone()));
     tokio::select! {
-        // A second signal before the first was seen here, or no signal handlers: end at once.
-        ended = &mut second => return at_once(ended),
+        // A second signal before the first was seen here: end at once.
+        second = &mut second => return ExitCode::from(second.exit_code()),
         () = drain.signalled() => tracing::info!("draining: requests in flight may end, new ones get 503"),
     }
     tokio::select! {
-        ended = &mut second => at_once(ended),
+        second = &mut second => ExitCode::from(second.exit_code()),
         () = node.drain() => {
             tracing::info!("drained");
             ExitCode::SUCCESS
         }
-    }
-}
-
-fn at_once(ended: io::Result<shutdown::Signal>) -> ExitCode {
-    match ended {
-        Ok(signal) => ExitCode::from(signal.exit_code()),
-        Err(error) => fault(&format!("signals: {error}")),
     }
 }
 

@@ -112,25 +112,30 @@ impl Signal {
     }
 }
 
-/// Listens for SIGTERM and SIGINT: the first starts the drain, the second completes this future, upon which
+/// Listens for SIGTERM and SIGINT from now on: the first starts the drain, the second completes the future, upon which
 /// the process should end at once. Poll it beside the work; it never completes on one signal alone.
+///
+/// The handlers exist when this returns, not when the future is first polled: whoever is told that the process is
+/// ready may signal it at once.
 ///
 /// # Errors
 /// When the handlers cannot be installed.
-pub async fn signals(drain: Drain) -> io::Result<Signal> {
+pub fn signals(drain: Drain) -> io::Result<impl Future<Output = Signal>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    loop {
-        let received = tokio::select! {
-            _ = terminate.recv() => Signal::Terminate,
-            _ = interrupt.recv() => Signal::Interrupt,
-        };
-        if drain.draining() {
-            return Ok(received);
+    Ok(async move {
+        loop {
+            let received = tokio::select! {
+                _ = terminate.recv() => Signal::Terminate,
+                _ = interrupt.recv() => Signal::Interrupt,
+            };
+            if drain.draining() {
+                return received;
+            }
+            tracing::info!(signal = ?received, "draining; a second signal ends the process at once");
+            drain.start();
         }
-        tracing::info!(signal = ?received, "draining; a second signal ends the process at once");
-        drain.start();
-    }
+    })
 }
 
 #[cfg(test)]
@@ -172,14 +177,10 @@ mod tests {
     #[tokio::test]
     async fn the_first_signal_drains_and_the_second_ends() {
         let drain = Drain::new();
-        let listening = tokio::spawn(signals(drain.clone()));
-        // The handlers exist once the task has run; until then the signal would end the test process.
-        let guard = signal(SignalKind::terminate()).unwrap();
-        tokio::task::yield_now().await;
+        let listening = tokio::spawn(signals(drain.clone()).unwrap());
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
         drain.signalled().await;
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
-        assert_eq!(listening.await.unwrap().unwrap(), Signal::Terminate);
-        drop(guard);
+        assert_eq!(listening.await.unwrap(), Signal::Terminate);
     }
 }

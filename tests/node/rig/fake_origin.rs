@@ -1,0 +1,284 @@
+//! A scripted origin on a raw socket: serves patterns of any length, counts every byte, and can be slow,
+//! broken or gone.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
+use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::origin_reply::{Body, Delimiter, Received, Reply};
+
+type Script = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
+
+/// The origin; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct FakeOrigin {
+    pub(crate) address: SocketAddr,
+    state: Arc<State>,
+    /// Bound but not listening: keeps the port while the origin is off, so that it refuses connections.
+    _port: Socket,
+    accepting: Mutex<Option<AbortHandle>>,
+}
+
+struct State {
+    scripts: Mutex<HashMap<String, Script>>,
+    directory: Mutex<Option<PathBuf>>,
+    received: watch::Sender<Vec<Received>>,
+    body_bytes: AtomicU64,
+    /// Bytes per second over all connections; 0 is unlimited.
+    rate: AtomicU64,
+    /// When the next paced byte may go.
+    next: Mutex<Option<Instant>>,
+    first_byte: Mutex<Option<std::time::Instant>>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("body_bytes", &self.body_bytes).finish_non_exhaustive()
+    }
+}
+
+impl FakeOrigin {
+    pub(crate) async fn start() -> Self {
+        let port = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        port.set_reuse_address(true).unwrap();
+        port.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        let address = port.local_addr().unwrap().as_socket().unwrap();
+        let state = Arc::new(State {
+            scripts: Mutex::default(),
+            directory: Mutex::default(),
+            received: watch::Sender::new(Vec::new()),
+            body_bytes: AtomicU64::new(0),
+            rate: AtomicU64::new(0),
+            next: Mutex::default(),
+            first_byte: Mutex::default(),
+        });
+        let origin = Self { address, state, _port: port, accepting: Mutex::default() };
+        origin.switch_on();
+        origin
+    }
+
+    /// An origin with one file at `path`.
+    pub(crate) async fn with(path: &str, reply: Reply) -> Self {
+        let origin = Self::start().await;
+        origin.serve(path, reply);
+        origin
+    }
+
+    /// Answers `path` (with any query) always with `reply`.
+    pub(crate) fn serve(&self, path: &str, reply: Reply) {
+        self.script(path, move |_| reply.clone());
+    }
+
+    /// Answers `path` (with any query) by `script`.
+    pub(crate) fn script(&self, path: &str, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) {
+        self.state.scripts.lock().insert(path.to_owned(), Arc::new(script));
+    }
+
+    /// Serves the files below `root` for all paths without a script.
+    pub(crate) fn serve_directory(&self, root: &Path) {
+        *self.state.directory.lock() = Some(root.to_owned());
+    }
+
+    /// Refuses connections and cuts those that exist.
+    pub(crate) fn switch_off(&self) {
+        if let Some(task) = self.accepting.lock().take() {
+            task.abort();
+        }
+    }
+
+    pub(crate) fn switch_on(&self) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.bind(&self.address.into()).unwrap();
+        socket.listen(1024).unwrap();
+        let listener = TcpListener::from_std(socket.into()).unwrap();
+        let task = tokio::spawn(accept(listener, self.state.clone()));
+        if let Some(before) = self.accepting.lock().replace(task.abort_handle()) {
+            before.abort();
+        }
+    }
+
+    /// Paces body bytes over all connections; 0 is unlimited.
+    pub(crate) fn limit_rate(&self, bytes_per_second: u64) {
+        self.state.rate.store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    /// Body bytes handed to the network so far.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        self.state.body_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Requests so far, all heads of them.
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.state.received.borrow().clone()
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.state.received.borrow().len()
+    }
+
+    /// Waits until `count` requests have come.
+    pub(crate) async fn wait_for_requests(&self, count: usize) {
+        let mut received = self.state.received.subscribe();
+        let wait = received.wait_for(|received| received.len() >= count);
+        assert!(tokio::time::timeout(Duration::from_secs(30), wait).await.is_ok(), "the origin was not asked");
+    }
+
+    /// When the first body byte of all was written.
+    pub(crate) fn first_byte(&self) -> Option<std::time::Instant> {
+        *self.state.first_byte.lock()
+    }
+}
+
+impl Drop for FakeOrigin {
+    fn drop(&mut self) {
+        self.switch_off();
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    loop {
+        if let Ok((stream, _)) = listener.accept().await {
+            let state = state.clone();
+            connections.spawn(async move {
+                let _ = state.serve(stream).await;
+            });
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+impl State {
+    async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut buffer = Vec::new();
+        loop {
+            let Some(request) = read_request(&mut stream, &mut buffer).await? else { return Ok(()) };
+            self.received.send_modify(|received| received.push(request.clone()));
+            let reply = self.reply(&request);
+            if let Some(gate) = &reply.hold_head {
+                gate.wait().await;
+            }
+            let rendered = reply.render(&request);
+            stream.write_all(rendered.head.as_bytes()).await?;
+            let whole = self.send_body(&mut stream, &reply, rendered.from, rendered.to).await?;
+            if !whole || reply.delimiter == Delimiter::Close {
+                return stream.shutdown().await;
+            }
+            if reply.delimiter == Delimiter::Chunked && request.method != "HEAD" && !rendered.head.contains(" 304 ") {
+                stream.write_all(b"0\r\n\r\n").await?;
+            }
+        }
+    }
+
+    fn reply(&self, request: &Received) -> Reply {
+        let script = self.scripts.lock().get(request.path()).cloned();
+        if let Some(script) = script {
+            return script(request);
+        }
+        let path = percent_decode_str(request.path().trim_start_matches('/')).decode_utf8_lossy().into_owned();
+        let file = self.directory.lock().as_ref().map(|root| root.join(path)).filter(|file| file.is_file());
+        let Some((file, facts)) = file.and_then(|file| Some((file.clone(), file.metadata().ok()?))) else {
+            return Reply::status(404, "there is no such file\n");
+        };
+        let modified = facts.modified().map(httpdate::fmt_http_date).unwrap_or_default();
+        let reply = Reply { body: Body::File(file, facts.len()), ..Reply::status(200, "") };
+        reply.with("Last-Modified", &modified).with("ETag", &format!("\"{:x}\"", facts.len()))
+    }
+
+    /// False when the script cuts the connection.
+    async fn send_body(&self, stream: &mut TcpStream, reply: &Reply, from: u64, to: u64) -> io::Result<bool> {
+        let file = match &reply.body {
+            Body::File(path, _) if from < to => std::fs::read(path)?,
+            _ => Vec::new(),
+        };
+        let mut piece = vec![0; 64 * 1024];
+        let mut at = from;
+        while at < to {
+            let rate = self.rate.load(Ordering::Relaxed);
+            let mut take = (to - at).min(if rate == 0 { piece.len() as u64 } else { 16 * 1024 });
+            if let Some((offset, gate)) = &reply.hold_at {
+                if at >= *offset {
+                    gate.wait().await;
+                } else {
+                    take = take.min(offset - at);
+                }
+            }
+            if let Some(most) = reply.cut_after {
+                take = take.min(most.saturating_sub(at - from));
+                if take == 0 {
+                    return Ok(false);
+                }
+            }
+            let bytes = &mut piece[..take as usize];
+            match &reply.body {
+                Body::Pattern(pattern) => pattern.fill(at, bytes),
+                Body::Bytes(all) => bytes.copy_from_slice(&all[at as usize..(at + take) as usize]),
+                Body::File(..) => bytes.copy_from_slice(&file[at as usize..(at + take) as usize]),
+            }
+            self.pace(rate, take).await;
+            if reply.delimiter == Delimiter::Chunked {
+                stream.write_all(format!("{take:x}\r\n").as_bytes()).await?;
+            }
+            stream.write_all(bytes).await?;
+            if reply.delimiter == Delimiter::Chunked {
+                stream.write_all(b"\r\n").await?;
+            }
+            self.first_byte.lock().get_or_insert_with(std::time::Instant::now);
+            self.body_bytes.fetch_add(take, Ordering::Relaxed);
+            at += take;
+        }
+        Ok(true)
+    }
+
+    /// Waits until `bytes` more may go, over all connections together.
+    async fn pace(&self, rate: u64, bytes: u64) {
+        if rate == 0 {
+            return;
+        }
+        let due = {
+            let mut next = self.next.lock();
+            let now = Instant::now();
+            let due = next.unwrap_or(now).max(now - Duration::from_millis(20));
+            *next = Some(due + Duration::from_secs_f64(bytes as f64 / rate as f64));
+            due
+        };
+        tokio::time::sleep_until(due).await;
+    }
+}
+
+async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option<Received>> {
+    let end = loop {
+        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        let mut more = [0; 4096];
+        match stream.read(&mut more).await? {
+            0 => return Ok(None),
+            read => buffer.extend_from_slice(&more[..read]),
+        }
+    };
+    let rest = buffer.split_off(end);
+    let head = String::from_utf8_lossy(&std::mem::replace(buffer, rest)).into_owned();
+    let mut lines = head.split("\r\n");
+    let mut words = lines.next().unwrap_or_default().split(' ').map(str::to_owned);
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let fields: Vec<_> =
+        lines.filter_map(|line| line.split_once(':')).map(|(n, v)| (n.to_owned(), v.trim().to_owned())).collect();
+    Ok(Some(Received { method, target, fields }))
+}
