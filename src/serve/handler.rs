@@ -205,6 +205,7 @@ impl Handler {
                     deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,
                 }
             }
+            Obtained::Changed => Step::Again,
             Obtained::NeedsProof => match self.prove(ask, None).await {
                 Ok(()) => Step::Again,
                 Err(outcome) => Step::Done(outcome),
