@@ -31,6 +31,12 @@ impl FillError {
             Self::Abandoned => "abandoned",
         }
     }
+
+    /// Whether no source was asked, since none is allowed or all are known to be down.
+    pub fn asked_nobody(&self) -> bool {
+        let Self::Upstream(error) = self else { return false };
+        matches!(**error, FetchError::KnownDown { .. } | FetchError::NoSource { .. })
+    }
 }
 
 impl From<FetchError> for FillError {

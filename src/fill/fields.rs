@@ -12,9 +12,14 @@ pub(super) fn for_fetch(client: &HeaderMap, policy: &Policy) -> HeaderMap {
     request_fields(client, Forwarding::Cacheable, policy.identity_only)
 }
 
-/// Fields for an answer that goes to this client alone: its own, ranges and conditions included.
+/// Fields for an answer that goes to this client alone: its own, ranges and conditions included. Of several `Range`
+/// lines the last one is meant, as Delivery Optimization agents write them; an origin would take them for one list.
 pub(super) fn for_pass(client: &HeaderMap, policy: &Policy) -> HeaderMap {
-    request_fields(client, Forwarding::Bypass, policy.identity_only)
+    let mut fields = request_fields(client, Forwarding::Bypass, policy.identity_only);
+    if let Some(last) = client.get_all(RANGE).iter().next_back().filter(|_| fields.contains_key(RANGE)) {
+        fields.insert(RANGE, last.clone());
+    }
+    fields
 }
 
 /// Adds what asks for the rest of a body from `from` on, provided it is still the version of `validator`
@@ -38,8 +43,9 @@ pub(super) fn ask_rest(headers: &mut HeaderMap, validator: &Validator, from: u64
     true
 }
 
-/// Whether a `Content-Range` is the rest from `from` of a body of `length` bytes, to its end.
-pub(super) fn is_rest(first: u64, last: u64, total: Option<u64>, from: u64, length: u64) -> bool {
-    ByteRange::new(from, length).is_some_and(|rest| first == rest.start() && last == rest.last())
-        && total.is_none_or(|total| total == length)
+/// Whether a `Content-Range` is the rest from `from` of a body, to its end. A `length` that is not known must be told
+/// by the `Content-Range`.
+pub(super) fn is_rest(first: u64, last: u64, total: Option<u64>, from: u64, length: Option<u64>) -> bool {
+    let Some(rest) = length.or(total).and_then(|length| ByteRange::new(from, length)) else { return false };
+    first == rest.start() && last == rest.last() && total.is_none_or(|total| total == rest.end())
 }

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -24,6 +26,8 @@ pub(super) enum Head {
     Filling(Arc<Entry>, Arc<Partial>),
     /// What is stored is current.
     Validated(Arc<Entry>),
+    /// What is stored is not what it was when it was looked up.
+    Changed,
     /// A short answer for all who wait.
     Answer(Arc<Answer>),
     /// The answer is for the leader's client alone.
@@ -32,10 +36,25 @@ pub(super) enum Head {
     Failed(FillError),
 }
 
+/// How far a flight is from its end. It only moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Requests may join.
+    Open,
+    /// It ends without a whole body: who comes now waits for the end and looks again.
+    Closing,
+    /// Its permit was dropped, and nobody writes for it any more.
+    Over,
+}
+
 /// One fill under way.
 pub(super) struct Flight {
     head: watch::Sender<Head>,
+    stage: watch::Sender<Stage>,
+    /// The leader's token, if it has one: content that comes without is everybody's.
     token: Option<TokenId>,
+    /// What else the leader showed of itself.
+    authorization: Option<HeaderValue>,
     clients: AtomicUsize,
     left: Notify,
 }
@@ -54,6 +73,8 @@ pub(super) enum Role {
     Follow(FlightGuard),
     /// There is one, but it was started with another token.
     NeedsProof,
+    /// There is one, but it has been given up: its end is to be awaited.
+    Await(Arc<Flight>),
 }
 
 /// The leader's right to a flight. Dropped, the flight is over: a head still pending becomes a failure, and the next
@@ -80,7 +101,9 @@ impl FlightTable {
         let mut flights = self.flights.lock();
         let listed = flights.entry(want.key.hash()).or_default();
         if let Some(flight) = listed.iter().find(|flight| flight.may_answer(want)) {
-            // Content that came without a token is everybody's.
+            if *flight.stage.borrow() != Stage::Open {
+                return Role::Await(Arc::clone(flight));
+            }
             if flight.token.is_some() && flight.token != want.token && !want.proven {
                 return Role::NeedsProof;
             }
@@ -88,7 +111,9 @@ impl FlightTable {
         }
         let flight = Arc::new(Flight {
             head: watch::Sender::new(Head::Pending),
-            token: want.token,
+            stage: watch::Sender::new(Stage::Open),
+            token: want.shown_token(),
+            authorization: want.headers.get(AUTHORIZATION).cloned(),
             clients: AtomicUsize::new(0),
             left: Notify::new(),
         });
@@ -110,8 +135,13 @@ impl Flight {
         match &*self.head.borrow() {
             Head::Pending => true,
             Head::Filling(entry, _) | Head::Validated(entry) => want.selects(&entry.record),
-            Head::Answer(_) | Head::NotShared | Head::Failed(_) => false,
+            Head::Changed | Head::Answer(_) | Head::NotShared | Head::Failed(_) => false,
         }
+    }
+
+    /// Whether `want` shows the credentials that this flight was started with.
+    pub(super) fn asked_like(&self, want: &Want) -> bool {
+        self.token == want.shown_token() && self.authorization.as_ref() == want.headers.get(AUTHORIZATION)
     }
 
     /// The head, once it is known.
@@ -122,6 +152,12 @@ impl Flight {
             Ok(head) => head.clone(),
             Err(_) => Head::Failed(FillError::Abandoned),
         }
+    }
+
+    /// Resolves when the flight is over.
+    pub(super) async fn over(&self) {
+        // The sender lives in `self`, so the channel cannot close while we wait.
+        let _ = self.stage.subscribe().wait_for(|stage| *stage == Stage::Over).await;
     }
 
     fn has_clients(&self) -> bool {
@@ -135,9 +171,21 @@ impl Permit {
         self.flight.head.send_replace(head);
     }
 
-    /// Whether any client still waits for this flight.
-    pub(super) fn has_clients(&self) -> bool {
-        self.flight.has_clients()
+    /// Lets nobody join any more. To be called before a body is given up, so that nobody follows one that will not
+    /// come.
+    pub(super) fn close(&self) {
+        let _joining = self.flights.lock();
+        self.flight.stage.send_replace(Stage::Closing);
+    }
+
+    /// The same, unless a client is there.
+    pub(super) fn close_if_unused(&self) -> bool {
+        let _joining = self.flights.lock();
+        let unused = !self.flight.has_clients();
+        if unused {
+            self.flight.stage.send_replace(Stage::Closing);
+        }
+        unused
     }
 
     /// Resolves when the last client has left (at once when there is none).
@@ -172,6 +220,7 @@ impl Drop for Permit {
             }
             pending
         });
+        self.flight.stage.send_replace(Stage::Over);
     }
 }
 

@@ -102,10 +102,15 @@ impl Fill {
                 Role::Lead(permit, guard) => {
                     let (exclusive, response) = oneshot::channel();
                     let flight = guard.flight();
-                    let task = lead::run(Arc::clone(&self.inner), want, permit, exclusive);
+                    let task = lead::run(Arc::clone(&self.inner), want.clone(), permit, exclusive);
                     tokio::spawn(task);
                     return match flight.head().await {
                         Head::NotShared => match response.await {
+                            // The fill asked for the whole, but this client alone is left, and it wants a part.
+                            Ok(whole) if whole.status == StatusCode::OK && want.headers.contains_key(RANGE) => {
+                                drop(whole);
+                                self.alone(&want).await
+                            }
                             Ok(response) => Obtained::Through(Box::new(response)),
                             Err(_) => Obtained::Failed(FillError::Abandoned),
                         },
@@ -113,11 +118,24 @@ impl Fill {
                     };
                 }
                 Role::Follow(guard) => match guard.flight().head().await {
-                    Head::NotShared => return self.alone(&want).await,
+                    Head::NotShared if guard.flight().asked_like(&want) => return self.alone(&want).await,
+                    // Asked with other credentials: what came of it says nothing about this request.
+                    Head::NotShared => {}
                     // Another variant: the next round passes this flight by.
                     Head::Filling(entry, _) | Head::Validated(entry) if !want.selects(&entry.record) => {}
+                    // Its fill has just ended before its end.
+                    Head::Filling(_, partial) if !partial.has_writer() && !partial.is_complete() => {
+                        let flight = guard.flight();
+                        drop(guard);
+                        flight.over().await;
+                        return Obtained::Changed;
+                    }
                     head => return settled(head, guard, true),
                 },
+                Role::Await(flight) => {
+                    flight.over().await;
+                    return Obtained::Changed;
+                }
                 Role::NeedsProof => return Obtained::NeedsProof,
             }
         }
@@ -148,7 +166,11 @@ impl Fill {
             return Ok(status);
         }
         headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
-        Ok(self.ask(want, Method::GET, headers, None).await?.status)
+        match self.ask(want, Method::GET, headers, None).await?.status {
+            // An empty body has no first byte, but it was looked at.
+            StatusCode::RANGE_NOT_SATISFIABLE => Ok(StatusCode::OK),
+            status => Ok(status),
+        }
     }
 
     async fn ask(
@@ -182,6 +204,7 @@ fn settled(head: Head, guard: FlightGuard, collapsed: bool) -> Obtained {
     match head {
         Head::Filling(entry, partial) => Obtained::Filling { entry, partial, guard, collapsed },
         Head::Validated(entry) => Obtained::Validated(entry),
+        Head::Changed => Obtained::Changed,
         Head::Answer(answer) => Obtained::Answer(answer),
         Head::Failed(error) => Obtained::Failed(error),
         // `head()` never returns `Pending`, and both callers handle `NotShared` before they come here.

@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::{FillError, FlightGuard};
-use crate::content::{CacheKey, Origin, Policy, Record, UnixMillis};
+use crate::content::{CacheKey, Origin, Policy, Record};
 use crate::decide;
 use crate::store::{Entry, Partial};
 use crate::upstream::FetchResponse;
@@ -40,8 +40,6 @@ pub struct Want {
     pub stored: Option<Arc<Entry>>,
     /// Conditional fields when `stored` is to be validated (RFC 9111 section 4.3.1).
     pub conditions: Option<HeaderMap>,
-    /// When the request was looked up; an answer stored later than this is new to it.
-    pub asked_at: UnixMillis,
     /// When the client must have its first body byte.
     pub deadline: Instant,
 }
@@ -59,8 +57,10 @@ pub enum Obtained {
         /// Another request's flight is followed.
         collapsed: bool,
     },
-    /// What is stored is current: validated just now, or stored by a flight that ended meanwhile.
+    /// What is stored is current: validated just now.
     Validated(Arc<Entry>),
+    /// Another flight has ended since the look-up, with or without success: what is stored has to be looked up again.
+    Changed,
     /// A short answer that is not stored but goes to everybody who waited for it.
     Answer(Arc<Answer>),
     /// An answer for this client alone.
@@ -83,6 +83,11 @@ pub struct Answer {
 }
 
 impl Want {
+    /// The id of the token that the request carries.
+    pub(super) fn shown_token(&self) -> Option<TokenId> {
+        self.token.filter(|_| self.carries_token)
+    }
+
     /// Whether a stored response answers this request as far as `Vary` tells (RFC 9111 section 4.1).
     pub fn selects(&self, record: &Record) -> bool {
         decide::vary_matches(record, &self.headers)

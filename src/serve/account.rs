@@ -79,10 +79,14 @@ impl Account {
             self.metrics.first_byte_seconds.observe(self.started.elapsed().as_secs_f64());
         }
         self.bytes += bytes;
-        // Bytes that the request paid for itself are misses, bytes that were stored or paid for by another are hits.
+        // Bytes that the request paid for itself are misses, bytes that were stored or paid for by another are hits;
+        // what we say ourselves is neither.
         match self.result {
             RequestResult::Miss | RequestResult::Bypass => self.metrics.miss_bytes.inc_by(bytes),
-            _ => self.metrics.hit_bytes.inc_by(bytes),
+            RequestResult::Hit | RequestResult::Partial | RequestResult::Stale | RequestResult::Revalidated => {
+                self.metrics.hit_bytes.inc_by(bytes);
+            }
+            RequestResult::Refused | RequestResult::Error => {}
         }
     }
 

@@ -72,7 +72,6 @@ impl Ask {
             carries_token: self.content.token.is_some(),
             stored,
             conditions,
-            asked_at: self.now,
             deadline: self.deadline,
         }
     }

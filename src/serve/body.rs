@@ -89,6 +89,7 @@ impl SegmentBody {
 
     fn cut(&mut self, cut: BodyCut) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
         self.segments.clear();
+        self.remaining = None;
         if let Some(account) = &mut self.account {
             account.cut(&cut.0);
         }
@@ -102,6 +103,7 @@ impl Segment {
         match self {
             Self::Bytes(_) => (Ok(Some(self)), None),
             Self::File { reader, offset, len } => match reader.read(offset, len.min(READ) as usize).await {
+                Ok(bytes) if bytes.is_empty() => (Err(BodyCut("the stored body is too short".to_owned())), None),
                 Ok(bytes) => {
                     let read = bytes.len() as u64;
                     let rest = (read < len).then(|| Self::File { reader, offset: offset + read, len: len - read });
@@ -143,6 +145,10 @@ impl HttpBody for SegmentBody {
             match this.segments.pop_front() {
                 Some(Segment::Bytes(bytes)) => return this.hand_out(bytes),
                 Some(segment) => this.step = Some(Box::pin(segment.step())),
+                // Without this the end of a body that is too short would look to the log like any other.
+                None if this.remaining.is_some_and(|remaining| remaining > 0) => {
+                    return this.cut(BodyCut("the body is shorter than was said".to_owned()));
+                }
                 None => return Poll::Ready(None),
             }
         }

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 
 use super::ask::Ask;
 use super::body::{Segment, SegmentBody};
@@ -21,6 +22,13 @@ use crate::telemetry::RequestResult;
 
 /// Most bytes that are read, and so verified, before the head of an answer leaves.
 const FIRST_READ: u64 = 256 * 1024;
+
+/// Last bytes of a body with an expected digest: they leave only once it has that digest, so that nobody gets a wrong
+/// body whole.
+const HELD_BACK: u64 = 16 * 1024;
+
+/// How long a fill goes on for a client that was told to come back.
+const COMES_BACK: Duration = Duration::from_secs(30);
 
 /// What became of a stored response.
 pub(super) enum Delivery {
@@ -70,11 +78,14 @@ pub(super) async fn stored(
         RangeOutcome::Single(range) => Selection::Range(range),
         RangeOutcome::Multiple(ranges) => Selection::Multiple(ranges),
         RangeOutcome::NeedsLength => return Delivery::Missing,
-        RangeOutcome::Unsatisfiable => {
-            return Delivery::Done(Outcome { reply: Reply::Unsatisfiable { length }, result, status });
-        }
+        RangeOutcome::Unsatisfiable => return Delivery::Done(unsatisfiable(ask, length, status, result)),
     };
-    if selection.ranges(length).iter().any(|range| body.present_until(range.start()) < range.end()) {
+    let verified = match &body {
+        Body::Partial(partial) if !partial.is_complete() => held_from(entry, Some(length)).unwrap_or(length),
+        _ => length,
+    };
+    let is_there = |range: &ByteRange| body.present_until(range.start()).min(verified) >= range.end();
+    if !selection.ranges(length).iter().all(is_there) {
         return Delivery::Missing;
     }
     let mut layout = lay(entry, selection, Some(length), |start, end| of_stored(&body, start, end.unwrap_or(length)));
@@ -105,9 +116,9 @@ pub(super) async fn growing(
     guard: FlightGuard,
     status: CacheStatus,
     result: RequestResult,
-) -> Outcome {
+) -> Delivery {
     if let Some(outcome) = before_body(ask, entry, &status, result) {
-        return outcome;
+        return Delivery::Done(outcome);
     }
     let mut length = entry.record.length;
     let mut selection = select(handler, ask, entry, length);
@@ -116,7 +127,8 @@ pub(super) async fn growing(
     if needs_length {
         length = match timeout_at(ask.deadline, partial.wait(u64::MAX)).await {
             Ok(Progress::Ended(length)) => Some(length),
-            Ok(Progress::Present(_) | Progress::Stopped) | Err(_) => return rescue::unavailable("length-unknown"),
+            Ok(Progress::Present(_) | Progress::Stopped) => return Delivery::Unusable,
+            Err(_) => return Delivery::Done(come_back("length-unknown", partial, guard)),
         };
         selection = select(handler, ask, entry, length);
     }
@@ -124,23 +136,51 @@ pub(super) async fn growing(
         RangeOutcome::Whole => Selection::Whole,
         RangeOutcome::Single(range) => Selection::Range(range),
         RangeOutcome::Multiple(ranges) => Selection::Multiple(ranges),
-        RangeOutcome::NeedsLength => return rescue::unavailable("length-unknown"),
+        RangeOutcome::NeedsLength => return Delivery::Done(rescue::unavailable("length-unknown")),
         RangeOutcome::Unsatisfiable => {
-            return Outcome { reply: Reply::Unsatisfiable { length: length.unwrap_or(0) }, result, status };
+            return Delivery::Done(unsatisfiable(ask, length.unwrap_or(0), status, result));
         }
     };
+    let held_from = held_from(entry, length);
+    // The first byte that may leave must be there before the head leaves: until then there is a way back.
     let first = selection.first();
+    let first = if held_from.is_some_and(|held| first >= held) { u64::MAX } else { first };
     match timeout_at(ask.deadline, partial.wait(first)).await {
         Ok(Progress::Present(_) | Progress::Ended(_)) => {}
-        Ok(Progress::Stopped) => return rescue::unavailable("fill-stopped"),
-        Err(_) => return rescue::unavailable("deadline"),
+        Ok(Progress::Stopped) => return Delivery::Unusable,
+        Err(_) => return Delivery::Done(come_back("deadline", partial, guard)),
     }
     let guard = Arc::new(guard);
     let layout = lay(entry, selection, length, |start, end| {
-        let follow = Follow::new(Arc::clone(&partial), start, end, ask.is_agent(), Arc::clone(&guard));
+        let follow = Follow::new(Arc::clone(&partial), start, end, held_from, ask.is_agent(), Arc::clone(&guard));
         Segment::Follow(Box::new(follow))
     });
-    deliver(ask, entry, layout, length, status, result)
+    Delivery::Done(deliver(ask, entry, layout, length, status, result))
+}
+
+/// First byte that leaves only once the body has its expected digest.
+fn held_from(entry: &Entry, length: Option<u64>) -> Option<u64> {
+    entry.record.expected?;
+    Some(length?.saturating_sub(HELD_BACK))
+}
+
+/// 503 while the fill goes on as if the client were there, so that it is further when the client comes back.
+fn come_back(why: &'static str, partial: Arc<Partial>, guard: FlightGuard) -> Outcome {
+    tokio::spawn(async move {
+        // However it ends, the client counts until then.
+        let _ = timeout(COMES_BACK, partial.wait(u64::MAX)).await;
+        drop(guard);
+    });
+    rescue::unavailable(why)
+}
+
+/// 416, but not to an agent: it takes any 4xx for a reason to avoid the cache, and what it resumes is most likely
+/// another version.
+fn unsatisfiable(ask: &Ask, length: u64, status: CacheStatus, result: RequestResult) -> Outcome {
+    if ask.is_agent() {
+        return rescue::unavailable("range-beyond-end");
+    }
+    Outcome { reply: Reply::Unsatisfiable { length }, result, status }
 }
 
 /// Answers HEAD from a record, also of a partial, with the full length.
@@ -160,7 +200,9 @@ fn before_body(ask: &Ask, entry: &Arc<Entry>, status: &CacheStatus, result: Requ
     }
     let reply = match decide::preconditions(&ask.method, &ask.headers, &respond::as_sent(entry)) {
         Precondition::Proceed => return None,
-        Precondition::NotModified => Reply::NotModified(Arc::clone(entry)),
+        Precondition::NotModified => {
+            Reply::NotModified { entry: Arc::clone(entry), age: decide::age(&entry.record, ask.now).as_secs() }
+        }
         Precondition::Failed => Reply::PreconditionFailed,
     };
     Some(Outcome { reply, result, status: status.clone() })

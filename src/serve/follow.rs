@@ -34,6 +34,8 @@ pub(super) struct Follow {
     partial: Arc<Partial>,
     position: u64,
     end: Option<u64>,
+    /// Bytes from here on leave only once the body has turned out to have its expected digest.
+    held_from: Option<u64>,
     reserve: Option<Reserve>,
     _guard: Arc<FlightGuard>,
 }
@@ -52,12 +54,13 @@ struct Reserve {
 }
 
 impl Follow {
-    /// Follows `partial` from `start` to `end`, or to its end when that is not known yet. `agent`: the client is a
-    /// Delivery Optimization agent.
+    /// Follows `partial` from `start` to `end`, or to its end when that is not known yet. Bytes from `held_from` on
+    /// wait for the digest. `agent`: the client is a Delivery Optimization agent.
     pub(super) fn new(
         partial: Arc<Partial>,
         start: u64,
         end: Option<u64>,
+        held_from: Option<u64>,
         agent: bool,
         guard: Arc<FlightGuard>,
     ) -> Self {
@@ -65,7 +68,7 @@ impl Follow {
             let present = Body::Partial(Arc::clone(&partial)).present_until(start);
             Reserve { seen: present, free: present, window: (Instant::now(), present), fast: false, sipping: false }
         });
-        Self { partial, position: start, end, reserve, _guard: guard }
+        Self { partial, position: start, end, held_from, reserve, _guard: guard }
     }
 
     /// The next bytes that may leave, or `None` at the end.
@@ -88,11 +91,12 @@ impl Follow {
             let complete = self.partial.is_complete();
             match progress {
                 Progress::Present(until) => {
-                    let until = self.end.map_or(until, |end| until.min(end));
+                    let landed = self.end.map_or(until, |end| until.min(end));
                     let free = match &mut self.reserve {
-                        Some(reserve) if !complete && self.end != Some(until) => reserve.release(until),
-                        _ => until,
+                        Some(reserve) if !complete && self.end != Some(landed) => reserve.release(landed),
+                        _ => landed,
                     };
+                    let free = self.held_from.filter(|_| !complete).map_or(free, |held| free.min(held));
                     if free > self.position {
                         return Some(Ok(self.take(free)));
                     }
@@ -119,14 +123,17 @@ impl Follow {
 
     /// Gives out a little of what is held back; cuts when nothing is left.
     fn sip(&mut self) -> Result<Segment, BodyCut> {
-        let held = self.reserve.as_mut().map_or(0, |reserve| {
-            reserve.sipping = true;
-            reserve.seen.saturating_sub(self.position)
-        });
+        let held_from = self.held_from.unwrap_or(u64::MAX);
+        let held = self.reserve.as_ref().map_or(0, |reserve| reserve.seen.min(held_from).saturating_sub(self.position));
         if held == 0 {
             return Err(BodyCut("no byte from upstream".to_owned()));
         }
-        Ok(self.take(self.position + held.min(SIP)))
+        let sip = self.take(self.position + held.min(SIP));
+        if let Some(reserve) = &mut self.reserve {
+            reserve.sipping = true;
+            reserve.free = reserve.free.max(self.position);
+        }
+        Ok(sip)
     }
 }
 
@@ -135,6 +142,7 @@ impl Reserve {
     fn release(&mut self, until: u64) -> u64 {
         if until > self.seen {
             let held_before = self.seen.saturating_sub(self.free);
+            let new = until - self.seen;
             self.seen = until;
             self.sipping = false;
             let (began, from) = self.window;
@@ -144,8 +152,9 @@ impl Reserve {
                 self.fast = landed / elapsed.as_millis().max(1) > u128::from(RESERVE_RATE);
                 self.window = (Instant::now(), until);
             }
-            // A reserve that was built is kept when the fill slows down: that is what it is for.
-            let held = if self.fast { RESERVE } else { held_before };
+            // Half of what comes is kept at most, so that a reserve that is being built delays nothing. One that was
+            // built is kept when the fill slows down: that is what it is for.
+            let held = if self.fast { RESERVE.min(held_before + new / 2) } else { held_before };
             self.free = self.free.max(until.saturating_sub(held));
         }
         self.free

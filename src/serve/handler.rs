@@ -16,7 +16,7 @@ use super::proof::Proofs;
 use super::respond::respond;
 use super::wire::ConnectionInfo;
 use super::{Settings, deliver, pass, rescue};
-use crate::content::{AuthParameters, BodyRef, Digest, UnixMillis};
+use crate::content::{BodyRef, CacheKey, Digest, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts};
 use crate::fill::{Fill, FillError, Obtained, PassedBody};
 use crate::resolve::{self, Inbound, resolve_digest};
@@ -24,7 +24,7 @@ use crate::store::{Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
 
 /// How often a request starts again because what it relied on turned out to be gone or damaged.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 8;
 
 /// Answers requests. One for all connections.
 pub struct Handler {
@@ -139,7 +139,9 @@ impl Handler {
     }
 
     async fn round(&self, ask: &mut Ask) -> Step {
-        let stored = self.select(ask).await;
+        let variants = self.variants(ask).await;
+        let stored = variants.iter().flat_map(|v| v.iter()).find(|e| decide::vary_matches(&e.record, &ask.headers));
+        let (stored, others) = (stored.cloned(), variants.as_ref().is_some_and(|variants| !variants.is_empty()));
         if let Some(entry) = stored.as_ref().filter(|entry| entry.record.token_protected)
             && let Err(outcome) = self.prove(ask, Some(entry)).await
         {
@@ -159,16 +161,12 @@ impl Handler {
             }
             (Decision::OnlyIfCachedMiss, _) => Step::Done(rescue::only_if_cached()),
             (Decision::Bypass(_), _) => Step::Done(self.pass_through(ask, FwdReason::Bypass).await),
+            (Decision::Fetch(FwdReason::UriMiss), None) if others => self.fetch(ask, None, FwdReason::VaryMiss).await,
             (Decision::Fetch(reason), stored) => self.fetch(ask, stored, reason).await,
             (Decision::Serve { .. } | Decision::Revalidate { .. }, None) => {
                 self.fetch(ask, None, FwdReason::UriMiss).await
             }
         }
-    }
-
-    /// The newest stored response that the request selects (RFC 9111 section 4.1).
-    async fn select(&self, ask: &Ask) -> Option<Arc<Entry>> {
-        self.variants(ask).await?.iter().find(|entry| decide::vary_matches(&entry.record, &ask.headers)).cloned()
     }
 
     /// Everything that is stored under the key; `None` when the store does not answer in time. A store that is still
@@ -191,7 +189,18 @@ impl Handler {
             deliver::Delivery::Unusable => return Step::Again,
             deliver::Delivery::Missing => entry,
         };
+        if self.only_if_cached(ask) {
+            return Step::Done(rescue::only_if_cached());
+        }
         self.fetch(ask, Some(missing), FwdReason::Partial).await
+    }
+
+    /// Whether upstream must not be asked for what is not there.
+    fn only_if_cached(&self, ask: &Ask) -> bool {
+        let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
+        let options = Options { clients_may_refetch: self.settings.clients_may_refetch };
+        let decision = decide::decide(&facts, None, &ask.content.policy, ask.path(), &options, ask.now);
+        matches!(decision, Decision::OnlyIfCachedMiss)
     }
 
     /// Asks upstream whether the stored response is current; serves it stale when upstream fails and that is allowed.
@@ -215,18 +224,21 @@ impl Handler {
         reason: FwdReason,
     ) -> Step {
         if ask.method == Method::HEAD {
-            return Step::Done(self.pass_through(ask, reason).await);
+            return Step::Done(self.head(ask, reason).await);
         }
         let want = ask.want(stored, conditions);
         match self.fill.obtain(want).await {
             Obtained::Filling { entry, partial, guard, collapsed } => {
-                if !collapsed {
+                if !collapsed && entry.record.status.is_success() {
                     self.remember_proof(ask);
                 }
                 let status =
                     CacheStatus::forwarded(reason, Some(entry.record.status.as_u16())).stored().collapsed_if(collapsed);
                 let result = if collapsed { RequestResult::Partial } else { RequestResult::Miss };
-                Step::Done(deliver::growing(self, ask, &entry, partial, guard, status, result).await)
+                match deliver::growing(self, ask, &entry, partial, guard, status, result).await {
+                    deliver::Delivery::Done(outcome) => Step::Done(outcome),
+                    deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,
+                }
             }
             Obtained::Validated(entry) => {
                 let status = CacheStatus::forwarded(reason, Some(StatusCode::NOT_MODIFIED.as_u16()));
@@ -235,28 +247,45 @@ impl Handler {
                     deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,
                 }
             }
+            Obtained::Changed => Step::Again,
             Obtained::NeedsProof => match self.prove(ask, None).await {
                 Ok(()) => Step::Again,
                 Err(outcome) => Step::Done(outcome),
             },
             Obtained::Through(response) => Step::Done(pass::through(ask, *response, reason)),
-            Obtained::Answer(answer) => match self.stale(ask).await {
-                Some(outcome) => Step::Done(outcome),
-                None => Step::Done(Outcome {
-                    status: CacheStatus::forwarded(reason, Some(answer.status.as_u16())),
-                    reply: Reply::Answer(answer),
-                    result: RequestResult::Miss,
-                }),
-            },
-            Obtained::Failed(error) => match self.stale(ask).await {
-                Some(outcome) => Step::Done(outcome),
-                None => Step::Done(rescue::failed(&error)),
-            },
+            Obtained::Answer(answer) => {
+                let status = CacheStatus::forwarded(reason, Some(answer.status.as_u16()));
+                Step::Done(match self.stale(ask, status.clone()).await {
+                    Some(outcome) => outcome,
+                    None => Outcome { status, reply: Reply::Answer(answer), result: RequestResult::Miss },
+                })
+            }
+            Obtained::Failed(error) => Step::Done(self.stale_or_failed(ask, reason, &error).await),
         }
     }
 
+    /// Asks upstream for the head alone; nothing is stored, and no fill begins.
+    async fn head(&self, ask: &Ask, reason: FwdReason) -> Outcome {
+        match self.fill.pass(&ask.want(None, None), Method::HEAD, None).await {
+            Ok(response) if response.status.is_server_error() => {
+                let status = CacheStatus::forwarded(reason, Some(response.status.as_u16()));
+                match self.stale(ask, status).await {
+                    Some(outcome) => outcome,
+                    None => pass::through(ask, response, reason),
+                }
+            }
+            Ok(response) => pass::through(ask, response, reason),
+            Err(error) => self.stale_or_failed(ask, reason, &error).await,
+        }
+    }
+
+    async fn stale_or_failed(&self, ask: &Ask, reason: FwdReason, error: &FillError) -> Outcome {
+        let status = if error.asked_nobody() { CacheStatus::hit() } else { CacheStatus::forwarded(reason, None) };
+        self.stale(ask, status).await.unwrap_or_else(|| rescue::failed(error))
+    }
+
     /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4): the newest that is whole.
-    async fn stale(&self, ask: &Ask) -> Option<Outcome> {
+    async fn stale(&self, ask: &Ask, status: CacheStatus) -> Option<Outcome> {
         let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
         for entry in self.variants(ask).await?.iter() {
             let usable = decide::vary_matches(&entry.record, &ask.headers)
@@ -265,8 +294,11 @@ impl Handler {
             if !usable {
                 continue;
             }
-            let status = CacheStatus::hit()
-                .with_ttl(Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl());
+            let status =
+                status.clone().with_ttl(Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl());
+            if ask.method == Method::HEAD {
+                return Some(deliver::head_of(ask, entry, status, RequestResult::Stale));
+            }
             if let deliver::Delivery::Done(outcome) =
                 deliver::stored(self, ask, entry, status, RequestResult::Stale).await
             {
@@ -293,9 +325,7 @@ impl Handler {
             Ok(response) => {
                 let changed = response.status.is_success() || response.status.is_redirection();
                 if changed && !ask.method.is_safe() {
-                    for entry in self.store.lookup(&ask.content.key).await.iter() {
-                        self.store.remove(entry);
-                    }
+                    self.invalidate(ask.content.key.clone()).await;
                 }
                 pass::through(ask, response, FwdReason::Method)
             }
@@ -303,10 +333,21 @@ impl Handler {
         }
     }
 
+    /// Forgets everything under `key`. The client does not wait for a store that is still being read in.
+    async fn invalidate(&self, key: CacheKey) {
+        let store = self.store.clone();
+        let forget = async move { store.lookup(&key).await.iter().for_each(|entry| store.remove(entry)) };
+        if self.store.is_ready() {
+            forget.await;
+        } else {
+            tokio::spawn(forget);
+        }
+    }
+
     /// Makes sure that upstream accepts the request's token for content that was fetched with another one. What
     /// upstream denies is denied here; without an answer there is no proof, which is a passing fault.
     async fn prove(&self, ask: &mut Ask, stored: Option<&Arc<Entry>>) -> Result<(), Outcome> {
-        if ask.proven || ask.content.policy.auth_parameters == AuthParameters::None {
+        if ask.proven {
             return Ok(());
         }
         match self.fill.prove(&ask.want(stored.cloned(), None)).await {
@@ -315,7 +356,8 @@ impl Handler {
                 ask.proven = true;
                 Ok(())
             }
-            Ok(status) if status.is_client_error() => {
+            Ok(status) if deliver::is_shielded(ask, status) => Err(rescue::unavailable("shielded")),
+            Ok(status) if denies(status) => {
                 let reason = "the origin does not accept this request's token for this content".to_owned();
                 Err(Outcome {
                     reply: Reply::Own { status, reason, allow: None },
@@ -324,7 +366,6 @@ impl Handler {
                 })
             }
             Ok(_) => Err(rescue::unavailable("token-unproven")),
-            Err(FillError::Deadline) => Err(rescue::unavailable("token-unproven")),
             Err(error) => Err(rescue::failed(&error)),
         }
     }
@@ -334,4 +375,17 @@ impl Handler {
             self.proofs.remember(token, ask.content.token.as_ref(), ask.now);
         }
     }
+}
+
+/// Whether the origin has judged the token, or the content is gone. Other 4xx tell of the way to it or of load, and
+/// would cost the cache its agents for nothing.
+fn denies(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_REQUEST
+            | StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN
+            | StatusCode::NOT_FOUND
+            | StatusCode::GONE
+    )
 }

@@ -25,7 +25,11 @@ pub(super) enum Reply {
     /// A stored response, or one that is being stored.
     Stored(Box<Stored>),
     /// 304 to the client's condition (RFC 9110 section 15.4.5).
-    NotModified(Arc<Entry>),
+    NotModified {
+        entry: Arc<Entry>,
+        /// Seconds.
+        age: u64,
+    },
     /// 412 (RFC 9110 section 15.5.13).
     PreconditionFailed,
     /// 416 with the length (RFC 9110 section 15.5.17).

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, EXPIRES,
-    LAST_MODIFIED, RETRY_AFTER, VARY, VIA,
+    ACCEPT_RANGES, AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE, CONTENT_TYPE, DATE,
+    ETAG, EXPIRES, LAST_MODIFIED, RETRY_AFTER, VARY, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
@@ -18,23 +18,28 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// Fields of a 304 (RFC 9110 section 15.4.5).
-const NOT_MODIFIED_FIELDS: [HeaderName; 6] = [CACHE_CONTROL, DATE, ETAG, EXPIRES, LAST_MODIFIED, VARY];
+const NOT_MODIFIED_FIELDS: [HeaderName; 7] =
+    [CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, LAST_MODIFIED, VARY];
+
+/// Fields that describe the bytes of one message, and are wrong on a part of them (RFC 9530 section 2).
+const OF_THE_WHOLE: [HeaderName; 2] =
+    [HeaderName::from_static("content-digest"), HeaderName::from_static("content-md5")];
 
 /// Renders `outcome` under our `pseudonym`. `head`: the request's method is HEAD.
 pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response<SegmentBody> {
     let status_field = outcome.status;
     let mut response = match outcome.reply {
         Reply::Stored(stored) => from_store(*stored, head),
-        Reply::NotModified(entry) => {
-            let mut response = Response::new(SegmentBody::empty());
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        Reply::NotModified { entry, age } => {
+            let stored = entry.head.get_or_init(|| prepared(&entry.record));
+            let mut headers = HeaderMap::new();
             for name in NOT_MODIFIED_FIELDS {
-                for value in entry.record.headers.get_all(&name) {
-                    response.headers_mut().append(name.clone(), value.clone());
+                for value in stored.get_all(&name) {
+                    headers.append(name.clone(), value.clone());
                 }
             }
-            add_own_validator(&entry.record, response.headers_mut());
-            response
+            headers.insert(AGE, HeaderValue::from(age));
+            with(StatusCode::NOT_MODIFIED, headers, None, SegmentBody::empty())
         }
         Reply::PreconditionFailed => empty(StatusCode::PRECONDITION_FAILED),
         Reply::Unsatisfiable { length } => {
@@ -81,6 +86,11 @@ fn from_store(stored: Stored, head: bool) -> Response<SegmentBody> {
             Some(*length)
         }
     };
+    if part != Part::Whole {
+        for name in OF_THE_WHOLE {
+            headers.remove(name);
+        }
+    }
     let body = if head { SegmentBody::empty() } else { body };
     with(status, headers, sent, body)
 }
