@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, BytesMut};
 use hyper::rt::ReadBufCursor;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -68,6 +69,9 @@ pub(super) struct ClientIo<'a> {
     waiting_since: Instant,
     waiting: Waiting,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Since when the client has taken nothing of what is to be written.
+    blocked_since: Option<Instant>,
+    write_timer: Option<Pin<Box<Sleep>>>,
     /// Whether hyper is on top.
     attached: bool,
     /// Whether a request was handed in before.
@@ -100,6 +104,8 @@ impl<'a> ClientIo<'a> {
             waiting_since: now,
             waiting: Waiting::Idle,
             timer: None,
+            blocked_since: None,
+            write_timer: None,
             attached: false,
             served: false,
             answer_begun: false,
@@ -220,25 +226,22 @@ impl<'a> ClientIo<'a> {
             Waiting::Body => (limits.body_time, End::Closed),
             Waiting::Nothing => return Poll::Pending,
         };
-        ready!(self.poll_timer(cx, allowed));
+        ready!(poll_timer(&mut self.timer, cx, self.waiting_since, allowed));
         Poll::Ready(end)
     }
 
-    /// Completes `allowed` after `waiting_since`. The timer is moved only when it would be late or has fired
-    /// too early, so a busy connection hardly ever touches the timer wheel.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, allowed: Duration) -> Poll<()> {
-        let deadline = tokio::time::Instant::from_std(self.waiting_since) + allowed;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
+    /// Bounds how long a client may take nothing of its answer. A client that takes something, however little, is
+    /// never cut: TCP_NOTSENT_LOWAT makes the socket writable again after at most 64 KiB.
+    fn bound_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.blocked_since = None;
+            return written;
         }
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= deadline {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(deadline);
-        }
+        let since = *self.blocked_since.get_or_insert_with(Instant::now);
+        ready!(poll_timer(&mut self.write_timer, cx, since, self.context.limits.body_time));
+        // What waits in the kernel would otherwise be offered to this client for ever.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Moves up to `most` buffered bytes to hyper.
@@ -274,6 +277,23 @@ impl<'a> ClientIo<'a> {
             }
             Poll::Pending => self.poll_deadline(cx).map(|_| Err(io::ErrorKind::TimedOut.into())),
         }
+    }
+}
+
+/// Completes `allowed` after `since`. The timer is moved only when it would be late or has fired too early, so a busy
+/// connection hardly ever touches the timer wheel.
+fn poll_timer(slot: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>, since: Instant, allowed: Duration) -> Poll<()> {
+    let deadline = tokio::time::Instant::from_std(since) + allowed;
+    let timer = slot.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+    if timer.deadline() > deadline {
+        timer.as_mut().reset(deadline);
+    }
+    loop {
+        ready!(timer.as_mut().poll(cx));
+        if timer.deadline() >= deadline {
+            return Poll::Ready(());
+        }
+        timer.as_mut().reset(deadline);
     }
 }
 
@@ -342,7 +362,8 @@ impl hyper::rt::Read for ClientIo<'_> {
 impl hyper::rt::Write for ClientIo<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.answer_begun = true;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.bound_write(cx, written)
     }
 
     fn poll_write_vectored(
@@ -351,7 +372,8 @@ impl hyper::rt::Write for ClientIo<'_> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.answer_begun = true;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.bound_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
