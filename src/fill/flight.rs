@@ -130,6 +130,17 @@ impl FlightTable {
     }
 }
 
+#[cfg(test)]
+impl FlightTable {
+    /// Number of clients of the only flight of `key`, if there is just one.
+    pub(super) fn clients(&self, key: &crate::content::CacheKey) -> Option<usize> {
+        match self.flights.lock().get(&key.hash()).map(Vec::as_slice) {
+            Some([flight]) => Some(flight.clients.load(Ordering::Acquire)),
+            _ => None,
+        }
+    }
+}
+
 impl Flight {
     fn may_answer(&self, want: &Want) -> bool {
         match &*self.head.borrow() {

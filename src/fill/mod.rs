@@ -211,3 +211,6 @@ fn settled(head: Head, guard: FlightGuard, collapsed: bool) -> Obtained {
         Head::Pending | Head::NotShared => Obtained::Failed(FillError::Abandoned),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! Going on after a cut: within a fill, with the next request, and after a restart.
+
+use std::fs;
+
+use super::*;
+
+/// Sends the head of the whole and `n` bytes of it, then cuts.
+fn cut_after(fields: &[(&str, &str)], body: &[u8], n: usize) -> Vec<Step> {
+    vec![Step::Send([&head("200 OK", fields, body.len())[..], &body[..n]].concat()), Step::Cut]
+}
+
+#[tokio::test]
+async fn a_cut_fill_goes_on_at_the_first_missing_byte() {
+    let body = Arc::new(body_of(300 * KIB, 1));
+    let sent = Arc::clone(&body);
+    let server = Server::start(move |n, request| match n {
+        0 => cut_after(&[TAG, FRESH], &sent, 100_001),
+        _ => vec![rest(request, &[TAG, FRESH], &sent)],
+    })
+    .await;
+    let (rig, want) = (Rig::new(), want(&server, "/a"));
+    let obtained = rig.fill.obtain(want.clone()).await;
+    assert!(whole(&rig, obtained).await == *body);
+    let requests = server.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(field(&requests[1], "range"), Some("bytes=100001-"));
+    assert_eq!(field(&requests[1], "if-range"), Some("\"v1\""));
+    rig.idle().await;
+    assert_eq!(rig.metrics.upstream_bytes.get(), body.len() as u64);
+}
+
+#[tokio::test]
+async fn an_origin_that_does_no_ranges_is_read_again_from_the_begin() {
+    let body = Arc::new(body_of(300 * KIB, 2));
+    let sent = Arc::clone(&body);
+    let server = Server::start(move |n, _| match n {
+        0 => cut_after(&[TAG, FRESH], &sent, 150_001),
+        _ => vec![answer("200 OK", &[TAG, FRESH], &sent)],
+    })
+    .await;
+    let (rig, want) = (Rig::new(), want(&server, "/a"));
+    let obtained = rig.fill.obtain(want.clone()).await;
+    assert!(whole(&rig, obtained).await == *body, "the client's stream goes on");
+    rig.idle().await;
+    let stored = rig.stored(&want).await;
+    assert!(stored_bytes(&rig, &stored[0]).await == *body);
+}
+
+#[tokio::test]
+async fn without_a_strong_validator_nothing_is_joined_and_nothing_kept() {
+    for fields in [&[FRESH][..], &[("ETag", "W/\"v1\""), FRESH]] {
+        let body = Arc::new(body_of(200 * KIB, 3));
+        let sent = Arc::clone(&body);
+        let fields: Vec<_> = fields.to_vec();
+        let server = Server::start(move |_, _| cut_after(&fields, &sent, 100_000)).await;
+        let (rig, want) = (Rig::new(), want(&server, "/a"));
+        let (_, partial, _guard) = filling(rig.fill.obtain(want.clone()).await);
+        let (bytes, end) = read(&partial).await;
+        assert_eq!(end, Progress::Stopped);
+        assert!(body.starts_with(&bytes));
+        rig.idle().await;
+        assert!(rig.stored(&want).await.is_empty());
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn another_version_at_the_resume_ends_the_fill() {
+    let (old, new) = (Arc::new(body_of(200 * KIB, 4)), Arc::new(body_of(150 * KIB, 5)));
+    let (first, second) = (Arc::clone(&old), Arc::clone(&new));
+    let server = Server::start(move |n, _| match n {
+        0 => cut_after(&[TAG, FRESH], &first, 100_000),
+        _ => vec![answer("200 OK", &[("ETag", "\"v2\""), FRESH], &second)],
+    })
+    .await;
+    let (rig, want) = (Rig::new(), want(&server, "/a"));
+    let (_, partial, guard) = filling(rig.fill.obtain(want.clone()).await);
+    let (bytes, end) = read(&partial).await;
+    assert_eq!(end, Progress::Stopped);
+    assert!(old.starts_with(&bytes), "no byte of the other version");
+    drop(guard);
+    rig.idle().await;
+    let obtained = rig.fill.obtain(rig.look_up(want).await).await;
+    assert!(whole(&rig, obtained).await == *new);
+}
+
+#[tokio::test]
+async fn a_206_that_is_not_the_rest_is_not_joined() {
+    let body = Arc::new(body_of(200 * KIB, 6));
+    for wrong in ["bytes 0-204799/204800", "bytes 100000-204798/204800", "bytes 100000-204799/204801"] {
+        let sent = Arc::clone(&body);
+        let server = Server::start(move |n, _| match n {
+            0 => cut_after(&[TAG, FRESH], &sent, 100_000),
+            1 => {
+                let range = crate::upstream::ContentRange::parse(wrong.as_bytes()).unwrap().range().unwrap();
+                vec![answer("206 Partial Content", &[TAG, ("Content-Range", wrong)], &vec![0; range.len() as usize])]
+            }
+            _ => vec![answer("200 OK", &[TAG, FRESH], &sent)],
+        })
+        .await;
+        let (rig, want) = (Rig::new(), want(&server, "/a"));
+        let (_, partial, guard) = filling(rig.fill.obtain(want.clone()).await);
+        let (bytes, end) = read(&partial).await;
+        assert_eq!(end, Progress::Stopped, "{wrong}");
+        assert!(body.starts_with(&bytes));
+        drop(guard);
+        rig.idle().await;
+        let obtained = rig.fill.obtain(rig.look_up(want).await).await;
+        assert!(whole(&rig, obtained).await == *body, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn the_next_request_goes_on_and_is_as_young_as_its_answer() {
+    let body = Arc::new(body_of(200 * KIB, 7));
+    let sent = Arc::clone(&body);
+    let server = Server::start(move |n, request| match n {
+        0 => cut_after(&[TAG, FRESH, ("X-Answer", "0")], &sent, 100_000),
+        1 => vec![answer("404 Not Found", &[("Cache-Control", "no-store")], b"")],
+        _ => vec![rest(request, &[TAG, FRESH, ("X-Answer", "2")], &sent)],
+    })
+    .await;
+    let (rig, want) = (Rig::new(), want(&server, "/a"));
+    let (first, partial, guard) = filling(rig.fill.obtain(want.clone()).await);
+    assert_eq!(read(&partial).await.1, Progress::Stopped);
+    drop(guard);
+    rig.idle().await;
+    let obtained = rig.fill.obtain(rig.look_up(want.clone()).await).await;
+    let Obtained::Filling { entry, .. } = &obtained else { panic!("{}", shown(&obtained)) };
+    assert_eq!(entry.record.headers["x-answer"], "2");
+    assert!(entry.record.request_time >= first.record.response_time);
+    assert!(whole(&rig, obtained).await == *body);
+    rig.idle().await;
+    let stored = &rig.stored(&want).await[0];
+    assert!(is_blob(stored));
+    assert_eq!(stored.record.headers["x-answer"], "2");
+    assert_eq!(rig.metrics.upstream_bytes.get(), body.len() as u64);
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_goes_on_when_the_rest_tells_it() {
+    let body = Arc::new(body_of(200_000, 8));
+    let sent = Arc::clone(&body);
+    let server = Server::start(move |n, request| match n {
+        0 => {
+            let head =
+                "HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let chunk = [b"186a0\r\n", &sent[..100_000], b"\r\n"].concat();
+            vec![Step::Send([head.as_bytes(), &chunk].concat()), Step::Cut]
+        }
+        _ => vec![rest(request, &[TAG, FRESH], &sent)],
+    })
+    .await;
+    let (rig, want) = (Rig::new(), want(&server, "/a"));
+    let obtained = rig.fill.obtain(want.clone()).await;
+    assert!(whole(&rig, obtained).await == *body);
+    rig.idle().await;
+    assert_eq!(rig.stored(&want).await[0].record.length, Some(200_000));
+}
+
+#[tokio::test]
+async fn a_block_damaged_at_rest_is_fetched_again_in_its_place() {
+    let body = Arc::new(body_of(5 * BLOCK, 9));
+    let sent = Arc::clone(&body);
+    let server = Server::start(move |n, request| match n {
+        0 => cut_after(&[TAG, FRESH], &sent, 4 * BLOCK),
+        1 => vec![answer("404 Not Found", &[("Cache-Control", "no-store")], b"")],
+        _ => vec![rest(request, &[TAG, FRESH], &sent)],
+    })
+    .await;
+    let (rig, want) = (Rig::new(), want(&server, "/a"));
+    let (_, partial, guard) = filling(rig.fill.obtain(want.clone()).await);
+    assert_eq!(read(&partial).await.1, Progress::Stopped);
+    drop((guard, partial));
+    rig.idle().await;
+    let damage = |root: &TempDir| {
+        let files = fs::read_dir(root.path().join("drive/partial")).unwrap().map(|entry| entry.unwrap().path());
+        let data = files.into_iter().find(|path| path.extension().is_some_and(|name| name == "data")).unwrap();
+        let mut bytes = fs::read(&data).unwrap();
+        bytes[BLOCK + 5] ^= 1;
+        fs::write(&data, bytes).unwrap();
+    };
+    let rig = rig.restarted(damage).await;
+    let obtained = rig.fill.obtain(rig.look_up(want.clone()).await).await;
+    assert!(whole(&rig, obtained).await == *body);
+    rig.idle().await;
+    let hole = format!("bytes={BLOCK}-");
+    assert!(server.requests().iter().any(|request| field(request, "range") == Some(&*hole)));
+    assert!(stored_bytes(&rig, &rig.stored(&want).await[0]).await == *body);
+}
+
+#[tokio::test]
+async fn a_body_is_resumed_after_a_restart() {
+    let body = Arc::new(body_of(5 * BLOCK, 10));
+    let sent = Arc::clone(&body);
+    let server = Server::start(move |n, request| match n {
+        0 => cut_after(&[TAG, FRESH], &sent, 3 * BLOCK + 17),
+        1 => vec![answer("404 Not Found", &[("Cache-Control", "no-store")], b"")],
+        _ => vec![rest(request, &[TAG, FRESH], &sent)],
+    })
+    .await;
+    let (rig, want) = (Rig::new(), want(&server, "/a"));
+    let (_, partial, guard) = filling(rig.fill.obtain(want.clone()).await);
+    assert_eq!(read(&partial).await.1, Progress::Stopped);
+    drop((guard, partial));
+    rig.idle().await;
+    let rig = rig.restarted(|_| {}).await;
+    let obtained = rig.fill.obtain(rig.look_up(want.clone()).await).await;
+    assert!(whole(&rig, obtained).await == *body);
+    assert_eq!(field(&server.requests()[2], "range"), Some(&*format!("bytes={}-", 3 * BLOCK + 17)));
+}
+
+#[tokio::test]
+async fn bytes_that_are_not_what_was_promised_are_cut_and_fetched_anew() {
+    let body = Arc::new(body_of(100_000, 11));
+    let sent = Arc::clone(&body);
+    let digest = format!("sha-256=:{}:", crate::content::Digest::of(&body).to_base64());
+    let server = Server::start(move |n, _| {
+        let mut bytes = sent.to_vec();
+        bytes[50] ^= u8::from(n == 0);
+        vec![answer("200 OK", &[TAG, FRESH, ("Repr-Digest", &digest)], &bytes)]
+    })
+    .await;
+    let (rig, want) = (Rig::new(), want(&server, "/a"));
+    let (_, partial, guard) = filling(rig.fill.obtain(want.clone()).await);
+    assert_eq!(partial.wait(u64::MAX).await, Progress::Stopped);
+    drop(guard);
+    rig.idle().await;
+    assert_eq!(rig.ended_as("mismatch"), 1);
+    let obtained = rig.fill.obtain(rig.look_up(want).await).await;
+    assert!(whole(&rig, obtained).await == *body);
+}
