@@ -19,10 +19,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower::Service;
 
-use super::WireContext;
 use super::exchange::{Step, WireService};
 use super::io::{ClientIo, End};
 use super::refusal::Refusal;
+use super::{UNSENT, WireContext};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -64,8 +64,7 @@ impl Drop for Gauged<'_> {
 /// Serves one client until it leaves, is refused or idle for too long, or the process drains. Each request
 /// carries a [`ConnectionInfo`](super::ConnectionInfo). The service is cloned for each.
 ///
-/// A client that stops taking an answer is closed by the kernel after `limits.body_time` (TCP_USER_TIMEOUT):
-/// it counts bytes that the client acknowledged, so a slow one is never cut.
+/// A client that stops taking an answer is cut after `limits.body_time`; one that is slow is not.
 pub fn serve_connection<S, B>(
     stream: TcpStream,
     peer: SocketAddr,
@@ -79,8 +78,8 @@ where
     B::Error: Into<BoxError>,
 {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(context.limits.body_time)) {
-        tracing::debug!(%peer, %error, "no limit on the client's pauses can be set");
+    if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!(%peer, %error, "the progress of a slow client is seen in larger steps only");
     }
     let mut io = ClientIo::new(stream, context);
     // A block and no async fn, which would keep room for its arguments twice.

@@ -7,19 +7,19 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, BufMut, BytesMut};
 use hyper::rt::ReadBufCursor;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
 
 use super::WireContext;
 use super::chunked::ChunkScanner;
 use super::exchange::Exchange;
 use super::head_gate::{Framing, HeadGate, Verdict};
 use super::refusal::Refusal;
+use super::timer::Timer;
 use crate::shutdown::InFlight;
 
 /// First size of the buffer: most requests of update clients are shorter.
@@ -67,7 +67,12 @@ pub(super) struct ClientIo<'a> {
     /// Since when the client owes us something: a head (idle), the rest of a head, or more of a body.
     waiting_since: Instant,
     waiting: Waiting,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
+    /// Since when the client has taken nothing of what it is to be sent.
+    stuck_since: Option<Instant>,
+    write_timer: Timer,
+    /// The client has closed its side after a request, and may still want the answer.
+    half_closed: bool,
     /// Whether hyper is on top.
     attached: bool,
     /// Whether a request was handed in before.
@@ -99,7 +104,10 @@ impl<'a> ClientIo<'a> {
             end: None,
             waiting_since: now,
             waiting: Waiting::Idle,
-            timer: None,
+            timer: Timer::default(),
+            stuck_since: None,
+            write_timer: Timer::default(),
+            half_closed: false,
             attached: false,
             served: false,
             answer_begun: false,
@@ -220,25 +228,19 @@ impl<'a> ClientIo<'a> {
             Waiting::Body => (limits.body_time, End::Closed),
             Waiting::Nothing => return Poll::Pending,
         };
-        ready!(self.poll_timer(cx, allowed));
+        ready!(self.timer.poll(cx, self.waiting_since, allowed));
         Poll::Ready(end)
     }
 
-    /// Completes `allowed` after `waiting_since`. The timer is moved only when it would be late or has fired
-    /// too early, so a busy connection hardly ever touches the timer wheel.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, allowed: Duration) -> Poll<()> {
-        let deadline = tokio::time::Instant::from_std(self.waiting_since) + allowed;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
+    /// Passes on how a write went, and fails it once the client has taken nothing for as long as it may. That is
+    /// measured here: TCP_USER_TIMEOUT also cuts clients with a small window that do take bytes all the time.
+    fn judge_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stuck_since = None;
+            return written;
         }
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= deadline {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(deadline);
-        }
+        let since = *self.stuck_since.get_or_insert_with(Instant::now);
+        self.write_timer.poll(cx, since, self.context.limits.body_time).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Moves up to `most` buffered bytes to hyper.
@@ -329,10 +331,12 @@ impl hyper::rt::Read for ClientIo<'_> {
                 Stage::Answering => {
                     // hyper asks here to learn whether the client is still there. What else arrives waits
                     // in the buffer, as much as one head may be long.
-                    if ready!(this.poll_fill(cx, this.context.limits.header_bytes))? == 0 {
-                        this.end = Some(End::Closed);
-                        return Poll::Ready(Ok(()));
+                    // A client may close its side behind its last request and still wait for the answer (RFC 9112
+                    // section 9.6). One that is gone resets the connection when the answer meets it.
+                    if this.half_closed {
+                        return Poll::Pending;
                     }
+                    this.half_closed = ready!(this.poll_fill(cx, this.context.limits.header_bytes))? == 0;
                 }
             }
         }
@@ -342,7 +346,8 @@ impl hyper::rt::Read for ClientIo<'_> {
 impl hyper::rt::Write for ClientIo<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.answer_begun = true;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.judge_write(cx, written)
     }
 
     fn poll_write_vectored(
@@ -351,7 +356,8 @@ impl hyper::rt::Write for ClientIo<'_> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.answer_begun = true;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.judge_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -368,7 +374,7 @@ impl hyper::rt::Write for ClientIo<'_> {
             this.waiting = Waiting::Idle;
             this.waiting_since = Instant::now();
             // hyper's last read was told to wait, so nothing would make it read again.
-            if !this.buffer.is_empty() || this.poll_deadline(cx).is_ready() {
+            if this.half_closed || !this.buffer.is_empty() || this.poll_deadline(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
         }
