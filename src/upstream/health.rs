@@ -14,7 +14,8 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause of a source that cannot be reached.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Longest pause of a source that answers, but with a server error: other resources of it may be fine.
+/// Longest pause of a source that answers, but with a server error or a broken answer: other resources of it may be
+/// fine.
 const LONGEST_PAUSE_ANSWERING: Duration = Duration::from_secs(5);
 
 /// How an attempt went.
@@ -80,7 +81,7 @@ impl Outcome {
 
     fn longest_pause(self) -> Duration {
         match self {
-            Self::ServerError => LONGEST_PAUSE_ANSWERING,
+            Self::ServerError | Self::Cut => LONGEST_PAUSE_ANSWERING,
             _ => LONGEST_PAUSE,
         }
     }
@@ -230,9 +231,11 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest_of_their_cause() {
-        for (outcome, seconds) in
-            [(Outcome::ConnectFailure, [1, 2, 4, 8, 16, 32, 60, 60]), (Outcome::ServerError, [1, 2, 4, 5, 5, 5, 5, 5])]
-        {
+        for (outcome, seconds) in [
+            (Outcome::ConnectFailure, [1, 2, 4, 8, 16, 32, 60, 60]),
+            (Outcome::ServerError, [1, 2, 4, 5, 5, 5, 5, 5]),
+            (Outcome::Cut, [1, 2, 4, 5, 5, 5, 5, 5]),
+        ] {
             let mut now = Instant::now();
             let mut health = Health::default();
             for _ in 0..10 {

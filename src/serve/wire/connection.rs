@@ -19,10 +19,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower::Service;
 
-use super::WireContext;
 use super::exchange::{Step, WireService};
 use super::io::{ClientIo, End};
 use super::refusal::Refusal;
+use super::{UNSENT, WireContext};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -31,9 +31,6 @@ const TURN_AWAY_TIME: Duration = Duration::from_secs(5);
 /// How long, and how much, is read from a client after the last answer, so that no reset overtakes it.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
-/// Bytes that the kernel holds for a client beyond those under way to it. It asks for more when half of them are gone:
-/// after 22 s at 3 KB/s.
-const UNSENT_BYTES: u32 = 128 * 1024;
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +64,7 @@ impl Drop for Gauged<'_> {
 /// Serves one client until it leaves, is refused or idle for too long, or the process drains. Each request
 /// carries a [`ConnectionInfo`](super::ConnectionInfo). The service is cloned for each.
 ///
-/// A client that stops taking an answer is closed after `limits.body_time`. Few bytes are given to the kernel ahead of
-/// those that the client takes, so a slow client is seen to take some, and holds little memory.
+/// A client that stops taking an answer is cut after `limits.body_time`; one that is slow is not.
 pub fn serve_connection<S, B>(
     stream: TcpStream,
     peer: SocketAddr,
@@ -82,8 +78,8 @@ where
     B::Error: Into<BoxError>,
 {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
-        tracing::debug!(%peer, %error, "the kernel may hold more than needed for this client");
+    if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!(%peer, %error, "the progress of a slow client is seen in larger steps only");
     }
     let mut io = ClientIo::new(stream, context);
     // A block and no async fn, which would keep room for its arguments twice.

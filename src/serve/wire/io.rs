@@ -14,13 +14,13 @@ use hyper::rt::ReadBufCursor;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
 
 use super::WireContext;
 use super::chunked::ChunkScanner;
 use super::exchange::Exchange;
 use super::head_gate::{Framing, HeadGate, Verdict};
 use super::refusal::Refusal;
+use super::timer::Timer;
 use crate::shutdown::InFlight;
 
 /// First size of the buffer: most requests of update clients are shorter.
@@ -68,10 +68,12 @@ pub(super) struct ClientIo<'a> {
     /// Since when the client owes us something: a head (idle), the rest of a head, or more of a body.
     waiting_since: Instant,
     waiting: Waiting,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Since when the client has taken nothing of what is to be written.
-    blocked_since: Option<Instant>,
-    write_timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
+    /// Since when the client has taken nothing of what it is to be sent.
+    stuck_since: Option<Instant>,
+    write_timer: Timer,
+    /// The client has closed its side after a request, and may still want the answer.
+    half_closed: bool,
     /// Whether hyper is on top.
     attached: bool,
     /// Whether a request was handed in before.
@@ -103,9 +105,10 @@ impl<'a> ClientIo<'a> {
             end: None,
             waiting_since: now,
             waiting: Waiting::Idle,
-            timer: None,
-            blocked_since: None,
-            write_timer: None,
+            timer: Timer::default(),
+            stuck_since: None,
+            write_timer: Timer::default(),
+            half_closed: false,
             attached: false,
             served: false,
             answer_begun: false,
@@ -226,20 +229,20 @@ impl<'a> ClientIo<'a> {
             Waiting::Body => (limits.body_time, End::Closed),
             Waiting::Nothing => return Poll::Pending,
         };
-        ready!(poll_timer(&mut self.timer, cx, self.waiting_since, allowed));
+        ready!(self.timer.poll(cx, self.waiting_since, allowed));
         Poll::Ready(end)
     }
 
-    /// Bounds how long a client may take nothing of its answer. A client that takes something, however little, is
-    /// never cut: TCP_NOTSENT_LOWAT makes the socket writable again after at most 64 KiB.
-    fn bound_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Passes on how a write went, and fails it once the client has taken nothing for as long as it may. That is
+    /// measured here: TCP_USER_TIMEOUT also cuts clients with a small window that do take bytes all the time.
+    fn judge_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            self.blocked_since = None;
+            self.stuck_since = None;
             return written;
         }
-        let since = *self.blocked_since.get_or_insert_with(Instant::now);
-        ready!(poll_timer(&mut self.write_timer, cx, since, self.context.limits.body_time));
-        // What waits in the kernel would otherwise be offered to this client for ever.
+        let since = *self.stuck_since.get_or_insert_with(Instant::now);
+        ready!(self.write_timer.poll(cx, since, self.context.limits.body_time));
+        // Otherwise the kernel would go on to offer what it holds to this client, which may acknowledge it for ever.
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -277,23 +280,6 @@ impl<'a> ClientIo<'a> {
             }
             Poll::Pending => self.poll_deadline(cx).map(|_| Err(io::ErrorKind::TimedOut.into())),
         }
-    }
-}
-
-/// Completes `allowed` after `since`. The timer is moved only when it would be late or has fired too early, so a busy
-/// connection hardly ever touches the timer wheel.
-fn poll_timer(slot: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>, since: Instant, allowed: Duration) -> Poll<()> {
-    let deadline = tokio::time::Instant::from_std(since) + allowed;
-    let timer = slot.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-    if timer.deadline() > deadline {
-        timer.as_mut().reset(deadline);
-    }
-    loop {
-        ready!(timer.as_mut().poll(cx));
-        if timer.deadline() >= deadline {
-            return Poll::Ready(());
-        }
-        timer.as_mut().reset(deadline);
     }
 }
 
@@ -349,10 +335,12 @@ impl hyper::rt::Read for ClientIo<'_> {
                 Stage::Answering => {
                     // hyper asks here to learn whether the client is still there. What else arrives waits
                     // in the buffer, as much as one head may be long.
-                    if ready!(this.poll_fill(cx, this.context.limits.header_bytes))? == 0 {
-                        this.end = Some(End::Closed);
-                        return Poll::Ready(Ok(()));
+                    // A client may close its side behind its last request and still wait for the answer (RFC 9112
+                    // section 9.6). One that is gone resets the connection when the answer meets it.
+                    if this.half_closed {
+                        return Poll::Pending;
                     }
+                    this.half_closed = ready!(this.poll_fill(cx, this.context.limits.header_bytes))? == 0;
                 }
             }
         }
@@ -363,7 +351,7 @@ impl hyper::rt::Write for ClientIo<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.answer_begun = true;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.bound_write(cx, written)
+        self.judge_write(cx, written)
     }
 
     fn poll_write_vectored(
@@ -373,7 +361,7 @@ impl hyper::rt::Write for ClientIo<'_> {
     ) -> Poll<io::Result<usize>> {
         self.answer_begun = true;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.bound_write(cx, written)
+        self.judge_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -390,7 +378,7 @@ impl hyper::rt::Write for ClientIo<'_> {
             this.waiting = Waiting::Idle;
             this.waiting_since = Instant::now();
             // hyper's last read was told to wait, so nothing would make it read again.
-            if !this.buffer.is_empty() || this.poll_deadline(cx).is_ready() {
+            if this.half_closed || !this.buffer.is_empty() || this.poll_deadline(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
         }

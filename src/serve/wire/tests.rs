@@ -194,6 +194,11 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
 
+    /// Leaves with a reset, as a client does that is killed while bytes are on their way to it.
+    fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     async fn get(&mut self, target: &str) -> (String, String) {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
         self.response().await

@@ -9,7 +9,7 @@ async fn the_service_is_dropped_when_its_client_leaves() {
         let mut client = rig.connect().await;
         client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
         rig.until(|context| context.drain.unfinished() == 1).await;
-        drop(client);
+        client.reset();
         rig.dropped().await;
         rig.until(|context| context.drain.unfinished() == 0 && context.metrics.connections.get() == 0).await;
     }
@@ -22,8 +22,42 @@ async fn a_client_that_leaves_is_noticed_behind_its_pipelined_requests() {
     let next = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n".repeat(10);
     client.send(format!("GET /silent HTTP/1.1\r\nHost: a\r\n\r\n{next}")).await;
     rig.until(|context| context.drain.unfinished() == 1).await;
+    client.reset();
+    rig.dropped().await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_closed_is_noticed_by_what_it_is_sent() {
+    let mut rig = Rig::new(limits()).await;
+    let mut client = rig.connect().await;
+    client.send("GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    rig.until(|context| context.drain.unfinished() == 1).await;
     drop(client);
     rig.dropped().await;
+}
+
+#[tokio::test]
+async fn a_client_that_closes_its_side_gets_its_answers() {
+    let rig = Rig::new(limits()).await;
+    for (request, answers) in [
+        ("GET /late HTTP/1.1\r\nHost: a\r\n\r\n", vec!["halfhalf"]),
+        ("GET /late HTTP/1.0\r\n\r\n", vec!["halfhalf"]),
+        ("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", vec!["POST /x hi"]),
+        (
+            "GET /late HTTP/1.1\r\nHost: a\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n\
+             GET /late HTTP/1.1\r\nHost: a\r\n\r\n",
+            vec!["halfhalf", "GET /x ", "halfhalf"],
+        ),
+    ] {
+        let mut client = rig.connect().await;
+        client.send(request).await;
+        client.stream.shutdown().await.unwrap();
+        for answer in answers {
+            assert_eq!(client.response().await.1, answer, "{request}");
+        }
+        client.end().await;
+    }
+    rig.until(|context| context.drain.unfinished() == 0 && context.metrics.connections.get() == 0).await;
 }
 
 #[tokio::test]
