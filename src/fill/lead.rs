@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use http::header::{CONTENT_ENCODING, DATE, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
@@ -208,10 +208,16 @@ async fn short_body(response: &mut FetchResponse) -> Option<Bytes> {
 
 fn record_of(want: &Want, response: &FetchResponse) -> Option<Record> {
     let vary = decide::selecting_fields(&response.headers, &want.headers, &want.policy).ok()?;
+    let mut headers = response.headers.clone();
+    if !headers.contains_key(DATE) {
+        // RFC 9110 section 6.6.1: a recipient with a clock adds the time of reception.
+        let date = httpdate::fmt_http_date(response.response_time.to_system_time());
+        headers.extend(HeaderValue::try_from(date).ok().map(|date| (DATE, date)));
+    }
     Some(Record {
         key: want.key.clone(),
         status: response.status,
-        headers: response.headers.clone(),
+        headers,
         request_time: response.request_time,
         response_time: response.response_time,
         vary,

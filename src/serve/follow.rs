@@ -25,6 +25,10 @@ const RATE_WINDOW: Duration = Duration::from_secs(1);
 /// After this long without a new byte the reserve is given out.
 const STALL: Duration = Duration::from_secs(12);
 
+/// After this long without a new byte other clients are cut. They bear more than an agent, and a fill that goes on
+/// after a pause is worth more to them than a new attempt.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// One sip of the reserve, given out each [`SIP_EVERY`]: 5 KB/s, above the agent's 4000 B/s.
 const SIP: u64 = 1280;
 const SIP_EVERY: Duration = Duration::from_millis(250);
@@ -86,7 +90,10 @@ impl Follow {
                         Err(_) => return Some(self.sip()),
                     }
                 }
-                None => self.partial.wait(from).await,
+                None => match timeout(SILENCE, self.partial.wait(from)).await {
+                    Ok(progress) => progress,
+                    Err(_) => return Some(Err(BodyCut("no byte from upstream".to_owned()))),
+                },
             };
             let complete = self.partial.is_complete();
             match progress {
