@@ -49,6 +49,7 @@ mod memory;
 mod meta;
 mod partial;
 mod pool;
+mod publish;
 mod quarantine;
 mod recover;
 mod settings;
