@@ -321,7 +321,7 @@ impl Committer {
                 (record.key.hash() == row.key && record.variant() == row.variant).then(|| Some(record.clone()))
             }
             JournalEntry::Forgotten { key, variant } => (*key == row.key && *variant == row.variant).then_some(None),
-            JournalEntry::BlobGone { .. } => None,
+            JournalEntry::BlobGone { .. } | JournalEntry::Blob { .. } => None,
         });
         staged.unwrap_or_else(|| {
             let index = self.store.index()?;

@@ -185,3 +185,38 @@ async fn the_journal_stays_small_and_complete() {
     assert_eq!(get(&store, "replaced").await.unwrap(), b"second");
     assert_eq!(get(&store, "copy of first").await.unwrap(), b"first");
 }
+
+#[tokio::test]
+async fn a_damaged_segment_is_compacted_and_what_was_forgotten_stays_forgotten() {
+    for at in [10, 60] {
+        let rig = Rig::new();
+        {
+            let store = rig.open();
+            put(&store, "damaged", b"damaged").await;
+            store.flush().await;
+            put(&store, "kept", b"kept").await;
+            put(&store, "gone", b"kept").await;
+        }
+        let first = rig.drive().join("journal/0000000000000001.log");
+        flip(&first, at);
+        {
+            let store = rig.open();
+            store.remove(&store.lookup(&key("gone")).await[0]);
+            let mut entry = Arc::clone(&store.lookup(&key("kept")).await[0]);
+            for round in 0..2000 {
+                let mut newer = record("kept", Some(4));
+                newer.response_time = UnixMillis(10_000 + round);
+                entry = store.update(&entry, newer);
+                if round % 50 == 0 {
+                    store.flush().await;
+                }
+            }
+        }
+        assert!(!first.exists(), "the journal does not grow for ever");
+        fs::remove_dir_all(rig.state()).unwrap();
+        let store = rig.open();
+        assert!(store.lookup(&key("gone")).await.is_empty());
+        assert_eq!(get(&store, "kept").await.unwrap(), b"kept");
+        assert_eq!(store.lookup(&key("kept")).await[0].record.response_time, UnixMillis(11_999));
+    }
+}
