@@ -297,8 +297,15 @@ impl Partial {
 
     /// Opens the files for a new writer and hashes up to the first absent byte. A block whose CRC does not hold is
     /// dropped on the way, so that the body may be shorter afterwards.
-    pub(super) fn reopen(&self) -> io::Result<()> {
+    pub(super) fn reopen(&self, writer: u64) -> io::Result<()> {
         let mut core = self.core.lock();
+        {
+            let state = self.state.lock();
+            // Gone already, and so is the job that would close the files.
+            if !matches!(state.phase, Phase::Writing) || state.writer != writer {
+                return Err(io::Error::other("the body has no writer any more"));
+            }
+        }
         self.file()?;
         if core.map.is_none() {
             let map = self.drive.dir.open_file(&layout::partial_map(self.id()))?;

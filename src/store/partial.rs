@@ -332,7 +332,8 @@ impl Partial {
         self.wake();
     }
 
-    /// The data file, opened when need be.
+    /// The data file, opened when need be, and kept open while somebody writes: bodies that wait to be resumed
+    /// may be many more than there are descriptors.
     pub(super) fn file(&self) -> io::Result<Arc<DataFile>> {
         if let Some(file) = &self.state.lock().file {
             return Ok(Arc::clone(file));
@@ -343,7 +344,9 @@ impl Partial {
             return Ok(Arc::clone(file));
         }
         let file = Arc::new(DataFile::new(file, Arc::clone(&self.drive), state.counted));
-        state.file = Some(Arc::clone(&file));
+        if matches!(state.phase, Phase::Writing | Phase::Completing) {
+            state.file = Some(Arc::clone(&file));
+        }
         Ok(file)
     }
 

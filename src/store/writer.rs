@@ -92,7 +92,7 @@ impl PartialWriter {
         let writer = Self { store, entry, partial, number, promise };
         writer.partial.drive.sieve.lock().remove(&drive::Victim::Partial(writer.partial.id()));
         let job = Arc::clone(&writer.partial);
-        match writer.partial.drive.pool.run(move || job.reopen()).await {
+        match writer.partial.drive.pool.run(move || job.reopen(number)).await {
             Ok(Ok(())) => Some(writer),
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 // Its files are gone, and so is it.

@@ -108,3 +108,25 @@ async fn misplaced_writes_change_nothing() {
     fill(&mut writer, 100, &content[100..]).await;
     assert_eq!(writer.complete(2 * BLOCK as u64).await.unwrap().digest, Digest::of(&content));
 }
+
+#[tokio::test]
+async fn bodies_that_wait_to_be_resumed_are_read_without_keeping_their_files_open() {
+    let rig = Rig::new();
+    let content = body_of(2 * BLOCK, 21);
+    {
+        let store = rig.open();
+        for number in 0..100 {
+            let mut writer = store.create(record(&number.to_string(), None)).await.unwrap();
+            fill(&mut writer, 0, &content).await;
+        }
+    }
+    let store = rig.open();
+    for number in 0..100 {
+        let entry = only_partial(&store.lookup(&key(&number.to_string())).await);
+        assert_eq!(store.body(&entry).await.unwrap().read(5, 10).await.unwrap(), content[5..15]);
+    }
+    let root = fs::canonicalize(rig.drive()).unwrap();
+    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    let ours: Vec<_> = open.filter(|path| path.starts_with(root.join("partial"))).collect();
+    assert!(ours.is_empty(), "{ours:?}");
+}
