@@ -42,6 +42,8 @@ pub(super) struct Drive {
     pub(super) settings: DriveSettings,
     pub(super) dir: Dir,
     pub(super) pool: Pool,
+    /// One thread for what waits long and in order: syncs and new maps of partial bodies. Readers must not wait for it.
+    pub(super) syncs: Pool,
     /// What waits to be made durable.
     pub(super) queue: Queue,
     /// Order of eviction. A leaf lock.
@@ -80,12 +82,16 @@ impl Drive {
             dir.make_directory(name).map_err(io("create a directory"))?;
         }
         let pool = Pool::start(&format!("drive{}", number + 1), THREADS).map_err(io("start threads"))?;
+        let syncs = Pool::start(&format!("sync{}", number + 1), 1)
+            .inspect_err(|_| pool.close())
+            .map_err(io("start threads"))?;
         let label = path.display().to_string();
         metrics.store_quota_bytes.with_label_values(&[&label]).set(to_gauge(settings.quota));
         Ok(Arc::new(Self {
             id,
             dir,
             pool,
+            syncs,
             queue: Queue::default(),
             sieve: Mutex::new(Sieve::new()),
             used: AtomicU64::new(0),
@@ -99,6 +105,12 @@ impl Drive {
             errors: metrics.drive_errors.with_label_values(&[&label]),
             settings,
         }))
+    }
+
+    /// Ends its threads once they have done what waits.
+    pub(super) fn close(&self) {
+        self.pool.close();
+        self.syncs.close();
     }
 
     /// Path for logs.
