@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::block_map::{BlockSize, MapRecord};
 use super::block_sums::BlockSums;
 use super::disk;
-use super::drive::DataFile;
+use super::drive::{DataFile, Victim};
 use super::error::{CompleteError, ReadError, StoreError};
 use super::hasher::{Midstate, PrefixHasher};
 use super::layout;
@@ -268,29 +268,51 @@ impl Partial {
             core.save_midstate(self);
             core.unsynced = 0;
             core.synced = Instant::now();
-            (core.map.clone(), self.state.lock().file.clone(), std::mem::replace(&mut core.named, true))
+            (core.map.clone(), self.state.lock().file.clone(), core.named)
         };
         if let Some(data) = data {
-            disk::sync_data(data.file())?;
+            // After an error nobody knows what the medium has, and the next sync would say that all is well.
+            disk::sync_data(data.file()).inspect_err(|_| self.distrust(&mut self.state.lock()))?;
         }
         if let Some(map) = map {
             disk::sync_data(&map)?;
         }
-        if named { Ok(()) } else { self.drive.dir.sync_directory(layout::PARTIAL) }
+        if !named {
+            self.drive.dir.sync_directory(layout::PARTIAL)?;
+            self.core.lock().named = true;
+        }
+        Ok(())
+    }
+
+    /// All blocks count only when their CRC holds, as those of an earlier process do.
+    fn distrust(&self, state: &mut State) {
+        state.unchecked = state.map.records().map(|record| u64::from(record.block)).collect();
     }
 
     /// The writer is gone: syncs and closes the files, unless somebody took over meanwhile.
     pub(super) fn close(&self) -> io::Result<()> {
         let synced = self.sync();
         let mut core = self.core.lock();
-        let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Idle) {
-            core.map = None;
-            core.claimed = None;
-            if let Some(file) = state.file.take() {
-                file.recount();
-                state.counted = file.counted();
+        let file = {
+            let mut state = self.state.lock();
+            if !matches!(state.phase, Phase::Idle) {
+                return synced;
             }
+            // Nobody watches the file from here on.
+            self.distrust(&mut state);
+            state.file.take()
+        };
+        core.map = None;
+        core.claimed = None;
+        if let Some(file) = file {
+            // Cutting it at its own length gives back what was preallocated behind its end.
+            let length = disk::identity(file.file()).map(|identity| identity.size());
+            if let Err(error) = length.and_then(|length| file.file().set_len(length)) {
+                self.drive.failed("give back preallocated blocks", &error);
+            }
+            file.recount();
+            self.state.lock().counted = file.counted();
+            self.drive.sieve.lock().resize(&Victim::Partial(self.id()), file.counted());
         }
         synced
     }

@@ -296,7 +296,7 @@ impl Partial {
             self.state.lock().unchecked.remove(&block);
             return Ok(content.into());
         }
-        self.drop_block(block, "its CRC does not hold");
+        self.drop_block(block, true, "its CRC does not hold");
         Err(ReadError::Damaged { block })
     }
 
@@ -305,18 +305,19 @@ impl Partial {
             return ReadError::Gone;
         }
         if disk::is_unreadable(&error) {
-            self.drop_block(block, "it cannot be read");
+            self.drop_block(block, false, "it cannot be read");
             return ReadError::Damaged { block };
         }
         self.drive.failed("read a partial body", &error);
         ReadError::Io(error)
     }
 
-    /// Makes a block absent.
-    fn drop_block(&self, block: u64, reason: &str) {
+    /// Makes a block absent, unless somebody else did so meanwhile and other bytes came.
+    fn drop_block(&self, block: u64, was_unchecked: bool, reason: &str) {
         {
             let mut state = self.state.lock();
-            if matches!(state.phase, Phase::Ended(_) | Phase::Failed) {
+            let replaced = was_unchecked && !state.unchecked.contains(&block);
+            if replaced || matches!(state.phase, Phase::Ended(_) | Phase::Failed) {
                 return;
             }
             state.unchecked.remove(&block);

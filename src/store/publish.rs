@@ -10,7 +10,7 @@ use super::entries::{Entry, MAX_STOPPED, MAX_VARIANTS, PendingBlob, Table, Targe
 use super::error::CompleteError;
 use super::fill_file::Finished;
 use super::inner::Inner;
-use super::partial::{Partial, Phase};
+use super::partial::{Partial, Phase, State};
 use super::writer::Completed;
 use super::{layout, quarantine};
 use crate::content::{BodyRef, Digest, Record};
@@ -215,7 +215,7 @@ impl Inner {
                     }
                     self.entries.replace_partial(&mut table, partial.id(), &new);
                     let job = Arc::clone(partial);
-                    drop(partial.drive.pool.run(move || {
+                    drop(partial.drive.syncs.run(move || {
                         if let Err(error) = job.rewrite_map(&record) {
                             job.drive.failed("write a block map anew", &error);
                         }
@@ -228,17 +228,29 @@ impl Inner {
 
     /// The writer with this number is gone.
     pub(super) fn writer_gone(partial: &Arc<Partial>, writer: u64) {
-        {
+        let writes = |state: &State| matches!(state.phase, Phase::Writing) && state.writer == writer;
+        if !writes(&partial.state.lock()) {
+            return;
+        }
+        // Before it may go, so that whoever drops it finds it there.
+        let victim = Victim::Partial(partial.id());
+        partial.drive.sieve.lock().insert(victim, partial.counted());
+        let stopped = {
             let mut state = partial.state.lock();
-            if !matches!(state.phase, Phase::Writing) || state.writer != writer {
-                return;
+            let stopped = writes(&state);
+            if stopped {
+                state.phase = Phase::Idle;
             }
-            state.phase = Phase::Idle;
+            stopped
+        };
+        if !stopped {
+            // It is being completed, or was dropped by force.
+            partial.drive.sieve.lock().remove(&victim);
+            return;
         }
         partial.wake();
-        partial.drive.sieve.lock().insert(Victim::Partial(partial.id()), partial.counted());
         let job = Arc::clone(partial);
-        drop(partial.drive.pool.run(move || {
+        drop(partial.drive.syncs.run(move || {
             if let Err(error) = job.close() {
                 job.drive.failed("sync a partial body", &error);
             }

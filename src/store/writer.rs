@@ -167,7 +167,7 @@ impl PartialWriter {
     /// Starts to make durable what was written, beside the next writes.
     fn sync(&self) {
         let job = Arc::clone(&self.partial);
-        drop(self.partial.drive.pool.run(move || {
+        drop(self.partial.drive.syncs.run(move || {
             if let Err(error) = job.sync() {
                 job.drive.failed("sync a partial body", &error);
             }

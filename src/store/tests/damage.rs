@@ -135,3 +135,30 @@ async fn foreign_files_are_left_alone() {
         assert_eq!(fs::read_to_string(rig.drive().join(name)).unwrap(), "mine", "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_partial_body_that_rested_is_checked_before_it_is_served_or_stored() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let content = body_of(3 * BLOCK, 22);
+    let mut writer = store.create(record("rests", Some(3 * BLOCK as u64))).await.unwrap();
+    fill(&mut writer, 0, &content).await;
+    drop(writer);
+    store.flush().await;
+    flip(&partial_data(&rig), 5);
+    flip(&partial_data(&rig), 2 * BLOCK as u64 + 5);
+    let entry = only_partial(&store.lookup(&key("rests")).await);
+    let body = store.body(&entry).await.unwrap();
+    assert!(matches!(body.read(0, 10).await, Err(ReadError::Damaged { block: 0 })));
+    let mut writer = store.resume(&entry).await.unwrap();
+    fill(&mut writer, 0, &content[..BLOCK]).await;
+    // The other one was hashed when it was written; nobody gets it all the same.
+    match writer.complete(3 * BLOCK as u64).await {
+        Ok(completed) => {
+            let body = store.body(&completed.entry).await.unwrap();
+            assert_eq!(body.read(0, BLOCK).await.unwrap(), content[..BLOCK]);
+            assert!(matches!(body.read(2 * BLOCK as u64, 10).await, Err(ReadError::Damaged { block: 2 })));
+        }
+        Err(error) => assert!(matches!(error, CompleteError::Short { .. }), "{error}"),
+    }
+}
