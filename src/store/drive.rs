@@ -195,6 +195,8 @@ impl Drive {
 
     /// Keeps room for a body that is being written.
     pub(super) fn promise(self: &Arc<Self>, bytes: u64) -> Promise {
+        // More than the drive may ever take is no promise; a length from a damaged map must not block everybody else.
+        let bytes = bytes.min(self.settings.quota);
         self.promised.fetch_add(bytes, Ordering::Relaxed);
         Promise { drive: Arc::clone(self), rest: AtomicU64::new(bytes) }
     }

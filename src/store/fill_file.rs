@@ -21,7 +21,7 @@ use super::hasher::{Midstate, PrefixHasher};
 use super::layout;
 use super::map_file::{self, DecodedMap};
 use super::partial::{Partial, Phase, State};
-use crate::content::{ByteRange, Digest, PartialId, Record};
+use crate::content::{ByteRange, Digest, PartialId, RangeSet, Record};
 
 /// Data, then map are synced after this many bytes.
 const SYNC_BYTES: u64 = 64 * 1024 * 1024;
@@ -48,7 +48,8 @@ pub(super) struct Core {
     synced: Instant,
     /// Whether the names of the two files are durable.
     named: bool,
-    claimed: Option<ByteRange>,
+    /// Runs that were preallocated; several when parts of a body come at once.
+    claimed: RangeSet,
 }
 
 /// Why a write did not happen.
@@ -108,7 +109,7 @@ impl Core {
             unsynced: 0,
             synced: Instant::now(),
             named: false,
-            claimed: None,
+            claimed: RangeSet::new(),
         }
     }
 
@@ -185,11 +186,14 @@ impl Partial {
         };
         let file = self.file().map_err(|error| self.write_failed(error))?;
         if let Some(length) = body_length.filter(|length| *length > CLAIM_FROM) {
-            let claimed = core.claimed.is_some_and(|claimed| claimed.covers(range));
+            let claimed = core.claimed.covers(range);
             let claim = ByteRange::new(offset, length.min(offset.saturating_add(CLAIM)).max(end));
             if let Some(claim) = claim.filter(|_| !claimed) {
-                disk::preallocate(file.file(), claim.start(), claim.len()).map_err(|error| self.write_failed(error))?;
-                core.claimed = Some(claim);
+                match disk::preallocate(file.file(), claim.start(), claim.len()) {
+                    // Where there is no room for the whole run there may be for these bytes: the write tells.
+                    Err(error) if !disk::is_full(&error) => return Err(self.write_failed(error)),
+                    Ok(()) | Err(_) => core.claimed.insert(claim),
+                }
             }
         }
         disk::write_all_at(file.file(), data, offset).map_err(|error| self.write_failed(error))?;
@@ -303,7 +307,7 @@ impl Partial {
             state.file.take()
         };
         core.map = None;
-        core.claimed = None;
+        core.claimed = RangeSet::new();
         if let Some(file) = file {
             // Cutting it at its own length gives back what was preallocated behind its end.
             let length = disk::identity(file.file()).map(|identity| identity.size());
