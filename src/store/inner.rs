@@ -135,7 +135,7 @@ impl Inner {
         drive: &Arc<Drive>,
         row: BlobRow,
     ) -> Result<Arc<Blob>, ReadError> {
-        let file = match drive.dir.open_file(&layout::blob(&life.digest)) {
+        let file = match drive.dir.open_to_read(&layout::blob(&life.digest)) {
             Ok(file) => DataFile::new(file, Arc::clone(drive), row.allocated),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(ReadError::Gone),
             Err(error) => {
