@@ -79,7 +79,10 @@ impl Drive {
         let lock = take_lock(&dir, &path)?;
         let id = identify(&dir, &path)?;
         for name in layout::DIRECTORIES {
-            dir.make_directory(name).map_err(io("create a directory"))?;
+            if dir.make_directory(name).map_err(io("create a directory"))? {
+                let parent = name.rsplit_once('/').map_or(".", |(parent, _)| parent);
+                dir.sync_directory(parent).map_err(io("sync a directory"))?;
+            }
         }
         let pool = Pool::start(&format!("drive{}", number + 1), THREADS).map_err(io("start threads"))?;
         let syncs = Pool::start(&format!("sync{}", number + 1), 1)
