@@ -169,7 +169,9 @@ impl Inner {
         let life = table.end_life(&digest);
         let pending = table.blobs.get(&digest).and_then(|pending| pending.blob.clone());
         let open = pending.or_else(|| life.and_then(|life| life.open_blob()));
-        let file = open.filter(|blob| blob.is_named()).map(|blob| Arc::clone(blob.file()));
+        // The open one may be a copy on another drive, which stays.
+        let here = |blob: &Arc<Blob>| blob.is_named() && blob.drive().id == drive.id;
+        let file = open.filter(here).map(|blob| Arc::clone(blob.file()));
         self.memory.forget(&digest);
         drive.blob_gone();
         drive.leaves(size);
@@ -191,15 +193,22 @@ impl Inner {
 
     /// The file of a blob is missing: so are the entries that point to it.
     pub(super) fn blob_missing(&self, life: &Arc<Life>) {
-        let mut table = self.entries.lock();
-        if life.is_gone() {
-            return;
-        }
-        let uncommitted = table.blobs.contains_key(&life.digest);
-        let row = self.index().and_then(|index| index.blob(&life.digest).ok().flatten());
-        match row.and_then(|(id, _)| self.drive(id)).filter(|_| !uncommitted) {
-            Some(drive) => self.drop_blob(&mut table, &Arc::clone(drive), life.digest, None),
-            None => life.end(),
+        loop {
+            let gone = self.entries.lock().gone;
+            // Not under the lock, since it may wait for a disk.
+            let row = self.index().and_then(|index| index.blob(&life.digest).ok().flatten());
+            let mut table = self.entries.lock();
+            if life.is_gone() {
+                return;
+            }
+            if table.gone != gone {
+                continue;
+            }
+            let uncommitted = table.blobs.contains_key(&life.digest);
+            return match row.and_then(|(id, _)| self.drive(id)).filter(|_| !uncommitted) {
+                Some(drive) => self.drop_blob(&mut table, &Arc::clone(drive), life.digest, None),
+                None => life.end(),
+            };
         }
     }
 
