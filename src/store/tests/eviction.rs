@@ -56,3 +56,27 @@ async fn abandoned_partials_make_room_and_written_ones_do_not() {
     let completed = written.complete(4 * BLOCK as u64).await.unwrap();
     assert_eq!(read_all(&store.body(&completed.entry).await.unwrap()).await, body_of(4 * BLOCK, 2));
 }
+
+#[tokio::test]
+async fn wrong_bytes_in_quarantine_leave_the_room_to_right_ones() {
+    let rig = Rig::new();
+    let quota = 40 * BLOCK as u64;
+    let settings =
+        Settings { drives: vec![DriveSettings { quota, ..rig.settings.drives[0].clone() }], ..rig.settings.clone() };
+    let store = Store::open(settings, Arc::new(Metrics::new().unwrap())).unwrap();
+    put(&store, "right", &body_of(20 * BLOCK, 30)).await;
+    for number in 0..20 {
+        let mut wrong = record("wrong", None);
+        wrong.expected = Some(ExpectedDigest::Upstream(Digest::of(b"other")));
+        let mut writer = store.create(wrong).await.unwrap();
+        fill(&mut writer, 0, &body_of(2 * BLOCK, 31 + number)).await;
+        assert!(matches!(writer.complete(2 * BLOCK as u64).await, Err(CompleteError::Mismatch { .. })));
+    }
+    store.flush().await;
+    assert_eq!(get(&store, "right").await.unwrap(), body_of(20 * BLOCK, 30));
+    let data = fs::read_dir(rig.drive().join("quarantine"))
+        .unwrap()
+        .filter(|file| file.as_ref().unwrap().path().extension().is_none());
+    assert_eq!(data.count(), 1, "the newest is kept for people to look at");
+    assert!(store.usage()[0].used <= 22 * BLOCK as u64 + 4096, "{:?}", store.usage());
+}
