@@ -298,8 +298,12 @@ impl Committer {
                 }
                 Change::Stored { record, .. } => (JournalEntry::Stored { record: record.clone(), sums: None }, None),
                 Change::Updated { row, record } => {
-                    // The row may have got another body since the caller looked.
-                    if self.row_in(&entries, row).is_some_and(|now| now.body != record.body) {
+                    // The row may have got another body since the caller looked, or none.
+                    let stays = match self.row_in(&entries, row) {
+                        Some(now) => now.body == record.body,
+                        None => !self.store.index_is_sound(),
+                    };
+                    if !stays {
                         skipped.insert(row.serial);
                         continue;
                     }

@@ -193,8 +193,13 @@ impl Inner {
             let same_row = other.drive == entry.drive && other.record.variant() == entry.record.variant();
             other.partial().is_none() && same_row
         });
+        // Whoever revalidated a response that was forgotten meanwhile does not bring it back.
+        let stays = match current {
+            Some(now) => now.record.body == record.body,
+            None => !self.entries.knows_all(&table, entry),
+        };
         match &entry.target {
-            Target::Blob(_) if current.is_none_or(|now| now.record.body == record.body) && !entry.is_gone() => {
+            Target::Blob(_) if stays && !entry.is_gone() => {
                 if let Some(drive) = self.drive(entry.drive) {
                     if record.variant() != entry.record.variant() || record.key != entry.record.key {
                         self.remove(&mut table, entry);

@@ -113,3 +113,27 @@ async fn a_look_up_before_ready_waits_and_hot_ones_never_lie() {
     writer.discard().await;
     assert_eq!(store.lookup_hot(&key("b")).unwrap().len(), 0);
 }
+
+#[tokio::test]
+async fn what_was_forgotten_does_not_come_back_by_a_late_update() {
+    let rig = Rig::new();
+    let store = rig.open();
+    put(&store, "a", b"shared").await;
+    put(&store, "b", b"shared").await;
+    let entry = Arc::clone(&store.lookup(&key("a")).await[0]);
+    for flushed in [false, true] {
+        if flushed {
+            store.flush().await;
+        }
+        store.remove(&entry);
+        let mut newer = record("a", Some(6));
+        newer.response_time = UnixMillis(9_000);
+        store.update(&entry, newer);
+        assert!(store.lookup(&key("a")).await.is_empty(), "{flushed}");
+    }
+    store.flush().await;
+    drop(store);
+    let store = rig.open();
+    assert!(store.lookup(&key("a")).await.is_empty());
+    assert_eq!(get(&store, "b").await.unwrap(), b"shared");
+}
