@@ -412,6 +412,9 @@ impl Partial {
         file.recount();
         let digest = std::mem::take(&mut core.hasher).finish();
         core.boundary = None;
+        core.append_bytes(self, &map_file::encode_digest(length, &digest));
+        // Readers may hold this body for long.
+        core.map = None;
         Ok(Finished { digest, sums, file, unchecked })
     }
 }

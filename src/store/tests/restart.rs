@@ -137,16 +137,21 @@ async fn an_update_of_a_partial_survives_a_restart() {
 async fn a_cut_between_rename_and_journal_costs_no_transfer() {
     let rig = Rig::new();
     let content = body_of(2 * BLOCK + 9, 16);
-    {
-        let store = rig.open();
-        put(&store, "other", &body_of(2 * BLOCK + 9, 17)).await;
-        let mut writer = store.create(record("cut", None)).await.unwrap();
-        fill(&mut writer, 0, &content).await;
-    }
-    let blob = rig.blob_path(Digest::of(&content));
-    fs::create_dir_all(blob.parent().unwrap()).unwrap();
-    fs::rename(partial_data(&rig), &blob).unwrap();
     let store = rig.open();
+    put(&store, "other", &body_of(2 * BLOCK + 9, 17)).await;
+    store.flush().await;
+    let mut writer = store.create(record("cut", None)).await.unwrap();
+    fill(&mut writer, 0, &content).await;
+    // As far as completion comes before the batch.
+    let partial = Arc::clone(writer.partial());
+    let finished = partial.finish(1, content.len() as u64).unwrap();
+    assert_eq!(finished.digest, Digest::of(&content));
+    let cut = rig.copy_of_now();
+    drop((finished, writer, store));
+    let blob = cut.blob_path(Digest::of(&content));
+    fs::create_dir_all(blob.parent().unwrap()).unwrap();
+    fs::rename(partial_data(&cut), &blob).unwrap();
+    let store = cut.open();
     let entry = only_partial(&store.lookup(&key("cut")).await);
     let writer = store.resume(&entry).await.unwrap();
     assert_eq!(writer.contiguous(), content.len() as u64);
