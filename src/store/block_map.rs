@@ -196,6 +196,7 @@ impl BlockMap {
     }
 
     /// Whether `data` is exactly the present part of a block. `false` for an absent one.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn verify(&self, index: u64, data: &[u8]) -> bool {
         self.block(index).is_some_and(|state| state.verify(data))
     }

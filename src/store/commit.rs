@@ -4,6 +4,7 @@
 //! the only one that gives names in `blobs/` and takes them away, so that a deletion cannot hit a later blob of
 //! the same digest.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,8 +32,8 @@ use crate::content::{Digest, KeyHash, PartialId, Record};
 const WINDOW: Duration = Duration::from_millis(100);
 /// Bytes of new blobs that end the wait.
 const BYTES: u64 = 64 * 1024 * 1024;
-/// Pauses between the attempts at a failing operation.
-const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
+/// Pauses between the attempts at failing operations of one batch.
+static PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 
 /// One change that is visible and not durable yet.
 pub(super) enum Change {
@@ -135,13 +136,17 @@ pub(super) struct Committer {
     drive: Arc<Drive>,
     journal: Journal,
     compaction: Compaction,
+    /// The pauses that the batch at hand may still make: a drive that is gone fails each change of it, and the
+    /// store must end all the same.
+    pauses: RefCell<std::slice::Iter<'static, Duration>>,
 }
 
 impl Committer {
     /// Commits behind the journal segments that exist.
     pub(super) fn new(store: Arc<Inner>, drive: Arc<Drive>, segments: &[u64]) -> Self {
         let journal = Journal::new(Arc::clone(&drive), segments);
-        Self { store, drive, journal, compaction: Compaction::new(segments) }
+        let pauses = RefCell::new(PAUSES.iter());
+        Self { store, drive, journal, compaction: Compaction::new(segments), pauses }
     }
 
     /// Runs until the queue is closed.
@@ -177,6 +182,7 @@ impl Committer {
     }
 
     fn commit(&mut self, batch: Vec<Change>) {
+        *self.pauses.borrow_mut() = PAUSES.iter();
         // 1. The bytes. A sync that failed is not tried again, since the kernel may have dropped the pages and
         //    would report success: the content is lost.
         let mut lost: HashSet<Digest> = HashSet::new();
@@ -292,8 +298,12 @@ impl Committer {
                 }
                 Change::Stored { record, .. } => (JournalEntry::Stored { record: record.clone(), sums: None }, None),
                 Change::Updated { row, record } => {
-                    // The row may have got another body since the caller looked.
-                    if self.row_in(&entries, row).is_some_and(|now| now.body != record.body) {
+                    // The row may have got another body since the caller looked, or none.
+                    let stays = match self.row_in(&entries, row) {
+                        Some(now) => now.body == record.body,
+                        None => !self.store.index_is_sound(),
+                    };
+                    if !stays {
                         skipped.insert(row.serial);
                         continue;
                     }
@@ -321,7 +331,7 @@ impl Committer {
                 (record.key.hash() == row.key && record.variant() == row.variant).then(|| Some(record.clone()))
             }
             JournalEntry::Forgotten { key, variant } => (*key == row.key && *variant == row.variant).then_some(None),
-            JournalEntry::BlobGone { .. } => None,
+            JournalEntry::BlobGone { .. } | JournalEntry::Blob { .. } => None,
         });
         staged.unwrap_or_else(|| {
             let index = self.store.index()?;
@@ -333,7 +343,6 @@ impl Committer {
     fn write(&mut self, entries: Vec<(JournalEntry, Option<u64>)>) -> bool {
         let frames: Vec<Vec<u8>> = entries.iter().map(|(entry, _)| encode_frame(entry)).collect();
         let bytes = frames.concat();
-        let mut pauses = PAUSES.iter();
         let begin = loop {
             // Asked anew each time: after an error the next attempt goes to a new segment.
             let attempt = self.journal.begin_of_next().and_then(|begin| self.journal.append(&bytes).map(|()| begin));
@@ -341,7 +350,7 @@ impl Committer {
                 Ok(begin) => break begin,
                 Err(error) => {
                     self.drive.failed("append to the journal", &error);
-                    let Some(pause) = pauses.next() else { return false };
+                    let Some(pause) = self.pauses.borrow_mut().next() else { return false };
                     std::thread::sleep(*pause);
                 }
             }
@@ -397,17 +406,14 @@ impl Committer {
     }
 
     fn retry(&self, action: &'static str, mut operation: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-        let mut pauses = PAUSES.iter();
         loop {
             let error = match operation() {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
             self.drive.failed(action, &error);
-            match pauses.next() {
-                Some(pause) => std::thread::sleep(*pause),
-                None => return Err(error),
-            }
+            let Some(pause) = self.pauses.borrow_mut().next() else { return Err(error) };
+            std::thread::sleep(*pause);
         }
     }
 }

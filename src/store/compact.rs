@@ -7,10 +7,10 @@ use std::io;
 use super::drive::Drive;
 use super::index::{Index, IndexError};
 use super::journal_format::{Frame, Frames, JournalEntry, encode_frame};
-use super::journal_segment::{SEGMENT_HEADER_LEN, decode_segment_header};
+use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
 use super::layout;
 use super::meta::encode_record;
-use crate::content::{BodyRef, Record};
+use crate::content::{BodyRef, Digest, Record};
 
 /// With fewer segments nothing is worth the work.
 const FEW: usize = 4;
@@ -20,6 +20,9 @@ pub(super) struct Compaction {
     segments: VecDeque<u64>,
     /// Number of segments from which on the oldest is looked at. Grows while the oldest turn out to be true still.
     at: usize,
+    /// An older segment could not be removed: what is forgotten since must be told again, or a replay would bring
+    /// it back.
+    older_left: bool,
 }
 
 /// The true part of a segment.
@@ -29,12 +32,14 @@ pub(super) struct Kept {
     segment: u64,
     /// Whether at least half of it is true still.
     mostly: bool,
+    /// Whether it has what was forgotten, for the sake of a segment before it.
+    tombstones: bool,
 }
 
 impl Compaction {
     /// Knows the segments of earlier processes.
     pub(super) fn new(segments: &[u64]) -> Self {
-        Self { segments: segments.iter().copied().collect(), at: FEW }
+        Self { segments: segments.iter().copied().collect(), at: FEW, older_left: false }
     }
 
     /// A new segment was begun; the ones before get no more entries.
@@ -50,10 +55,16 @@ impl Compaction {
             return None;
         }
         let segment = self.segments.pop_front()?;
-        match still_true(drive, index, segment) {
-            Ok(kept) => kept,
+        let tombstones = std::mem::replace(&mut self.older_left, true);
+        match still_true(drive, index, segment, tombstones) {
+            Ok(Some(kept)) => Some(kept),
+            Ok(None) => {
+                self.older_left = tombstones;
+                None
+            }
             Err(error) => {
-                // It stays where it is, and is looked at again after the next start.
+                // It stays where it is, and is looked at again after the next start; so does one that could be read
+                // but is not removed for another reason.
                 tracing::warn!(drive = %drive.label(), segment, %error, "a journal segment is not compacted");
                 None
             }
@@ -65,59 +76,83 @@ impl Compaction {
         let all = self.segments.len();
         self.at = if kept.mostly { all.saturating_add(all / 2).max(FEW) } else { FEW.max(self.at.min(all)) };
         drive.dir.unlink(&layout::segment(kept.segment))?;
-        drive.dir.sync_directory(layout::JOURNAL)
+        drive.dir.sync_directory(layout::JOURNAL)?;
+        self.older_left = kept.tombstones;
+        Ok(())
     }
 }
 
-/// What a segment says that the index says too; `None` when it must not be removed.
-fn still_true(drive: &Drive, index: &Index, segment: u64) -> Result<Option<Kept>, IndexError> {
+/// What a segment says that the index says too; `None` when it is not ours, and no replay reads it.
+fn still_true(drive: &Drive, index: &Index, segment: u64, tombstones: bool) -> Result<Option<Kept>, IndexError> {
     let bytes = drive.dir.read(&layout::segment(segment)).map_err(IndexError::other)?;
-    let ours = decode_segment_header(&bytes).is_ok_and(|header| header.drive == drive.id.0);
-    if !ours {
-        return Ok(None);
+    match decode_segment_header(&bytes) {
+        Ok(header) if header.drive != drive.id.0 => return Ok(None),
+        Err(SegmentError::NewerFormat { .. }) => return Ok(None),
+        // A replay reads the frames behind a damaged header too.
+        Ok(_) | Err(_) => {}
     }
     let mut entries = Vec::new();
     for frame in Frames::new(&bytes, SEGMENT_HEADER_LEN) {
-        match frame {
-            Frame::Entry { offset, entry, .. } => keep(drive, index, (segment, offset as u64), entry, &mut entries)?,
-            // What is lost here may be in the index; the segment at least tells of it.
-            Frame::Damage { .. } => return Ok(None),
+        // What is lost in damage is lost whether or not the rest moves on.
+        if let Frame::Entry { offset, entry, .. } = frame {
+            keep(drive, index, (segment, offset as u64), entry, tombstones, &mut entries)?;
         }
     }
     let true_bytes: usize = entries.iter().map(|(entry, _)| encode_frame(entry).len()).sum();
-    Ok(Some(Kept { entries, segment, mostly: true_bytes.saturating_mul(2) >= bytes.len() }))
+    Ok(Some(Kept { entries, segment, mostly: true_bytes.saturating_mul(2) >= bytes.len(), tombstones }))
 }
 
+/// Adds what is true of `entry` to `kept`. Of what was forgotten there is nothing to say once no older segment is
+/// left; while there is one, that it was forgotten.
 fn keep(
     drive: &Drive,
     index: &Index,
     at: (u64, u64),
     entry: JournalEntry,
+    tombstones: bool,
     kept: &mut Vec<(JournalEntry, Option<u64>)>,
 ) -> Result<(), IndexError> {
-    // What was forgotten is not in the index, and nothing older than this segment is left to be forgotten.
-    let (JournalEntry::Stored { record, .. } | JournalEntry::Updated { record }) = &entry else { return Ok(()) };
-    let (key, variant) = (record.key.hash(), record.variant());
-    let now = index.record(key, drive.id, variant)?;
-    let is_now = now.as_ref().is_some_and(|now| is_same(now, record));
-    let blob = match (&entry, record.body) {
-        (JournalEntry::Stored { sums: Some(_), .. }, BodyRef::Blob(digest)) => index.blob_on(&digest, drive.id)?,
-        _ => None,
+    let blob_here = |digest: &Digest| -> Result<Option<u64>, IndexError> {
+        Ok(index.blob_on(digest, drive.id)?.filter(|row| row.order == at).map(|row| row.allocated))
     };
-    let allocated = blob.as_ref().map(|row| row.allocated);
-    let carries_blob = blob.is_some_and(|row| row.order == at);
-    match (carries_blob, is_now) {
-        (_, true) => kept.push((entry, allocated)),
-        (true, false) => {
-            // The blob's sums are needed, its record is not: what is true of the row comes behind it.
-            kept.push((entry, allocated));
-            let row = match now {
-                Some(record) => JournalEntry::Updated { record },
-                None => JournalEntry::Forgotten { key, variant },
+    match entry {
+        JournalEntry::Stored { record, sums } => {
+            let allocated = match (record.body, &sums) {
+                (BodyRef::Blob(digest), Some(_)) => blob_here(&digest)?,
+                _ => None,
             };
-            kept.push((row, None));
+            let now = index.record(record.key.hash(), drive.id, record.variant())?;
+            if now.is_some_and(|now| is_same(&now, &record)) {
+                // Sums that came anew later stay there.
+                let sums = sums.filter(|_| allocated.is_some());
+                kept.push((JournalEntry::Stored { record, sums }, allocated));
+            } else if let (BodyRef::Blob(digest), Some(sums), Some(_)) = (record.body, sums, allocated) {
+                // What is true of the record comes later.
+                kept.push((JournalEntry::Blob { digest, sums }, allocated));
+            }
         }
-        (false, false) => {}
+        JournalEntry::Updated { record } => {
+            let now = index.record(record.key.hash(), drive.id, record.variant())?;
+            if now.is_some_and(|now| is_same(&now, &record)) {
+                kept.push((JournalEntry::Updated { record }, None));
+            }
+        }
+        JournalEntry::Blob { digest, sums } => {
+            let allocated = blob_here(&digest)?;
+            if allocated.is_some() {
+                kept.push((JournalEntry::Blob { digest, sums }, allocated));
+            }
+        }
+        JournalEntry::Forgotten { key, variant } => {
+            if tombstones && index.record(key, drive.id, variant)?.is_none() {
+                kept.push((JournalEntry::Forgotten { key, variant }, None));
+            }
+        }
+        JournalEntry::BlobGone { digest } => {
+            if tombstones && !index.has_blob(&digest, drive.id)? {
+                kept.push((JournalEntry::BlobGone { digest }, None));
+            }
+        }
     }
     Ok(())
 }

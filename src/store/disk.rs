@@ -43,6 +43,11 @@ impl Dir {
         self.open_with(name, OFlags::RDWR)
     }
 
+    /// Opens an existing file for reading, which works on a drive that has become read-only too.
+    pub(super) fn open_to_read(&self, name: &str) -> io::Result<File> {
+        self.open_with(name, OFlags::RDONLY)
+    }
+
     /// Creates a file that must not exist, for reading and writing.
     pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
         self.open_with(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
@@ -54,7 +59,9 @@ impl Dir {
     }
 
     fn open_with(&self, name: &str, flags: OFlags) -> io::Result<File> {
-        let fd = rustix::fs::openat(&self.fd, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, FILE_MODE)?;
+        // Without blocking: a foreign pipe with the name of a file of ours must not hold a thread.
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let fd = rustix::fs::openat(&self.fd, name, flags, FILE_MODE)?;
         Ok(File::from(fd))
     }
 

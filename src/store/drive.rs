@@ -42,6 +42,8 @@ pub(super) struct Drive {
     pub(super) settings: DriveSettings,
     pub(super) dir: Dir,
     pub(super) pool: Pool,
+    /// One thread for what waits long and in order: syncs and new maps of partial bodies. Readers must not wait for it.
+    pub(super) syncs: Pool,
     /// What waits to be made durable.
     pub(super) queue: Queue,
     /// Order of eviction. A leaf lock.
@@ -77,15 +79,22 @@ impl Drive {
         let lock = take_lock(&dir, &path)?;
         let id = identify(&dir, &path)?;
         for name in layout::DIRECTORIES {
-            dir.make_directory(name).map_err(io("create a directory"))?;
+            if dir.make_directory(name).map_err(io("create a directory"))? {
+                let parent = name.rsplit_once('/').map_or(".", |(parent, _)| parent);
+                dir.sync_directory(parent).map_err(io("sync a directory"))?;
+            }
         }
         let pool = Pool::start(&format!("drive{}", number + 1), THREADS).map_err(io("start threads"))?;
+        let syncs = Pool::start(&format!("sync{}", number + 1), 1)
+            .inspect_err(|_| pool.close())
+            .map_err(io("start threads"))?;
         let label = path.display().to_string();
         metrics.store_quota_bytes.with_label_values(&[&label]).set(to_gauge(settings.quota));
         Ok(Arc::new(Self {
             id,
             dir,
             pool,
+            syncs,
             queue: Queue::default(),
             sieve: Mutex::new(Sieve::new()),
             used: AtomicU64::new(0),
@@ -99,6 +108,12 @@ impl Drive {
             errors: metrics.drive_errors.with_label_values(&[&label]),
             settings,
         }))
+    }
+
+    /// Ends its threads once they have done what waits.
+    pub(super) fn close(&self) {
+        self.pool.close();
+        self.syncs.close();
     }
 
     /// Path for logs.
@@ -183,6 +198,8 @@ impl Drive {
 
     /// Keeps room for a body that is being written.
     pub(super) fn promise(self: &Arc<Self>, bytes: u64) -> Promise {
+        // More than the drive may ever take is no promise; a length from a damaged map must not block everybody else.
+        let bytes = bytes.min(self.settings.quota);
         self.promised.fetch_add(bytes, Ordering::Relaxed);
         Promise { drive: Arc::clone(self), rest: AtomicU64::new(bytes) }
     }

@@ -216,6 +216,13 @@ impl Entries {
         }
     }
 
+    /// Whether memory alone can tell that the row of `entry` has no entry any more.
+    pub(super) fn knows_all(&self, table: &Table, entry: &Entry) -> bool {
+        let key = entry.record.key.hash();
+        let in_row = |row: &Row| row.drive == entry.drive && row.variant == entry.record.variant();
+        self.answer(key).is_some() || table.keys.get(&key).is_some_and(|pending| pending.rows.iter().any(in_row))
+    }
+
     /// Makes a partial visible.
     pub(super) fn add_partial(&self, table: &mut Table, entry: &Arc<Entry>) {
         let key = entry.record.key.hash();

@@ -15,13 +15,13 @@ use bytes::Bytes;
 use super::block_map::{BlockSize, MapRecord};
 use super::block_sums::BlockSums;
 use super::disk;
-use super::drive::DataFile;
+use super::drive::{DataFile, Victim};
 use super::error::{CompleteError, ReadError, StoreError};
 use super::hasher::{Midstate, PrefixHasher};
 use super::layout;
 use super::map_file::{self, DecodedMap};
 use super::partial::{Partial, Phase, State};
-use crate::content::{ByteRange, Digest, PartialId, Record};
+use crate::content::{ByteRange, Digest, PartialId, RangeSet, Record};
 
 /// Data, then map are synced after this many bytes.
 const SYNC_BYTES: u64 = 64 * 1024 * 1024;
@@ -48,7 +48,8 @@ pub(super) struct Core {
     synced: Instant,
     /// Whether the names of the two files are durable.
     named: bool,
-    claimed: Option<ByteRange>,
+    /// Runs that were preallocated; several when parts of a body come at once.
+    claimed: RangeSet,
 }
 
 /// Why a write did not happen.
@@ -108,7 +109,7 @@ impl Core {
             unsynced: 0,
             synced: Instant::now(),
             named: false,
-            claimed: None,
+            claimed: RangeSet::new(),
         }
     }
 
@@ -185,11 +186,14 @@ impl Partial {
         };
         let file = self.file().map_err(|error| self.write_failed(error))?;
         if let Some(length) = body_length.filter(|length| *length > CLAIM_FROM) {
-            let claimed = core.claimed.is_some_and(|claimed| claimed.covers(range));
+            let claimed = core.claimed.covers(range);
             let claim = ByteRange::new(offset, length.min(offset.saturating_add(CLAIM)).max(end));
             if let Some(claim) = claim.filter(|_| !claimed) {
-                disk::preallocate(file.file(), claim.start(), claim.len()).map_err(|error| self.write_failed(error))?;
-                core.claimed = Some(claim);
+                match disk::preallocate(file.file(), claim.start(), claim.len()) {
+                    // Where there is no room for the whole run there may be for these bytes: the write tells.
+                    Err(error) if !disk::is_full(&error) => return Err(self.write_failed(error)),
+                    Ok(()) | Err(_) => core.claimed.insert(claim),
+                }
             }
         }
         disk::write_all_at(file.file(), data, offset).map_err(|error| self.write_failed(error))?;
@@ -268,37 +272,66 @@ impl Partial {
             core.save_midstate(self);
             core.unsynced = 0;
             core.synced = Instant::now();
-            (core.map.clone(), self.state.lock().file.clone(), std::mem::replace(&mut core.named, true))
+            (core.map.clone(), self.state.lock().file.clone(), core.named)
         };
         if let Some(data) = data {
-            disk::sync_data(data.file())?;
+            // After an error nobody knows what the medium has, and the next sync would say that all is well.
+            disk::sync_data(data.file()).inspect_err(|_| self.distrust(&mut self.state.lock()))?;
         }
         if let Some(map) = map {
             disk::sync_data(&map)?;
         }
-        if named { Ok(()) } else { self.drive.dir.sync_directory(layout::PARTIAL) }
+        if !named {
+            self.drive.dir.sync_directory(layout::PARTIAL)?;
+            self.core.lock().named = true;
+        }
+        Ok(())
+    }
+
+    /// All blocks count only when their CRC holds, as those of an earlier process do.
+    fn distrust(&self, state: &mut State) {
+        state.unchecked = state.map.records().map(|record| u64::from(record.block)).collect();
     }
 
     /// The writer is gone: syncs and closes the files, unless somebody took over meanwhile.
     pub(super) fn close(&self) -> io::Result<()> {
         let synced = self.sync();
         let mut core = self.core.lock();
-        let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Idle) {
-            core.map = None;
-            core.claimed = None;
-            if let Some(file) = state.file.take() {
-                file.recount();
-                state.counted = file.counted();
+        let file = {
+            let mut state = self.state.lock();
+            if !matches!(state.phase, Phase::Idle) {
+                return synced;
             }
+            // Nobody watches the file from here on.
+            self.distrust(&mut state);
+            state.file.take()
+        };
+        core.map = None;
+        core.claimed = RangeSet::new();
+        if let Some(file) = file {
+            // Cutting it at its own length gives back what was preallocated behind its end.
+            let length = disk::identity(file.file()).map(|identity| identity.size());
+            if let Err(error) = length.and_then(|length| file.file().set_len(length)) {
+                self.drive.failed("give back preallocated blocks", &error);
+            }
+            file.recount();
+            self.state.lock().counted = file.counted();
+            self.drive.sieve.lock().resize(&Victim::Partial(self.id()), file.counted());
         }
         synced
     }
 
     /// Opens the files for a new writer and hashes up to the first absent byte. A block whose CRC does not hold is
     /// dropped on the way, so that the body may be shorter afterwards.
-    pub(super) fn reopen(&self) -> io::Result<()> {
+    pub(super) fn reopen(&self, writer: u64) -> io::Result<()> {
         let mut core = self.core.lock();
+        {
+            let state = self.state.lock();
+            // Gone already, and so is the job that would close the files.
+            if !matches!(state.phase, Phase::Writing) || state.writer != writer {
+                return Err(io::Error::other("the body has no writer any more"));
+            }
+        }
         self.file()?;
         if core.map.is_none() {
             let map = self.drive.dir.open_file(&layout::partial_map(self.id()))?;
@@ -379,6 +412,9 @@ impl Partial {
         file.recount();
         let digest = std::mem::take(&mut core.hasher).finish();
         core.boundary = None;
+        core.append_bytes(self, &map_file::encode_digest(length, &digest));
+        // Readers may hold this body for long.
+        core.map = None;
         Ok(Finished { digest, sums, file, unchecked })
     }
 }

@@ -240,14 +240,11 @@ impl Staged<'_> {
         match &applied.entry {
             JournalEntry::Stored { record, sums } => {
                 if let (BodyRef::Blob(digest), Some(sums)) = (record.body, sums) {
-                    let order = (applied.at.segment, applied.at.offset);
-                    let allocated = applied.allocated.unwrap_or_else(|| sums.length().next_multiple_of(4096));
-                    let row = BlobRow { order, allocated, sums: sums.clone() };
-                    let row = postcard::to_stdvec(&row).map_err(failed)?;
-                    self.changes.insert(blob_key(&digest, drive), Some(row));
+                    self.put_blob(drive, applied, digest, sums)?;
                 }
                 self.put_record(drive, record)
             }
+            JournalEntry::Blob { digest, sums } => self.put_blob(drive, applied, *digest, sums),
             JournalEntry::Updated { record } => self.put_record(drive, record),
             JournalEntry::Forgotten { key, variant } => self.remove_record(drive, *key, *variant),
             JournalEntry::BlobGone { digest } => {
@@ -263,6 +260,21 @@ impl Staged<'_> {
                 Ok(())
             }
         }
+    }
+
+    fn put_blob(
+        &mut self,
+        drive: DriveId,
+        applied: &Applied,
+        digest: Digest,
+        sums: &BlockSums,
+    ) -> Result<(), IndexError> {
+        let order = (applied.at.segment, applied.at.offset);
+        let allocated = applied.allocated.unwrap_or_else(|| sums.length().checked_next_multiple_of(4096).unwrap_or(0));
+        let row = BlobRow { order, allocated, sums: sums.clone() };
+        let row = postcard::to_stdvec(&row).map_err(failed)?;
+        self.changes.insert(blob_key(&digest, drive), Some(row));
+        Ok(())
     }
 
     fn put_record(&mut self, drive: DriveId, record: &Record) -> Result<(), IndexError> {

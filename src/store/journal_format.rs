@@ -53,6 +53,13 @@ pub(super) enum JournalEntry {
         /// Its name.
         digest: Digest,
     },
+    /// A blob that is there since an entry whose response is not true any more.
+    Blob {
+        /// Its name.
+        digest: Digest,
+        /// The sums of its blocks.
+        sums: BlockSums,
+    },
 }
 
 /// What a reader of frames meets. Offsets are in bytes from the begin of what it was given.
@@ -91,6 +98,7 @@ enum EntryV1<'a> {
     Updated(&'a [u8]),
     Forgotten([u8; 16], u64),
     BlobGone([u8; 32]),
+    Blob([u8; 32], #[serde(borrow)] SumsV1<'a>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -179,13 +187,8 @@ fn encode_payload(entry: &JournalEntry, with_sums: bool) -> Vec<u8> {
         JournalEntry::Stored { record: stored, sums } => {
             record = encode_record(stored);
             let sums = sums.as_ref().filter(|_| with_sums);
-            crcs = sums.map(|sums| sums.crcs().iter().flat_map(|crc| crc.to_le_bytes()).collect::<Vec<u8>>());
-            let sums = sums.zip(crcs.as_deref()).map(|(sums, crcs)| SumsV1 {
-                block_size: sums.block_size().bytes(),
-                length: sums.length(),
-                crcs,
-            });
-            EntryV1::Stored(&record, sums)
+            crcs = sums.map(crc_bytes);
+            EntryV1::Stored(&record, sums.zip(crcs.as_deref()).map(|(sums, crcs)| SumsV1::new(sums, crcs)))
         }
         JournalEntry::Updated { record: updated } => {
             record = encode_record(updated);
@@ -193,10 +196,24 @@ fn encode_payload(entry: &JournalEntry, with_sums: bool) -> Vec<u8> {
         }
         JournalEntry::Forgotten { key, variant } => EntryV1::Forgotten(*key.as_bytes(), *variant),
         JournalEntry::BlobGone { digest } => EntryV1::BlobGone(*digest.as_bytes()),
+        JournalEntry::Blob { digest, sums } => {
+            crcs = Some(crc_bytes(sums));
+            EntryV1::Blob(*digest.as_bytes(), SumsV1::new(sums, crcs.as_deref().unwrap_or_default()))
+        }
     };
     #[allow(clippy::expect_used, reason = "a vector takes any number of bytes, and all sequences know their length")]
     let plain = postcard::to_stdvec(&stored).expect("plain data can be encoded");
     stuff(&plain)
+}
+
+fn crc_bytes(sums: &BlockSums) -> Vec<u8> {
+    sums.crcs().iter().flat_map(|crc| crc.to_le_bytes()).collect()
+}
+
+impl<'a> SumsV1<'a> {
+    fn new(sums: &BlockSums, crcs: &'a [u8]) -> Self {
+        Self { block_size: sums.block_size().bytes(), length: sums.length(), crcs }
+    }
 }
 
 fn decode_payload(payload: &[u8]) -> Option<JournalEntry> {
@@ -213,6 +230,9 @@ fn decode_payload(payload: &[u8]) -> Option<JournalEntry> {
         EntryV1::Updated(record) => JournalEntry::Updated { record: decode_record(record).ok()? },
         EntryV1::Forgotten(key, variant) => JournalEntry::Forgotten { key: KeyHash::from_bytes(key), variant },
         EntryV1::BlobGone(digest) => JournalEntry::BlobGone { digest: Digest::from_bytes(digest) },
+        EntryV1::Blob(digest, sums) => {
+            JournalEntry::Blob { digest: Digest::from_bytes(digest), sums: decode_sums(&sums)? }
+        }
     })
 }
 
@@ -250,7 +270,8 @@ mod tests {
                 .prop_map(|(record, sums)| JournalEntry::Stored { record, sums }),
             any_record().prop_map(|record| JournalEntry::Updated { record }),
             (key, any::<u64>()).prop_map(|(key, variant)| JournalEntry::Forgotten { key, variant }),
-            digest.prop_map(|digest| JournalEntry::BlobGone { digest }),
+            digest.clone().prop_map(|digest| JournalEntry::BlobGone { digest }),
+            (digest, any_sums()).prop_map(|(digest, sums)| JournalEntry::Blob { digest, sums }),
         ]
     }
 

@@ -92,13 +92,6 @@ pub(super) fn parse_segment(name: &str) -> Option<u64> {
     hex16(name.strip_suffix(".log")?)
 }
 
-/// The digest that a file in `blobs/sha256/<directory>` is named after.
-pub(super) fn parse_blob(directory: &str, name: &str) -> Option<Digest> {
-    let lower = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    (directory.len() == 2 && lower(directory) && lower(name))
-        .then(|| Digest::from_hex(&format!("{directory}{name}")).ok())?
-}
-
 /// Exactly 16 lower-case hexadecimal digits.
 fn hex16(text: &str) -> Option<u64> {
     let ours = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -124,7 +117,5 @@ mod tests {
         let digest = Digest::of(b"");
         let path = blob(&digest);
         assert!(path.starts_with("blobs/sha256/e3/b0c44298"), "{path}");
-        let mut parts = path.split('/').skip(2);
-        assert_eq!(parse_blob(parts.next().unwrap(), parts.next().unwrap()), Some(digest));
     }
 }

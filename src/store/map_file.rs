@@ -6,6 +6,7 @@
 //!           CRC-32C u32 of all that, zeros up to a multiple of 16
 //! block     index u32, valid length u32, CRC-32C of the valid bytes u32, CRC-32C of these 12 bytes u32
 //! midstate  FFFFFFFF, mark of the blocks u32, position u64, state (32), zeros (12), CRC-32C of these 60 bytes u32
+//! digest    the same with the mark 0, the length for the position, the digest for the state, and a one before zeros
 //! ```
 //! Everything behind the header is appended and begins at a multiple of 16. The last intact record of a block
 //! counts; what is not intact is passed over. The map may be ahead of the data after a crash, therefore a block
@@ -19,7 +20,7 @@ use super::block_map::{BlockMap, BlockSize, MapRecord};
 use super::hasher::Midstate;
 use super::journal_format::u32_at;
 use super::meta::{MAX_RECORD, MetaError, decode_record, encode_record};
-use crate::content::Record;
+use crate::content::{Digest, Record};
 
 const MAGIC: [u8; 8] = *b"WSTNMAP\0";
 /// The version that is written. A new one is added with a branch in [`decode`] that still reads the old one.
@@ -31,6 +32,9 @@ const SLOT: usize = 16;
 /// Stands in a midstate where a block's record has its index; no block has this one.
 const MIDSTATE_TAG: u32 = u32::MAX;
 const MIDSTATE_LEN: usize = 4 * SLOT;
+/// What a record of a midstate's form is, behind its state.
+const IS_MIDSTATE: u32 = 0;
+const IS_DIGEST: u32 = 1;
 
 /// The file cannot be used; the body beside it is worth nothing without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +65,8 @@ pub(super) struct DecodedMap {
     pub(super) map: BlockMap,
     /// The farthest midstate that was taken over the blocks as `map` knows them.
     pub(super) midstate: Option<Midstate>,
+    /// Length and digest of the body, once it was complete.
+    pub(super) complete: Option<(u64, Digest)>,
     /// End of the last intact record in bytes: set the file's length to this before appending, so that what
     /// follows is aligned.
     pub(super) records_end: usize,
@@ -105,14 +111,22 @@ impl MapRecord {
 /// content of its blocks. `None` when the position is not at a block's begin or beyond the contiguous blocks.
 pub(super) fn encode_midstate(midstate: &Midstate, map: &BlockMap) -> Option<[u8; MIDSTATE_LEN]> {
     let (_, mark) = map.prefix_marks().find(|(end, _)| *end == midstate.position)?;
-    let mut bytes = Vec::with_capacity(MIDSTATE_LEN);
-    bytes.extend_from_slice(&MIDSTATE_TAG.to_le_bytes());
-    bytes.extend_from_slice(&mark.to_le_bytes());
-    bytes.extend_from_slice(&midstate.position.to_le_bytes());
-    bytes.extend_from_slice(&midstate.state);
-    bytes.resize(MIDSTATE_LEN - 4, 0);
-    bytes.extend_from_slice(&crc32c(&bytes).to_le_bytes());
-    bytes.try_into().ok()
+    Some(encode_wide(mark, midstate.position, &midstate.state, IS_MIDSTATE))
+}
+
+/// The bytes that say what the body is, so that its data is found where it was moved to when the rest was cut off.
+pub(super) fn encode_digest(length: u64, digest: &Digest) -> [u8; MIDSTATE_LEN] {
+    encode_wide(0, length, digest.as_bytes(), IS_DIGEST)
+}
+
+fn encode_wide(mark: u32, position: u64, state: &[u8; 32], kind: u32) -> [u8; MIDSTATE_LEN] {
+    let mut bytes = [0; MIDSTATE_LEN];
+    let (fields, check) = bytes.split_at_mut(MIDSTATE_LEN - 4);
+    let numbers = MIDSTATE_TAG.to_le_bytes().into_iter().chain(mark.to_le_bytes()).chain(position.to_le_bytes());
+    let all = numbers.chain(*state).chain(kind.to_le_bytes());
+    fields.iter_mut().zip(all).for_each(|(to, from)| *to = from);
+    check.copy_from_slice(&crc32c(fields).to_le_bytes());
+    bytes
 }
 
 /// Reads a file, whatever happened to its end.
@@ -123,6 +137,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<DecodedMap, MapError> {
     let (record, block_size, header_end) = decode_header(bytes)?;
     let mut states = BTreeMap::new();
     let mut midstates = BTreeMap::new();
+    let mut complete = None;
     let mut position = header_end;
     let mut records_end = header_end;
     while let Some(slot) = bytes.get(position..position + SLOT) {
@@ -131,8 +146,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<DecodedMap, MapError> {
             states.insert(state.block, state);
             position += SLOT;
             records_end = position;
-        } else if let Some((mark, midstate)) = bytes.get(position..).and_then(decode_midstate) {
-            midstates.insert((midstate.position, mark), midstate);
+        } else if let Some((mark, kind, midstate)) = bytes.get(position..).and_then(decode_wide) {
+            match kind {
+                IS_MIDSTATE => drop(midstates.insert((midstate.position, mark), midstate)),
+                IS_DIGEST => complete = Some((midstate.position, Digest::from_bytes(midstate.state))),
+                _ => {}
+            }
             position += MIDSTATE_LEN;
             records_end = position;
         } else {
@@ -144,7 +163,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<DecodedMap, MapError> {
         map.apply(state);
     }
     let midstate = map.prefix_marks().filter_map(|end_and_mark| midstates.remove(&end_and_mark)).last();
-    Ok(DecodedMap { record, map, midstate, records_end })
+    Ok(DecodedMap { record, map, midstate, complete, records_end })
 }
 
 /// The record, the block size and the end of the header with its padding, which may be cut off.
@@ -169,14 +188,14 @@ fn decode_header(bytes: &[u8]) -> Result<(Record, BlockSize, usize), MapError> {
     Ok((decode_record(record)?, block_size, (checked + 4).next_multiple_of(SLOT)))
 }
 
-/// A midstate at the begin of `bytes` with its mark.
-fn decode_midstate(bytes: &[u8]) -> Option<(u32, Midstate)> {
+/// What has a midstate's form at the begin of `bytes`, with its mark and its kind.
+fn decode_wide(bytes: &[u8]) -> Option<(u32, u32, Midstate)> {
     let (fields, check) = bytes.get(..MIDSTATE_LEN)?.split_at_checked(MIDSTATE_LEN - 4)?;
     if u32_at(fields, 0)? != MIDSTATE_TAG || u32_at(check, 0)? != crc32c(fields) {
         return None;
     }
     let position = u64::from_le_bytes(fields.get(8..16)?.try_into().ok()?);
-    Some((u32_at(fields, 4)?, Midstate { position, state: fields.get(16..48)?.try_into().ok()? }))
+    Some((u32_at(fields, 4)?, u32_at(fields, 48)?, Midstate { position, state: fields.get(16..48)?.try_into().ok()? }))
 }
 
 /// Whether a block of the body can have this state.
@@ -195,7 +214,7 @@ mod tests {
     use super::super::hasher::PrefixHasher;
     use super::super::meta::tests::{any_record, plain_record};
     use super::*;
-    use crate::content::{ByteRange, Digest};
+    use crate::content::ByteRange;
 
     const SIZE: u64 = 64 * 1024;
 

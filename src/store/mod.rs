@@ -19,7 +19,7 @@
 //! The journals are the truth of their drive. The index is derived and may be deleted at any time.
 //!
 //! # Threads
-//! Four per drive for file operations, one per drive for commits, two for the index, one that recovers after start.
+//! Four per drive for file operations, one for syncs of partial bodies, one for commits, two for the index, one that recovers after start.
 //! None of the async methods blocks its worker.
 
 mod adopt;
@@ -49,6 +49,7 @@ mod memory;
 mod meta;
 mod partial;
 mod pool;
+mod publish;
 mod quarantine;
 mod recover;
 mod settings;
@@ -130,7 +131,7 @@ impl Store {
             Ok(())
         });
         let lookups = opened.and_then(|()| Pool::start("index", 2).map_err(io("start threads")));
-        let lookups = lookups.inspect_err(|_| drives.iter().for_each(|drive| drive.pool.close()))?;
+        let lookups = lookups.inspect_err(|_| drives.iter().for_each(|drive| drive.close()))?;
         let inner = Arc::new(Inner::new(settings.clone(), metrics, drives, lookups));
         let closing = Arc::new(AtomicBool::new(false));
         let (store, flag) = (Arc::clone(&inner), Arc::clone(&closing));
@@ -311,7 +312,7 @@ impl Store {
         let partials: Vec<Arc<Partial>> = self.inner.entries.lock().partials.values().cloned().collect();
         for partial in partials {
             let job = Arc::clone(&partial);
-            let synced = partial.drive.pool.run(move || job.sync()).await;
+            let synced = partial.drive.syncs.run(move || job.sync()).await;
             if let Err(error) | Ok(Err(error)) = synced {
                 partial.drive.failed("sync a partial body", &error);
             }
@@ -342,17 +343,21 @@ impl Drop for Running {
         self.closing.store(true, Ordering::Relaxed);
         // Before the queues, so that what the last jobs make visible is committed too.
         self.inner.lookups.close();
+        for drive in &self.inner.drives {
+            drive.pool.close();
+            drive.pool.join();
+        }
         for partial in self.inner.entries.lock().partials.values() {
             let job = Arc::clone(partial);
-            drop(partial.drive.pool.run(move || {
+            drop(partial.drive.syncs.run(move || {
                 if let Err(error) = job.sync() {
                     job.drive.failed("sync a partial body", &error);
                 }
             }));
         }
         for drive in &self.inner.drives {
-            drive.pool.close();
-            drive.pool.join();
+            drive.close();
+            drive.syncs.join();
         }
         for drive in &self.inner.drives {
             drive.queue.close();

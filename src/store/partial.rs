@@ -296,7 +296,7 @@ impl Partial {
             self.state.lock().unchecked.remove(&block);
             return Ok(content.into());
         }
-        self.drop_block(block, "its CRC does not hold");
+        self.drop_block(block, true, "its CRC does not hold");
         Err(ReadError::Damaged { block })
     }
 
@@ -305,18 +305,19 @@ impl Partial {
             return ReadError::Gone;
         }
         if disk::is_unreadable(&error) {
-            self.drop_block(block, "it cannot be read");
+            self.drop_block(block, false, "it cannot be read");
             return ReadError::Damaged { block };
         }
         self.drive.failed("read a partial body", &error);
         ReadError::Io(error)
     }
 
-    /// Makes a block absent.
-    fn drop_block(&self, block: u64, reason: &str) {
+    /// Makes a block absent, unless somebody else did so meanwhile and other bytes came.
+    fn drop_block(&self, block: u64, was_unchecked: bool, reason: &str) {
         {
             let mut state = self.state.lock();
-            if matches!(state.phase, Phase::Ended(_) | Phase::Failed) {
+            let replaced = was_unchecked && !state.unchecked.contains(&block);
+            if replaced || matches!(state.phase, Phase::Ended(_) | Phase::Failed) {
                 return;
             }
             state.unchecked.remove(&block);
@@ -332,7 +333,8 @@ impl Partial {
         self.wake();
     }
 
-    /// The data file, opened when need be.
+    /// The data file, opened when need be, and kept open while somebody writes: bodies that wait to be resumed
+    /// may be many more than there are descriptors.
     pub(super) fn file(&self) -> io::Result<Arc<DataFile>> {
         if let Some(file) = &self.state.lock().file {
             return Ok(Arc::clone(file));
@@ -343,7 +345,9 @@ impl Partial {
             return Ok(Arc::clone(file));
         }
         let file = Arc::new(DataFile::new(file, Arc::clone(&self.drive), state.counted));
-        state.file = Some(Arc::clone(&file));
+        if matches!(state.phase, Phase::Writing | Phase::Completing) {
+            state.file = Some(Arc::clone(&file));
+        }
         Ok(file)
     }
 

@@ -9,6 +9,8 @@ use super::layout;
 
 /// Most files with content kept on a drive; the oldest goes first.
 const KEPT: usize = 16;
+/// Most of the quota that they take, 1/20: an upstream that sends wrong bytes must not push out right ones.
+const SHARE: u64 = 20;
 const REASON: &str = ".reason";
 
 /// A file in quarantine, ordered by age.
@@ -49,8 +51,14 @@ pub(super) fn size(drive: &Drive) -> io::Result<u64> {
 fn prune(drive: &Drive) -> io::Result<()> {
     let mut files = files(drive)?;
     files.sort();
-    let excess = files.len().saturating_sub(KEPT);
-    for Kept { size, name, .. } in files.into_iter().take(excess) {
+    let mut count = files.len();
+    let mut bytes: u64 = files.iter().map(|file| file.size).sum();
+    for Kept { size, name, .. } in files {
+        if count <= KEPT && bytes <= drive.settings.quota / SHARE {
+            break;
+        }
+        count -= 1;
+        bytes = bytes.saturating_sub(size);
         drive.dir.unlink(&format!("{}/{name}", layout::QUARANTINE))?;
         drive.release(size);
         drive.dir.unlink(&format!("{}/{name}{REASON}", layout::QUARANTINE))?;

@@ -11,22 +11,29 @@ const MARGIN: u64 = 20;
 const ROUNDS: usize = 3;
 
 impl Inner {
-    /// The drive with the most room among those that could take a body of `length` bytes at all.
-    pub(super) fn choose_drive(&self, length: u64) -> Option<Arc<Drive>> {
-        let fitting = self.drives.iter().filter(|drive| drive.in_service() && length <= drive.settings.quota);
-        let room = |drive: &&Arc<Drive>| drive.settings.quota.saturating_sub(drive.used());
-        fitting.max_by_key(room).cloned()
+    /// The drives that could take a body of `length` bytes at all, the one with the most room first.
+    pub(super) fn fitting_drives(&self, length: u64) -> Vec<Arc<Drive>> {
+        let fits = |drive: &&Arc<Drive>| drive.in_service() && length <= drive.settings.quota;
+        let mut drives: Vec<_> = self.drives.iter().filter(fits).cloned().collect();
+        drives.sort_by_key(|drive| std::cmp::Reverse(drive.settings.quota.saturating_sub(drive.used())));
+        drives
     }
 
-    /// Removes what is asked for least until `needed` bytes fit; `false` when they do not.
-    pub(super) async fn make_room(&self, drive: &Arc<Drive>, needed: u64) -> bool {
+    /// Removes what is asked for least until `needed` bytes fit; `false` when they do not. `refused` says that the
+    /// file system did not take them although the numbers say that there is room: out of inodes, or a quota of its
+    /// own.
+    pub(super) async fn make_room(self: &Arc<Self>, drive: &Arc<Drive>, needed: u64, refused: bool) -> bool {
         for round in 0..ROUNDS {
-            let excess = drive.excess(needed);
+            let (store, job) = (Arc::clone(self), Arc::clone(drive));
+            let least = if refused && round == 0 { needed } else { 0 };
+            let evicted = drive.pool.run(move || {
+                let (excess, leaving) = (job.excess(needed).max(least), job.leaving());
+                (excess, leaving, store.evict_above(&job, excess, leaving))
+            });
+            let Ok((excess, leaving, freed)) = evicted.await else { return false };
             if excess == 0 {
                 return true;
             }
-            let leaving = drive.leaving();
-            let freed = self.evict_above(drive, excess, leaving);
             // Fails only when the store is closed.
             let _ = drive.queue.barrier().await;
             if freed.saturating_add(leaving) >= excess {
@@ -38,7 +45,8 @@ impl Inner {
                 return false;
             }
         }
-        drive.excess(needed) == 0
+        let job = Arc::clone(drive);
+        drive.pool.run(move || job.excess(needed)).await.is_ok_and(|excess| excess == 0)
     }
 
     /// Removes what is above the watermarks, with the next batch.

@@ -39,14 +39,25 @@ pub struct Completed {
 }
 
 impl PartialWriter {
-    /// Begins a new body.
-    pub(super) async fn create(store: Arc<Inner>, mut record: Record) -> Result<Self, StoreError> {
+    /// Begins a new body, on another drive when the first one fails.
+    pub(super) async fn create(store: Arc<Inner>, record: Record) -> Result<Self, StoreError> {
         // The older responses of the key are in memory afterwards, to be replaced on completion.
         store.lookup(&record.key).await;
         let needed = record.length.unwrap_or(0);
-        let drive = store.choose_drive(needed).ok_or(StoreError::NoSpace { needed })?;
+        let mut outcome = Err(StoreError::NoSpace { needed });
+        for drive in store.fitting_drives(needed) {
+            outcome = Self::create_on(&store, &drive, record.clone()).await;
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    async fn create_on(store: &Arc<Inner>, drive: &Arc<Drive>, mut record: Record) -> Result<Self, StoreError> {
+        let needed = record.length.unwrap_or(0);
         let room = needed.checked_next_multiple_of(FILE_BLOCK).unwrap_or(needed);
-        if !store.make_room(&drive, room).await {
+        if !store.make_room(drive, room, false).await {
             return Err(StoreError::NoSpace { needed });
         }
         let promise = drive.promise(room);
@@ -57,7 +68,7 @@ impl PartialWriter {
             getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
             let id = PartialId(u64::from_be_bytes(random));
             record.body = BodyRef::Partial(id);
-            let (job_drive, job_store, job_record) = (Arc::clone(&drive), Arc::clone(&store), record.clone());
+            let (job_drive, job_store, job_record) = (Arc::clone(drive), Arc::clone(store), record.clone());
             // The job makes the writer itself: when the caller is gone, its drop leaves a body like any other.
             let made = drive.pool.run(move || create_files(&job_store, &job_drive, id, job_record, size)).await?;
             match made {
@@ -67,7 +78,7 @@ impl PartialWriter {
                 }
                 Err(error) if disk::is_full(&error) => {
                     drive.failed("create a partial body", &error);
-                    if retried || !store.make_room(&drive, room.max(FILE_BLOCK)).await {
+                    if retried || !store.make_room(drive, room.max(FILE_BLOCK), true).await {
                         return Err(StoreError::NoSpace { needed });
                     }
                     retried = true;
@@ -92,7 +103,7 @@ impl PartialWriter {
         let writer = Self { store, entry, partial, number, promise };
         writer.partial.drive.sieve.lock().remove(&drive::Victim::Partial(writer.partial.id()));
         let job = Arc::clone(&writer.partial);
-        match writer.partial.drive.pool.run(move || job.reopen()).await {
+        match writer.partial.drive.pool.run(move || job.reopen(number)).await {
             Ok(Ok(())) => Some(writer),
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 // Its files are gone, and so is it.
@@ -154,7 +165,7 @@ impl PartialWriter {
                     return Ok(());
                 }
                 Err(WriteFailure::Full) => {
-                    if retried || !self.store.make_room(&self.partial.drive, needed.max(FILE_BLOCK)).await {
+                    if retried || !self.store.make_room(&self.partial.drive, needed.max(FILE_BLOCK), true).await {
                         return Err(StoreError::NoSpace { needed });
                     }
                     retried = true;
@@ -167,7 +178,7 @@ impl PartialWriter {
     /// Starts to make durable what was written, beside the next writes.
     fn sync(&self) {
         let job = Arc::clone(&self.partial);
-        drop(self.partial.drive.pool.run(move || {
+        drop(self.partial.drive.syncs.run(move || {
             if let Err(error) = job.sync() {
                 job.drive.failed("sync a partial body", &error);
             }

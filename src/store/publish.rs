@@ -1,0 +1,264 @@
+//! Changes of what is stored under a key: a partial body appears, becomes a blob, gets another record, loses its
+//! writer, goes. Each is made and queued for its drive's journal under the one lock of the entries.
+
+use std::sync::Arc;
+
+use super::blob::{Blob, Life};
+use super::commit::Change;
+use super::drive::Victim;
+use super::entries::{Entry, MAX_STOPPED, MAX_VARIANTS, PendingBlob, Table, Target};
+use super::error::CompleteError;
+use super::fill_file::Finished;
+use super::inner::Inner;
+use super::partial::{Partial, Phase, State};
+use super::writer::Completed;
+use super::{layout, quarantine};
+use crate::content::{BodyRef, Digest, Record};
+
+impl Inner {
+    /// Makes a new partial visible; too many variants or abandoned bodies of its key go.
+    pub(super) fn publish_partial(&self, record: Record, partial: &Arc<Partial>) -> Arc<Entry> {
+        let mut table = self.entries.lock();
+        let serial = self.entries.next_serial();
+        let entry = Entry::new(record, partial.drive.id, serial, Target::Partial(Arc::clone(partial)));
+        partial.state.lock().entry = Arc::downgrade(&entry);
+        self.entries.add_partial(&mut table, &entry);
+        self.bound_variants(&mut table, &entry);
+        entry
+    }
+
+    fn bound_variants(&self, table: &mut Table, newest: &Entry) {
+        let known = self.entries.known(table, newest.record.key.hash());
+        let stopped = |entry: &&Arc<Entry>| {
+            let same = entry.record.variant() == newest.record.variant() && entry.serial != newest.serial;
+            same && entry.partial().is_some_and(|partial| !partial.has_writer())
+        };
+        let abandoned: Vec<_> = known.iter().filter(stopped).skip(MAX_STOPPED).cloned().collect();
+        abandoned.iter().for_each(|entry| self.remove(table, entry));
+        let mut variants: Vec<u64> = Vec::new();
+        for entry in &known {
+            let variant = entry.record.variant();
+            if !variants.contains(&variant) {
+                variants.push(variant);
+            }
+        }
+        let kept = variants.get(..MAX_VARIANTS).unwrap_or(&variants);
+        let too_many: Vec<_> = known.iter().filter(|entry| !kept.contains(&entry.record.variant())).cloned().collect();
+        too_many.iter().for_each(|entry| self.remove(table, entry));
+    }
+
+    /// Forgets an entry; the body of a partial without writer goes too.
+    pub(super) fn remove(&self, table: &mut Table, entry: &Arc<Entry>) {
+        match &entry.target {
+            Target::Blob(_) => {
+                if let Some(row) = self.entries.remove_row(table, entry)
+                    && let Some(drive) = self.drive(entry.drive)
+                {
+                    drive.queue.push(Change::Forget { row, entry: Arc::clone(entry) });
+                }
+            }
+            Target::Partial(partial) => self.drop_partial(table, entry, partial, false),
+        }
+    }
+
+    /// Deletes a partial body, with its writer when `forced`.
+    pub(super) fn drop_partial(&self, table: &mut Table, entry: &Entry, partial: &Arc<Partial>, forced: bool) {
+        let Some(file) = partial.fail(forced) else { return };
+        let (drive, id) = (&partial.drive, partial.id());
+        let size = partial.counted();
+        drive.sieve.lock().remove(&Victim::Partial(id));
+        drive.leaves(size);
+        self.entries.remove_partial(table, entry.record.key.hash(), id);
+        drive.queue.push(Change::PartialGone { id, file, size });
+    }
+
+    /// Checks the digest of a finished body and makes it a blob.
+    pub(super) fn publish_blob(
+        self: &Arc<Self>,
+        partial: &Arc<Partial>,
+        begun: &Arc<Entry>,
+        finished: Finished,
+    ) -> Result<Completed, CompleteError> {
+        let entry = partial.state.lock().entry.upgrade().unwrap_or_else(|| Arc::clone(begun));
+        let digest = finished.digest;
+        if let Some(expected) = entry.record.expected.map(|expected| expected.digest()).filter(|e| *e != digest) {
+            self.reject(partial, &entry, expected, digest);
+            return Err(CompleteError::Mismatch { expected, actual: digest });
+        }
+        let mut record = entry.record.clone();
+        record.length = Some(finished.sums.length());
+        record.body = BodyRef::Blob(digest);
+        loop {
+            let gone = self.entries.lock().gone;
+            let stored = self.stored(digest);
+            let mut table = self.entries.lock();
+            // A blob that went, or came into the index, while we looked: look again.
+            let arrived = table.blobs.get(&digest).is_some_and(|pending| pending.blob.is_some());
+            if table.gone != gone || (arrived && stored.is_none()) {
+                continue;
+            }
+            return self.settle(&mut table, partial, &entry, record, finished, stored);
+        }
+    }
+
+    fn settle(
+        self: &Arc<Self>,
+        table: &mut Table,
+        partial: &Arc<Partial>,
+        entry: &Arc<Entry>,
+        record: Record,
+        finished: Finished,
+        stored: Option<Arc<Blob>>,
+    ) -> Result<Completed, CompleteError> {
+        let Finished { digest, sums, file, unchecked } = finished;
+        let known = self.entries.known(table, record.key.hash());
+        let of = (entry.record.key.clone(), entry.record.variant());
+        let same_variant = |other: &Entry| other.record.key == of.0 && other.record.variant() == of.1;
+        // Somebody began later and was done sooner: theirs is the newer response, ours only has its readers.
+        let superseded =
+            known.iter().any(|other| same_variant(other) && other.partial().is_none() && other.serial > entry.serial);
+        let (drive, store) = (&partial.drive, Arc::downgrade(self));
+        let duplicate = stored.is_some();
+        let life = match &stored {
+            Some(blob) => Arc::clone(blob.life()),
+            None if superseded => Arc::new(Life::new(digest)),
+            None => table.new_life(digest),
+        };
+        let named = !duplicate && !superseded;
+        let is_checked = |block| !unchecked.contains(&block);
+        let blob = Blob::new(Arc::clone(&life), sums, Arc::clone(&file), Arc::clone(drive), store, named, is_checked);
+        let blob = Arc::new(blob?);
+
+        let home = stored.as_ref().map_or(drive, |blob| blob.drive());
+        let new = Entry::new(record.clone(), home.id, entry.serial, Target::Blob(Arc::clone(&life)));
+        {
+            let mut state = partial.state.lock();
+            state.phase = Phase::Ended(Arc::clone(&blob));
+            state.file = None;
+        }
+        if named {
+            life.set_open(Arc::clone(&blob));
+            let serial = self.entries.next_serial();
+            let pending = PendingBlob { serial, blob: Some(Arc::clone(&blob)), committed: false };
+            table.blobs.insert(digest, pending);
+            self.memory.keep_handle(&blob);
+            drive.sieve.lock().insert(Victim::Blob(digest), file.counted());
+            drive.blob_added();
+            let row = self.entries.put_row(table, &new);
+            drive.queue.push(Change::Complete { row, record, partial: partial.id(), blob, serial });
+        } else {
+            if !superseded {
+                let row = self.entries.put_row(table, &new);
+                home.queue.push(Change::Stored { row, record });
+            }
+            let size = file.counted();
+            drive.leaves(size);
+            drive.queue.push(Change::PartialGone { id: partial.id(), file: Some(file), size });
+        }
+        // Only now, so that a look-up always sees one or the other.
+        self.entries.remove_partial(table, entry.record.key.hash(), partial.id());
+        // Older ones of the variant: on other drives, and bodies that nobody fills.
+        let older = |other: &&Arc<Entry>| {
+            let replaced = other.partial().is_some() || other.drive != new.drive;
+            !superseded && same_variant(other) && other.serial < new.serial.max(1) && replaced
+        };
+        known.iter().filter(older).for_each(|other| self.remove(table, other));
+        partial.wake();
+        Ok(Completed { entry: new, digest, duplicate })
+    }
+
+    /// The bytes are not what they should be: aside with them.
+    fn reject(&self, partial: &Arc<Partial>, entry: &Entry, expected: Digest, actual: Digest) {
+        let (drive, id) = (&partial.drive, partial.id());
+        tracing::error!(key = %entry.record.key, %expected, %actual, "digest mismatch; the bytes are quarantined");
+        let reason = format!("{} has the SHA-256 {actual}, expected {expected}", entry.record.key);
+        if let Err(error) = quarantine::put(drive, &layout::partial_data(id), &id.to_string(), &reason) {
+            drive.failed("quarantine a body", &error);
+        }
+        let mut table = self.entries.lock();
+        self.drop_partial(&mut table, entry, partial, true);
+    }
+
+    /// Replaces the record of an entry; the body stays.
+    pub(super) fn update(&self, entry: &Arc<Entry>, mut record: Record) -> Arc<Entry> {
+        record.body = entry.record.body;
+        let mut table = self.entries.lock();
+        let target = match &entry.target {
+            Target::Blob(life) => Target::Blob(Arc::clone(life)),
+            Target::Partial(partial) => Target::Partial(Arc::clone(partial)),
+        };
+        let new = Entry::new(record.clone(), entry.drive, entry.serial, target);
+        let known = self.entries.known(&table, entry.record.key.hash());
+        let current = known.iter().find(|other| {
+            let same_row = other.drive == entry.drive && other.record.variant() == entry.record.variant();
+            other.partial().is_none() && same_row
+        });
+        // Whoever revalidated a response that was forgotten meanwhile does not bring it back.
+        let stays = match current {
+            Some(now) => now.record.body == record.body,
+            None => !self.entries.knows_all(&table, entry),
+        };
+        match &entry.target {
+            Target::Blob(_) if stays && !entry.is_gone() => {
+                if let Some(drive) = self.drive(entry.drive) {
+                    if record.variant() != entry.record.variant() || record.key != entry.record.key {
+                        self.remove(&mut table, entry);
+                    }
+                    let row = self.entries.put_row(&mut table, &new);
+                    drive.queue.push(Change::Updated { row, record });
+                }
+            }
+            // The row has another body by now, which the caller has not seen.
+            Target::Blob(_) => {}
+            Target::Partial(partial) => {
+                let visible = table.partials.contains_key(&partial.id());
+                if visible && !partial.is_failed() {
+                    {
+                        let mut state = partial.state.lock();
+                        state.entry = Arc::downgrade(&new);
+                        state.length = state.length.or(record.length);
+                    }
+                    self.entries.replace_partial(&mut table, partial.id(), &new);
+                    let job = Arc::clone(partial);
+                    drop(partial.drive.syncs.run(move || {
+                        if let Err(error) = job.rewrite_map(&record) {
+                            job.drive.failed("write a block map anew", &error);
+                        }
+                    }));
+                }
+            }
+        }
+        new
+    }
+
+    /// The writer with this number is gone.
+    pub(super) fn writer_gone(partial: &Arc<Partial>, writer: u64) {
+        let writes = |state: &State| matches!(state.phase, Phase::Writing) && state.writer == writer;
+        if !writes(&partial.state.lock()) {
+            return;
+        }
+        // Before it may go, so that whoever drops it finds it there.
+        let victim = Victim::Partial(partial.id());
+        partial.drive.sieve.lock().insert(victim, partial.counted());
+        let stopped = {
+            let mut state = partial.state.lock();
+            let stopped = writes(&state);
+            if stopped {
+                state.phase = Phase::Idle;
+            }
+            stopped
+        };
+        if !stopped {
+            // It is being completed, or was dropped by force.
+            partial.drive.sieve.lock().remove(&victim);
+            return;
+        }
+        partial.wake();
+        let job = Arc::clone(partial);
+        drop(partial.drive.syncs.run(move || {
+            if let Err(error) = job.close() {
+                job.drive.failed("sync a partial body", &error);
+            }
+        }));
+    }
+}

@@ -1,0 +1,164 @@
+//! Bytes, files and journals that are not what they were.
+
+use super::*;
+
+#[tokio::test]
+async fn a_damaged_block_of_a_partial_is_never_served() {
+    let rig = Rig::new();
+    let content = body_of(3 * BLOCK, 6);
+    {
+        let store = rig.open();
+        let mut writer = store.create(record("p", Some(4 * BLOCK as u64))).await.unwrap();
+        fill(&mut writer, 0, &content).await;
+    }
+    flip(&partial_data(&rig), BLOCK as u64 + 77);
+    let store = rig.open();
+    let body = store.body(&only_partial(&store.lookup(&key("p")).await)).await.unwrap();
+    assert_eq!(body.read(0, BLOCK).await.unwrap(), content[..BLOCK]);
+    assert!(matches!(body.read(BLOCK as u64, 10).await, Err(ReadError::Damaged { block: 1 })));
+    assert!(matches!(body.read(BLOCK as u64, 10).await, Err(ReadError::Absent { .. })), "absent from now on");
+    assert_eq!(body.present_until(0), BLOCK as u64);
+    assert_eq!(body.read(2 * BLOCK as u64, 10).await.unwrap(), content[2 * BLOCK..2 * BLOCK + 10]);
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_quarantined_missing_for_all_its_urls_and_can_be_stored_again() {
+    let rig = Rig::new();
+    let content = body_of(3 * BLOCK, 8);
+    let digest = Digest::of(&content);
+    {
+        let store = rig.open();
+        put(&store, "a", &content).await;
+        assert!(put(&store, "b", &content).await.duplicate);
+    }
+    flip(&rig.blob_path(digest), 2 * BLOCK as u64 + 1);
+    {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let store = Store::open(rig.settings.clone(), Arc::clone(&metrics)).unwrap();
+        let body = store.body(&store.lookup(&key("a")).await[0]).await.unwrap();
+        assert_eq!(body.read(0, 10).await.unwrap(), content[..10], "good blocks are served");
+        assert!(matches!(body.read(2 * BLOCK as u64, 10).await, Err(ReadError::Damaged { block: 2 })));
+        assert_eq!(metrics.damaged_blocks.get(), 1);
+        assert!(store.lookup(&key("a")).await.is_empty());
+        assert!(store.lookup(&key("b")).await.is_empty());
+        store.flush().await;
+        assert!(!rig.blob_path(digest).exists());
+        let quarantined = rig.drive().join("quarantine").join(digest.to_hex());
+        assert!(quarantined.exists());
+        assert!(fs::read_to_string(quarantined.with_extension("reason")).unwrap().contains("block 2"));
+    }
+    let store = rig.open();
+    assert!(store.lookup(&key("a")).await.is_empty(), "also after a restart");
+    assert!(!put(&store, "a", &content).await.duplicate);
+    assert_eq!(get(&store, "a").await.unwrap(), content);
+}
+
+#[tokio::test]
+async fn a_file_that_changes_while_it_is_open_is_noticed() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let content = body_of(2 * BLOCK, 9);
+    put(&store, "a", &content).await;
+    store.flush().await;
+    let entry = Arc::clone(&store.lookup(&key("a")).await[0]);
+    let Body::Blob(blob) = store.body(&entry).await.unwrap() else { panic!("not a blob") };
+    flip(&rig.blob_path(blob.digest()), 3);
+    blob.look_again_now();
+    assert!(matches!(Body::Blob(blob).read(0, 10).await, Err(ReadError::Damaged { block: 0 })));
+    assert!(store.lookup(&key("a")).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_torn_journal_costs_what_was_torn_and_nothing_else() {
+    let rig = Rig::new();
+    {
+        let store = rig.open();
+        for number in 0..5_u64 {
+            put(&store, &number.to_string(), &body_of(2000, number)).await;
+            store.flush().await;
+        }
+    }
+    fs::remove_dir_all(rig.state()).unwrap();
+    let segment = fs::read_dir(rig.drive().join("journal")).unwrap().next().unwrap().unwrap().path();
+    let bytes = fs::read(&segment).unwrap();
+    fs::write(&segment, &bytes[..bytes.len() - 7]).unwrap();
+    {
+        let store = rig.open();
+        for number in 0..4_u64 {
+            assert_eq!(get(&store, &number.to_string()).await.unwrap(), body_of(2000, number));
+        }
+        assert!(store.lookup(&key("4")).await.is_empty());
+        assert!(!put(&store, "4", &body_of(2000, 4)).await.duplicate, "the orphan's place is taken");
+    }
+    fs::remove_dir_all(rig.state()).unwrap();
+    let store = rig.open();
+    for number in 0..5_u64 {
+        assert_eq!(get(&store, &number.to_string()).await.unwrap(), body_of(2000, number));
+    }
+}
+
+#[tokio::test]
+async fn a_missing_blob_is_forgotten_by_all_its_urls() {
+    let rig = Rig::new();
+    let content = body_of(BLOCK, 14);
+    {
+        let store = rig.open();
+        put(&store, "a", &content).await;
+        put(&store, "b", &content).await;
+    }
+    fs::remove_file(rig.blob_path(Digest::of(&content))).unwrap();
+    let store = rig.open();
+    let entry = Arc::clone(&store.lookup(&key("a")).await[0]);
+    assert!(matches!(store.body(&entry).await, Err(ReadError::Gone)));
+    assert!(store.lookup(&key("a")).await.is_empty());
+    assert!(store.lookup(&key("b")).await.is_empty());
+    assert!(!put(&store, "a", &content).await.duplicate);
+    assert_eq!(get(&store, "b").await.unwrap_or_else(|| content.clone()), content);
+    assert!(store.blob(Digest::of(&content)).await.is_some());
+    assert!(store.blob(Digest::of(b"never seen")).await.is_none());
+}
+
+#[tokio::test]
+async fn foreign_files_are_left_alone() {
+    let rig = Rig::new();
+    let foreign = ["note.txt", "partial/README", "partial/zz.data", "journal/old.log", "quarantine/mine"];
+    {
+        rig.open().ready().await;
+    }
+    for name in foreign {
+        fs::write(rig.drive().join(name), "mine").unwrap();
+    }
+    let store = rig.open();
+    put(&store, "a", b"content").await;
+    store.flush().await;
+    for name in foreign {
+        assert_eq!(fs::read_to_string(rig.drive().join(name)).unwrap(), "mine", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_partial_body_that_rested_is_checked_before_it_is_served_or_stored() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let content = body_of(3 * BLOCK, 22);
+    let mut writer = store.create(record("rests", Some(3 * BLOCK as u64))).await.unwrap();
+    fill(&mut writer, 0, &content).await;
+    drop(writer);
+    store.flush().await;
+    flip(&partial_data(&rig), 5);
+    flip(&partial_data(&rig), 2 * BLOCK as u64 + 5);
+    let entry = only_partial(&store.lookup(&key("rests")).await);
+    let body = store.body(&entry).await.unwrap();
+    assert!(matches!(body.read(0, 10).await, Err(ReadError::Damaged { block: 0 })));
+    let mut writer = store.resume(&entry).await.unwrap();
+    fill(&mut writer, 0, &content[..BLOCK]).await;
+    // The other one was hashed when it was written; nobody gets it all the same.
+    match writer.complete(3 * BLOCK as u64).await {
+        Ok(completed) => {
+            let body = store.body(&completed.entry).await.unwrap();
+            assert_eq!(body.read(0, BLOCK).await.unwrap(), content[..BLOCK]);
+            assert!(matches!(body.read(2 * BLOCK as u64, 10).await, Err(ReadError::Damaged { block: 2 })));
+        }
+        Err(error) => assert!(matches!(error, CompleteError::Short { .. }), "{error}"),
+    }
+}

@@ -1,0 +1,132 @@
+//! Writers of partial bodies and those who read behind them.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_reader_of_a_growing_body_misses_a_wake_up() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let content = Arc::new(body_of(10 * BLOCK + 3, 12));
+    let mut writer = store.create(record("grows", None)).await.unwrap();
+    let mut readers = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let (partial, content) = (Arc::clone(writer.partial()), Arc::clone(&content));
+        readers.spawn(async move {
+            let mut offset = number * 1000;
+            loop {
+                // Every other wait is given up once, as a client that times out does.
+                if offset % 2 == 0 {
+                    tokio::select! { biased; _ = partial.wait(offset) => {}, () = tokio::task::yield_now() => {} }
+                }
+                match partial.wait(offset).await {
+                    Progress::Present(end) => {
+                        let body = Body::Partial(Arc::clone(&partial));
+                        let piece = body.read(offset, (end - offset).min(30_001) as usize).await.unwrap();
+                        let start = offset as usize;
+                        assert_eq!(piece, content[start..start + piece.len()]);
+                        offset += piece.len() as u64;
+                    }
+                    Progress::Ended(length) => return assert_eq!(offset, length),
+                    Progress::Stopped => panic!("stopped"),
+                }
+            }
+        });
+    }
+    for (number, piece) in content.chunks(7001).enumerate() {
+        writer.write(number as u64 * 7001, vec![Bytes::copy_from_slice(piece)]).await.unwrap();
+    }
+    writer.complete(content.len() as u64).await.unwrap();
+    while let Some(reader) = readers.join_next().await {
+        reader.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn waiters_learn_that_the_writer_stopped() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let mut writer = store.create(record("s", Some(100))).await.unwrap();
+    writer.write(0, vec![Bytes::from_static(b"0123456789")]).await.unwrap();
+    let partial = Arc::clone(writer.partial());
+    let waiter = tokio::spawn(async move { partial.wait(10).await });
+    assert_eq!(writer.partial().wait(3).await, Progress::Present(10));
+    let entry = Arc::clone(writer.entry());
+    drop(writer);
+    assert_eq!(waiter.await.unwrap(), Progress::Stopped);
+    let writer = store.resume(&entry).await.unwrap();
+    assert!(matches!(writer.complete(100).await, Err(CompleteError::Short { missing: 90 })));
+    let writer = store.resume(&entry).await.unwrap();
+    let partial = Arc::clone(writer.partial());
+    writer.discard().await;
+    assert_eq!(partial.wait(0).await, Progress::Stopped);
+    assert!(store.lookup(&key("s")).await.is_empty());
+    assert!(store.resume(&entry).await.is_none());
+}
+
+#[tokio::test]
+async fn a_wrong_digest_is_quarantined_and_forgotten() {
+    let rig = Rig::new();
+    let store = rig.open();
+    put(&store, "x", b"older").await;
+    let mut wrong = record("x", Some(3));
+    wrong.expected = Some(ExpectedDigest::Upstream(Digest::of(b"abc")));
+    let mut writer = store.create(wrong.clone()).await.unwrap();
+    assert_eq!(store.lookup(&key("x")).await.len(), 2, "the older one stays beside it");
+    writer.write(0, vec![Bytes::from_static(b"abd")]).await.unwrap();
+    let follower = Arc::clone(writer.partial());
+    match writer.complete(3).await {
+        Err(CompleteError::Mismatch { expected, actual }) => {
+            assert_eq!((expected, actual), (Digest::of(b"abc"), Digest::of(b"abd")));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(Body::Partial(follower).read(0, 3).await, Err(ReadError::Gone)));
+    assert_eq!(get(&store, "x").await.unwrap(), b"older");
+    let quarantined: Vec<_> = fs::read_dir(rig.drive().join("quarantine")).unwrap().collect();
+    assert_eq!(quarantined.len(), 2, "bytes and reason");
+    let mut writer = store.create(wrong).await.unwrap();
+    writer.write(0, vec![Bytes::from_static(b"abc")]).await.unwrap();
+    writer.complete(3).await.unwrap();
+    let variants = store.lookup(&key("x")).await;
+    assert_eq!(variants.len(), 1, "it replaced the older one");
+    assert_eq!(get(&store, "x").await.unwrap(), b"abc");
+}
+
+#[tokio::test]
+async fn misplaced_writes_change_nothing() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let content = body_of(2 * BLOCK, 13);
+    let mut writer = store.create(record("m", Some(2 * BLOCK as u64))).await.unwrap();
+    writer.write(0, vec![Bytes::copy_from_slice(&content[..100])]).await.unwrap();
+    for (offset, length) in [(0, 10), (50, 10), (101, 10), (BLOCK + 1, 1), (BLOCK, BLOCK + 1)] {
+        let outcome = writer.write(offset as u64, vec![Bytes::from(vec![0; length])]).await;
+        assert!(matches!(outcome, Err(StoreError::Misplaced { .. })), "{offset} {length}");
+    }
+    let far = writer.write(u64::MAX - 5, vec![Bytes::from_static(b"0123456789")]).await;
+    assert!(matches!(far, Err(StoreError::Misplaced { .. })));
+    fill(&mut writer, 100, &content[100..]).await;
+    assert_eq!(writer.complete(2 * BLOCK as u64).await.unwrap().digest, Digest::of(&content));
+}
+
+#[tokio::test]
+async fn bodies_that_wait_to_be_resumed_are_read_without_keeping_their_files_open() {
+    let rig = Rig::new();
+    let content = body_of(2 * BLOCK, 21);
+    {
+        let store = rig.open();
+        for number in 0..100 {
+            let mut writer = store.create(record(&number.to_string(), None)).await.unwrap();
+            fill(&mut writer, 0, &content).await;
+        }
+    }
+    let store = rig.open();
+    for number in 0..100 {
+        let entry = only_partial(&store.lookup(&key(&number.to_string())).await);
+        assert_eq!(store.body(&entry).await.unwrap().read(5, 10).await.unwrap(), content[5..15]);
+    }
+    let root = fs::canonicalize(rig.drive()).unwrap();
+    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    let ours: Vec<_> = open.filter(|path| path.starts_with(root.join("partial"))).collect();
+    assert!(ours.is_empty(), "{ours:?}");
+}
