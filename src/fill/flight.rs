@@ -141,6 +141,22 @@ impl FlightTable {
     }
 }
 
+#[cfg(test)]
+impl FlightGuard {
+    /// A client of a flight that nobody leads.
+    pub(crate) fn of_no_flight() -> Self {
+        let flight = Flight {
+            head: watch::Sender::new(Head::Pending),
+            stage: watch::Sender::new(Stage::Over),
+            token: None,
+            authorization: None,
+            clients: AtomicUsize::new(0),
+            left: Notify::new(),
+        };
+        Self::new(&Arc::new(flight))
+    }
+}
+
 impl Flight {
     fn may_answer(&self, want: &Want) -> bool {
         match &*self.head.borrow() {

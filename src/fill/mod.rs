@@ -217,4 +217,4 @@ fn settled(head: Head, guard: FlightGuard, collapsed: bool) -> Obtained {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -100,7 +100,9 @@ impl Follow {
                 Progress::Present(until) => {
                     let landed = self.end.map_or(until, |end| until.min(end));
                     let free = match &mut self.reserve {
-                        Some(reserve) if !complete && self.end != Some(landed) => reserve.release(landed),
+                        Some(reserve) if !complete && self.end != Some(landed) => {
+                            reserve.release(landed, Instant::now())
+                        }
                         _ => landed,
                     };
                     let free = self.held_from.filter(|_| !complete).map_or(free, |held| free.min(held));
@@ -145,19 +147,19 @@ impl Follow {
 }
 
 impl Reserve {
-    /// How far bytes may leave now that they are present up to `until`.
-    fn release(&mut self, until: u64) -> u64 {
+    /// How far bytes may leave when they are present up to `until` at `now`.
+    fn release(&mut self, until: u64, now: Instant) -> u64 {
         if until > self.seen {
             let held_before = self.seen.saturating_sub(self.free);
             let new = until - self.seen;
             self.seen = until;
             self.sipping = false;
             let (began, from) = self.window;
-            let elapsed = began.elapsed();
+            let elapsed = now.saturating_duration_since(began);
             if elapsed >= RATE_WINDOW {
                 let landed = u128::from(until.saturating_sub(from)) * 1000;
                 self.fast = landed / elapsed.as_millis().max(1) > u128::from(RESERVE_RATE);
-                self.window = (Instant::now(), until);
+                self.window = (now, until);
             }
             // Half of what comes is kept at most, so that a reserve that is being built delays nothing. One that was
             // built is kept when the fill slows down: that is what it is for.
@@ -165,5 +167,60 @@ impl Reserve {
             self.free = self.free.max(until.saturating_sub(held));
         }
         self.free
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reserve(now: Instant) -> Reserve {
+        Reserve { seen: 0, free: 0, window: (now, 0), fast: false, sipping: false }
+    }
+
+    /// Lands `bytes` each 100 ms, `times` times; returns what is held back at the end.
+    fn held_after(reserve: &mut Reserve, start: Instant, bytes: u64, times: u32) -> u64 {
+        for step in 1..=times {
+            let until = reserve.seen + bytes;
+            reserve.release(until, start + Duration::from_millis(100) * step);
+        }
+        reserve.seen - reserve.free
+    }
+
+    #[test]
+    fn only_a_fast_fill_builds_a_reserve() {
+        let start = Instant::now();
+        assert_eq!(held_after(&mut reserve(start), start, RESERVE_RATE / 10, 100), 0, "at the limit");
+        assert_eq!(held_after(&mut reserve(start), start, 1_000_000, 100), RESERVE);
+        assert_eq!(held_after(&mut reserve(start), start, 1_000_000, 9), 0, "not before the rate is known");
+    }
+
+    #[test]
+    fn a_reserve_outlives_the_speed_that_built_it() {
+        let start = Instant::now();
+        let mut reserve = reserve(start);
+        held_after(&mut reserve, start, 1_000_000, 100);
+        let later = start + Duration::from_secs(10);
+        assert_eq!(held_after(&mut reserve, later, 100, 50), RESERVE);
+        let before = reserve.free;
+        reserve.release(reserve.seen + 100, later + Duration::from_secs(6));
+        assert_eq!(reserve.free, before + 100, "what comes slowly goes on at once");
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_never_wait_for_nothing(landings in prop::collection::vec((1_u64..3_000_000, 0_u64..3_000), 1..60)) {
+            let mut now = Instant::now();
+            let mut reserve = reserve(now);
+            for (bytes, pause) in landings {
+                now += Duration::from_millis(pause);
+                let (seen, free) = (reserve.seen + bytes, reserve.free);
+                let after = reserve.release(seen, now);
+                prop_assert!(after <= seen && seen - after <= RESERVE);
+                prop_assert!(after >= free + bytes.div_ceil(2), "at least half of what came leaves");
+            }
+        }
     }
 }

@@ -123,13 +123,18 @@ impl Handler {
         rescue::no_such_digest()
     }
 
-    async fn answer(&self, mut ask: Ask, body: Incoming) -> Outcome {
+    async fn answer(&self, ask: Ask, body: Incoming) -> Outcome {
         if self.fill.is_loop(&ask.headers) {
             return rescue::looped();
         }
         if ask.method != Method::GET && ask.method != Method::HEAD {
             return self.pass_on(&ask, body).await;
         }
+        self.answer_read(ask).await
+    }
+
+    /// Answers a GET or HEAD.
+    pub(super) async fn answer_read(&self, mut ask: Ask) -> Outcome {
         for _ in 0..ROUNDS {
             if let Step::Done(outcome) = self.round(&mut ask).await {
                 return outcome;

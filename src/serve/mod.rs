@@ -23,6 +23,8 @@ mod rescue;
 mod respond;
 mod service;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use body::{BodyCut, SegmentBody};
 pub use handler::Handler;

@@ -26,34 +26,34 @@ use crate::content::{Abandon, BodyRef, CacheKey, Origin, Policy, Scheme};
 use crate::store::{Body, DriveSettings, Entry, Partial, Progress, ReadError, Settings as StoreSettings};
 use crate::upstream::Settings as UpstreamSettings;
 
-const KIB: usize = 1024;
+pub(crate) const KIB: usize = 1024;
 const BLOCK: usize = 64 * KIB;
-const TAG: (&str, &str) = ("ETag", "\"v1\"");
-const FRESH: (&str, &str) = ("Cache-Control", "max-age=3600");
+pub(crate) const TAG: (&str, &str) = ("ETag", "\"v1\"");
+pub(crate) const FRESH: (&str, &str) = ("Cache-Control", "max-age=3600");
 
 /// Holds an origin until it is opened.
 #[derive(Clone)]
-struct Gate(Arc<Semaphore>);
+pub(crate) struct Gate(Arc<Semaphore>);
 
 /// What the origin does for one request; the connection stays open after the last step.
-enum Step {
+pub(crate) enum Step {
     Send(Vec<u8>),
     Wait(Gate),
     Cut,
 }
 
 /// An origin that answers the n-th request, counted over all connections, by its script.
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 /// A store, upstream and the fills between.
-struct Rig {
+pub(crate) struct Rig {
     root: TempDir,
-    store: Store,
-    fill: Fill,
-    metrics: Arc<Metrics>,
+    pub(crate) store: Store,
+    pub(crate) fill: Fill,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Redirects lead nowhere; they end the task that meets one, as a fault of the program would.
@@ -66,11 +66,11 @@ impl Redirects for Explosive {
 }
 
 impl Gate {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Semaphore::new(0)))
     }
 
-    fn open(&self) {
+    pub(crate) fn open(&self) {
         self.0.add_permits(1000);
     }
 
@@ -80,7 +80,7 @@ impl Gate {
 }
 
 impl Server {
-    async fn start(script: impl Fn(usize, &str) -> Vec<Step> + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(usize, &str) -> Vec<Step> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, script) = (Arc::new(Mutex::new(Vec::new())), Arc::new(script));
@@ -95,7 +95,7 @@ impl Server {
     }
 
     /// The heads of all requests so far, in lower case.
-    fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().clone()
     }
 }
@@ -127,7 +127,7 @@ async fn follow<F: Fn(usize, &str) -> Vec<Step>>(mut stream: TcpStream, script: 
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::patient(Duration::from_secs(30))
     }
 
@@ -185,7 +185,7 @@ impl Rig {
     }
 
     /// Waits until no fill is under way.
-    async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         until(|| self.metrics.fills_active.get() == 0).await;
     }
 
@@ -195,7 +195,7 @@ impl Rig {
 }
 
 /// Lets others run until `condition` holds.
-async fn until(condition: impl Fn() -> bool) {
+pub(crate) async fn until(condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
             tokio::task::yield_now().await;
@@ -239,28 +239,28 @@ fn abandoning(want: Want) -> Want {
 }
 
 /// A head with `length` as its `Content-Length`.
-fn head(status: &str, fields: &[(&str, &str)], length: usize) -> Vec<u8> {
+pub(crate) fn head(status: &str, fields: &[(&str, &str)], length: usize) -> Vec<u8> {
     let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!("HTTP/1.1 {status}\r\n{fields}Content-Length: {length}\r\n\r\n").into_bytes()
 }
 
-fn answer(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Step {
+pub(crate) fn answer(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Step {
     Step::Send([&head(status, fields, body.len())[..], body].concat())
 }
 
 /// The rest of `body` as the request asks for it.
-fn rest(request: &str, fields: &[(&str, &str)], body: &[u8]) -> Step {
+pub(crate) fn rest(request: &str, fields: &[(&str, &str)], body: &[u8]) -> Step {
     let from: usize = field(request, "range").and_then(|range| range[6..].strip_suffix('-')).unwrap().parse().unwrap();
     let range = format!("bytes {from}-{}/{}", body.len() - 1, body.len());
     answer("206 Partial Content", &[fields, &[("Content-Range", &range)]].concat(), &body[from..])
 }
 
 /// The value of a field of a request in lower case.
-fn field<'a>(request: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(request: &'a str, name: &str) -> Option<&'a str> {
     request.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-fn body_of(length: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn body_of(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = || {
         state ^= state << 13;
