@@ -21,7 +21,7 @@ use crate::serve::{
     self, Admission, BindError, DataService, DescriptorBudget, Handler, Inherited, RequestLimit, RuleRedirects,
     WireContext,
 };
-use crate::shutdown::{self, Drain};
+use crate::shutdown::{Drain, Signals};
 use crate::store::{OpenError, Store};
 use crate::telemetry::{self, AccessLog, Metrics};
 use crate::upstream::{TlsSetupError, Upstream};
@@ -238,6 +238,10 @@ pub fn run(loaded: Loaded) -> ExitCode {
 async fn live(loaded: Loaded, inherited: Inherited, budget: DescriptorBudget) -> ExitCode {
     let Loaded { config, .. } = loaded;
     let (notes, about) = (config.notes.clone(), Banner::of(&config));
+    let signals = match Signals::catch() {
+        Ok(signals) => signals,
+        Err(error) => return fault(&format!("signals: {error}")),
+    };
     let node = match Node::start(config, inherited, budget).await {
         Ok(node) => node,
         Err(error) => return fault(&error.to_string()),
@@ -247,25 +251,18 @@ async fn live(loaded: Loaded, inherited: Inherited, budget: DescriptorBudget) ->
         tracing::info!("{note}");
     }
     let drain = node.drain_signal();
-    let mut second = std::pin::pin!(shutdown::signals(drain.clone()));
+    let mut second = std::pin::pin!(signals.obeyed(drain.clone()));
     tokio::select! {
-        // A second signal before the first was seen here, or no signal handlers: end at once.
-        ended = &mut second => return at_once(ended),
+        // A second signal before the first was seen here: end at once.
+        ended = &mut second => return ExitCode::from(ended.exit_code()),
         () = drain.signalled() => tracing::info!("draining: requests in flight may end, new ones get 503"),
     }
     tokio::select! {
-        ended = &mut second => at_once(ended),
+        ended = &mut second => ExitCode::from(ended.exit_code()),
         () = node.drain() => {
             tracing::info!("drained");
             ExitCode::SUCCESS
         }
-    }
-}
-
-fn at_once(ended: io::Result<shutdown::Signal>) -> ExitCode {
-    match ended {
-        Ok(signal) => ExitCode::from(signal.exit_code()),
-        Err(error) => fault(&format!("signals: {error}")),
     }
 }
 
