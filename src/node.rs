@@ -21,7 +21,7 @@ use crate::serve::{
     self, Admission, BindError, DataService, DescriptorBudget, Handler, Inherited, RequestLimit, RuleRedirects,
     WireContext,
 };
-use crate::shutdown::{self, Drain};
+use crate::shutdown::{Drain, Signals};
 use crate::store::{OpenError, Store};
 use crate::telemetry::{self, AccessLog, Metrics};
 use crate::upstream::{TlsSetupError, Upstream};
@@ -250,27 +250,27 @@ pub fn run(loaded: Loaded) -> ExitCode {
 async fn live(loaded: Loaded, inherited: Inherited, budget: DescriptorBudget) -> ExitCode {
     let Loaded { config, .. } = loaded;
     let (notes, about) = (config.notes.clone(), Banner::of(&config));
+    let signals = match Signals::catch() {
+        Ok(signals) => signals,
+        Err(error) => return fault(&format!("signals: {error}")),
+    };
     let node = match Node::start_with(config, inherited, budget).await {
         Ok(node) => node,
         Err(error) => return fault(&error.to_string()),
-    };
-    let drain = node.drain_signal();
-    // Before the banner: whoever reads that the node listens may signal it.
-    let mut second = match shutdown::signals(drain.clone()) {
-        Ok(signals) => std::pin::pin!(signals),
-        Err(error) => return fault(&format!("signals: {error}")),
     };
     say(&about.text(&node));
     for note in notes {
         tracing::info!("{note}");
     }
+    let drain = node.drain_signal();
+    let mut second = std::pin::pin!(signals.obeyed(drain.clone()));
     tokio::select! {
         // A second signal before the first was seen here: end at once.
-        second = &mut second => return ExitCode::from(second.exit_code()),
+        ended = &mut second => return ExitCode::from(ended.exit_code()),
         () = drain.signalled() => tracing::info!("draining: requests in flight may end, new ones get 503"),
     }
     tokio::select! {
-        second = &mut second => ExitCode::from(second.exit_code()),
+        ended = &mut second => ExitCode::from(ended.exit_code()),
         () = node.drain() => {
             tracing::info!("drained");
             ExitCode::SUCCESS

@@ -29,7 +29,14 @@ pub struct InFlight {
     inner: Arc<Inner>,
 }
 
-/// The signal that ended [`signals`] early.
+/// The signals that end the process, caught.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+/// The signal that ended [`Signals::obeyed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM, as service managers and container runtimes send it.
@@ -112,22 +119,25 @@ impl Signal {
     }
 }
 
-/// Listens for SIGTERM and SIGINT from now on: the first starts the drain, the second completes the future, upon which
-/// the process should end at once. Poll it beside the work; it never completes on one signal alone.
-///
-/// The handlers exist when this returns, not when the future is first polled: whoever is told that the process is
-/// ready may signal it at once.
-///
-/// # Errors
-/// When the handlers cannot be installed.
-pub fn signals(drain: Drain) -> io::Result<impl Future<Output = Signal>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
+// === impl Signals ===
+
+impl Signals {
+    /// Catches SIGTERM and SIGINT from now on; until then they end the process. Call it before the first port opens,
+    /// so that whoever sees the port may stop the process in the orderly way.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The first signal starts the drain, the second completes this future, upon which the process should end at
+    /// once. Poll it beside the work; it never completes on one signal alone.
+    pub async fn obeyed(mut self, drain: Drain) -> Signal {
         loop {
             let received = tokio::select! {
-                _ = terminate.recv() => Signal::Terminate,
-                _ = interrupt.recv() => Signal::Interrupt,
+                _ = self.terminate.recv() => Signal::Terminate,
+                _ = self.interrupt.recv() => Signal::Interrupt,
             };
             if drain.draining() {
                 return received;
@@ -135,7 +145,7 @@ pub fn signals(drain: Drain) -> io::Result<impl Future<Output = Signal>> {
             tracing::info!(signal = ?received, "draining; a second signal ends the process at once");
             drain.start();
         }
-    })
+    }
 }
 
 #[cfg(test)]
@@ -177,8 +187,10 @@ mod tests {
     #[tokio::test]
     async fn the_first_signal_drains_and_the_second_ends() {
         let drain = Drain::new();
-        let listening = tokio::spawn(signals(drain.clone()).unwrap());
+        let signals = Signals::catch().unwrap();
+        // Nobody listens yet: what comes before is not lost.
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        let listening = tokio::spawn(signals.obeyed(drain.clone()));
         drain.signalled().await;
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
         assert_eq!(listening.await.unwrap(), Signal::Terminate);

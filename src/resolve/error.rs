@@ -210,7 +210,10 @@ impl fmt::Display for Refusal {
             }
             Self::Method { method, allow } => write!(f, "method {method} is not passed to this origin; use {allow}"),
             Self::Connect { authority } => {
-                write!(f, "CONNECT to \"{authority}\" is not allowed; list it under connect.allow")
+                write!(
+                    f,
+                    "CONNECT to \"{authority}\" is not allowed; ask for http:// URLs, or connect without this cache"
+                )
             }
             Self::Tunnel { host, port } => write!(f, "CONNECT to {host}:{port} is no request for content"),
         }

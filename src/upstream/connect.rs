@@ -13,6 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::RwLock;
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -95,8 +96,11 @@ impl Connector {
         let late = |phase| FetchError::Timeout { host: host.to_string(), phase };
         let addresses = timeout_at(limit, self.addresses(source)).await.map_err(|_elapsed| late(Phase::Resolve))??;
         let stream = timeout_at(limit, dial(addresses)).await.map_err(|_elapsed| late(Phase::Connect))?;
-        let stream =
-            stream.map_err(|error| FetchError::ConnectFailed { to: source.to_string(), reason: error.to_string() })?;
+        let stream = stream.map_err(|error| FetchError::ConnectFailed {
+            to: source.to_string(),
+            reason: error.to_string(),
+            own: is_own_shortage(&error),
+        })?;
         self.refuse_own_side(&stream, host)?;
         match source.origin.scheme {
             Scheme::Http => http(stream, host).await,
@@ -218,6 +222,14 @@ async fn dial(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     }
 }
 
+/// Whether this machine was short of something, and the source was not even asked.
+fn is_own_shortage(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL | Errno::AGAIN)
+    )
+}
+
 /// Starts HTTP/1.1 on a connected stream. The connection lives in its own task until either side ends it.
 async fn http<S>(stream: S, host: &str) -> Result<SendRequest<OutgoingBody>, FetchError>
 where
@@ -262,6 +274,21 @@ mod tests {
         ] {
             let got = target(&source(address)).ok();
             assert_eq!(got.as_ref().map(|(host, port)| (&**host, *port)), expected, "{address:?}");
+        }
+    }
+
+    #[test]
+    fn our_own_shortage_is_no_fault_of_the_source() {
+        for (errno, own) in [
+            (Errno::MFILE, true),
+            (Errno::NFILE, true),
+            (Errno::ADDRNOTAVAIL, true),
+            (Errno::NOMEM, true),
+            (Errno::CONNREFUSED, false),
+            (Errno::NETUNREACH, false),
+            (Errno::TIMEDOUT, false),
+        ] {
+            assert_eq!(is_own_shortage(&io::Error::from(errno)), own, "{errno}");
         }
     }
 

@@ -15,6 +15,8 @@ pub enum FetchError {
         to: String,
         /// What the system said of the last address.
         reason: String,
+        /// This machine had no descriptor, port or memory for it, which says nothing about the source.
+        own: bool,
     },
     /// The host's name has no address, or nobody could be asked.
     #[error("the name {host} cannot be resolved: {reason}")]

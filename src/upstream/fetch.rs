@@ -165,7 +165,7 @@ impl Upstream {
             let outcome = match error {
                 FetchError::Timeout { .. } if !whole => None,
                 FetchError::Timeout { .. }
-                | FetchError::ConnectFailed { .. }
+                | FetchError::ConnectFailed { own: false, .. }
                 | FetchError::NameUnknown { .. }
                 | FetchError::TlsFailed { .. }
                 | FetchError::Disconnected { .. } => Some(Outcome::ConnectFailure),

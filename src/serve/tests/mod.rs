@@ -56,6 +56,7 @@ impl Site {
         rules.rules.insert(policy).unwrap();
         let (rig, rules) = (Rig::new(), Arc::new(rules));
         let settings = Settings {
+            digest_clients: ClientAllowList::Networks(Vec::new()),
             data: Vec::new(),
             clients: ClientAllowList::Any,
             trusted_proxies: Vec::new(),
