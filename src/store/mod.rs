@@ -41,6 +41,7 @@ mod hasher;
 mod index;
 mod inner;
 mod journal;
+mod journal_entry;
 mod journal_format;
 mod journal_segment;
 mod layout;
@@ -55,6 +56,7 @@ mod recover;
 mod settings;
 mod space;
 mod stuffing;
+mod table;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -223,7 +225,7 @@ impl Store {
                 let opened = match located {
                     Ok((drive, row)) => {
                         let job_drive = Arc::clone(&drive);
-                        drive.pool.run(move || store.open_blob(&job_life, &job_drive, row)).await?
+                        drive.pool.run(move || store.open_blob(&job_life, &job_drive, &row)).await?
                     }
                     Err(error) => Err(error),
                 };
