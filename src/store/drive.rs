@@ -2,7 +2,7 @@
 //! of `commit`, `partial` and `blob`.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind::NotFound};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,8 +68,17 @@ struct Identity {
 
 impl Drive {
     /// Takes the drive's lock, reads or writes its identity, makes missing directories and starts its threads.
-    pub(super) fn open(settings: DriveSettings, number: usize, metrics: &Metrics) -> Result<Arc<Self>, OpenError> {
+    /// A path that is `known` as a drive is not made a new one.
+    pub(super) fn open(
+        settings: DriveSettings,
+        number: usize,
+        known: bool,
+        metrics: &Metrics,
+    ) -> Result<Arc<Self>, OpenError> {
         let path = settings.path.clone();
+        if known && std::fs::symlink_metadata(path.join(layout::IDENTITY)).is_err_and(|e| e.kind() == NotFound) {
+            return Err(OpenError::Lost { path });
+        }
         let io = |action: &'static str| {
             let path = path.clone();
             move |source: io::Error| OpenError::Io { path, action, source }

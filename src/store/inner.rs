@@ -17,7 +17,7 @@ use super::error::ReadError;
 use super::index::{Applied, BlobRow, Index, Watermark};
 use super::memory::Memory;
 use super::pool::{Pool, panic_text};
-use super::settings::Settings;
+use super::settings::{DriveSettings, Settings};
 use super::table::{PendingBlob, Table};
 use super::{disk, layout};
 use crate::content::{CacheKey, Digest, Record};
@@ -31,6 +31,8 @@ pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) metrics: Arc<Metrics>,
     pub(super) drives: Vec<Arc<Drive>>,
+    /// Drives that could not be opened.
+    pub(super) absent: Vec<DriveSettings>,
     pub(super) entries: Entries,
     pub(super) memory: Memory,
     /// Threads for the index.
@@ -41,10 +43,17 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(settings: Settings, metrics: Arc<Metrics>, drives: Vec<Arc<Drive>>, lookups: Pool) -> Self {
+    pub(super) fn new(
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        drives: Vec<Arc<Drive>>,
+        absent: Vec<DriveSettings>,
+        lookups: Pool,
+    ) -> Self {
         let memory = Memory::new(settings.memory);
         let (ready, _) = watch::channel(false);
-        Self { settings, metrics, drives, entries: Entries::new(), memory, lookups, index: RwLock::new(None), ready }
+        let (entries, index) = (Entries::new(), RwLock::new(None));
+        Self { settings, metrics, drives, absent, entries, memory, lookups, index, ready }
     }
 
     pub(super) fn index_path(&self) -> PathBuf {
