@@ -23,6 +23,9 @@ use crate::telemetry::Metrics;
 /// Threads for file operations of a drive.
 const THREADS: usize = 4;
 
+/// Bytes that stay free at least, for journal and maps: without them nothing could be completed.
+const RESERVE: u64 = 4 * 1024 * 1024;
+
 /// Random name of a drive, written into it once. It ties the index to the drive wherever that is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct DriveId(pub(super) u128);
@@ -186,7 +189,7 @@ impl Drive {
         let over_quota = planned.saturating_sub(self.settings.quota);
         // When the file system does not answer, the quota alone decides.
         let free = self.dir.free().unwrap_or(u64::MAX);
-        let wanted = self.settings.min_free.saturating_add(promised).saturating_add(needed);
+        let wanted = self.settings.min_free.max(RESERVE).saturating_add(promised).saturating_add(needed);
         over_quota.max(wanted.saturating_sub(free))
     }
 
