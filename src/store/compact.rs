@@ -6,7 +6,8 @@ use std::io;
 
 use super::drive::Drive;
 use super::index::{Index, IndexError};
-use super::journal_format::{Frame, Frames, JournalEntry, encode_frame};
+use super::journal_entry::JournalEntry;
+use super::journal_format::{Frame, Frames, encode_frame};
 use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
 use super::layout;
 use super::meta::encode_record;

@@ -2,7 +2,7 @@
 //! of `commit`, `partial` and `blob`.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind::NotFound};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +22,9 @@ use crate::telemetry::Metrics;
 
 /// Threads for file operations of a drive.
 const THREADS: usize = 4;
+
+/// Bytes that stay free at least, for journal and maps: without them nothing could be completed.
+const RESERVE: u64 = 4 * 1024 * 1024;
 
 /// Random name of a drive, written into it once. It ties the index to the drive wherever that is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,8 +71,17 @@ struct Identity {
 
 impl Drive {
     /// Takes the drive's lock, reads or writes its identity, makes missing directories and starts its threads.
-    pub(super) fn open(settings: DriveSettings, number: usize, metrics: &Metrics) -> Result<Arc<Self>, OpenError> {
+    /// A path that is `known` as a drive is not made a new one.
+    pub(super) fn open(
+        settings: DriveSettings,
+        number: usize,
+        known: bool,
+        metrics: &Metrics,
+    ) -> Result<Arc<Self>, OpenError> {
         let path = settings.path.clone();
+        if known && std::fs::symlink_metadata(path.join(layout::IDENTITY)).is_err_and(|e| e.kind() == NotFound) {
+            return Err(OpenError::Lost { path });
+        }
         let io = |action: &'static str| {
             let path = path.clone();
             move |source: io::Error| OpenError::Io { path, action, source }
@@ -177,7 +189,7 @@ impl Drive {
         let over_quota = planned.saturating_sub(self.settings.quota);
         // When the file system does not answer, the quota alone decides.
         let free = self.dir.free().unwrap_or(u64::MAX);
-        let wanted = self.settings.min_free.saturating_add(promised).saturating_add(needed);
+        let wanted = self.settings.min_free.max(RESERVE).saturating_add(promised).saturating_add(needed);
         over_quota.max(wanted.saturating_sub(free))
     }
 

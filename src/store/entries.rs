@@ -5,24 +5,22 @@
 //! and may remember the answer only when the generation is still the same, under the lock under which every
 //! change is made.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use http::HeaderMap;
 use moka::sync::Cache;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::blob::{Blob, Life};
+use super::blob::Life;
 use super::commit::RowId;
 use super::drive::DriveId;
 use super::partial::Partial;
-use crate::content::{BodyRef, CacheKey, Digest, KeyHash, PartialId, Record};
+use super::table::{Row, RowState, Table, merge, sorted};
+use crate::content::{BodyRef, CacheKey, KeyHash, PartialId, Record};
 
 /// Memory for answers in bytes, roughly.
 const HOT: u64 = 32 * 1024 * 1024;
-/// Keys share generations; a shared one costs a second look at the index, rarely.
-const GENERATIONS: usize = 1024;
 /// Most variants of one key (RFC 9111 section 4.1 sets no bound).
 pub(super) const MAX_VARIANTS: usize = 8;
 /// Most partial bodies without a writer for one variant of a key.
@@ -60,48 +58,6 @@ pub(super) struct Entries {
 /// A remembered answer. It is changed in place: what the cache drops it drops late, and bodies that are gone must
 /// not be kept open by that.
 struct Answer(RwLock<Option<Variants>>);
-
-/// What is visible and not in the index. Everything in here is guarded by one lock, a short one.
-pub(super) struct Table {
-    generations: Vec<u64>,
-    keys: HashMap<KeyHash, Pending>,
-    /// Blobs that are new or gone, until the index knows.
-    pub(super) blobs: HashMap<Digest, PendingBlob>,
-    lives: HashMap<Digest, Weak<Life>>,
-    lives_swept: usize,
-    pub(super) partials: HashMap<PartialId, Arc<Partial>>,
-    /// Counts blobs that went.
-    pub(super) gone: u64,
-}
-
-/// A blob whose state the index does not know yet.
-pub(super) struct PendingBlob {
-    pub(super) serial: u64,
-    /// `None` when it is gone.
-    pub(super) blob: Option<Arc<Blob>>,
-    /// The journal knows; only an index that is out of order does not.
-    pub(super) committed: bool,
-}
-
-#[derive(Default)]
-struct Pending {
-    partials: Vec<Arc<Entry>>,
-    rows: Vec<Row>,
-}
-
-/// A row of the index that is to change.
-struct Row {
-    drive: DriveId,
-    variant: u64,
-    serial: u64,
-    state: RowState,
-}
-
-enum RowState {
-    Live(Arc<Entry>),
-    /// Hides the same entry in the index, but not a newer one.
-    Dead(Arc<Entry>),
-}
 
 impl Entry {
     pub(super) fn new(record: Record, drive: DriveId, serial: u64, target: Target) -> Arc<Self> {
@@ -149,15 +105,7 @@ impl Entries {
         };
         Self {
             hot: Cache::builder().max_capacity(HOT).weigher(weigh).build(),
-            table: Mutex::new(Table {
-                generations: vec![0; GENERATIONS],
-                keys: HashMap::new(),
-                blobs: HashMap::new(),
-                lives: HashMap::new(),
-                lives_swept: 1024,
-                partials: HashMap::new(),
-                gone: 0,
-            }),
+            table: Mutex::new(Table::new()),
             serial: AtomicU64::new(1),
         }
     }
@@ -327,109 +275,6 @@ impl Entries {
             self.remember(key, sorted(kept.chain(new.cloned()).collect()));
         }
     }
-}
-
-impl Table {
-    /// The generation of a key.
-    pub(super) fn generation(&self, key: KeyHash) -> u64 {
-        self.generations.get(slot(key)).copied().unwrap_or_default()
-    }
-
-    fn advance(&mut self, key: KeyHash) {
-        if let Some(generation) = self.generations.get_mut(slot(key)) {
-            *generation += 1;
-        }
-    }
-
-    /// The life of a blob that the index or `blobs` says is there; `None` when it went meanwhile.
-    pub(super) fn life(&mut self, digest: Digest) -> Option<Arc<Life>> {
-        match self.blobs.get(&digest) {
-            Some(PendingBlob { blob: Some(blob), .. }) => return Some(Arc::clone(blob.life())),
-            Some(PendingBlob { blob: None, .. }) => return None,
-            None => {}
-        }
-        if let Some(life) = self.lives.get(&digest).and_then(Weak::upgrade).filter(|life| !life.is_gone()) {
-            return Some(life);
-        }
-        Some(self.new_life(digest))
-    }
-
-    /// A life for a blob that is new.
-    pub(super) fn new_life(&mut self, digest: Digest) -> Arc<Life> {
-        if self.lives.len() >= self.lives_swept {
-            self.lives.retain(|_, life| life.strong_count() > 0);
-            self.lives_swept = self.lives.len().saturating_mul(2).max(1024);
-        }
-        let life = Arc::new(Life::new(digest));
-        self.lives.insert(digest, Arc::downgrade(&life));
-        life
-    }
-
-    /// Ends the life of a blob: every entry that points to it is missing from now on.
-    pub(super) fn end_life(&mut self, digest: &Digest) -> Option<Arc<Life>> {
-        self.gone += 1;
-        let life = self.lives.remove(digest).and_then(|life| life.upgrade());
-        if let Some(life) = &life {
-            life.end();
-        }
-        life
-    }
-
-    /// The blob's state is in the journal, and in the index if `indexed`.
-    pub(super) fn retire_blob(&mut self, digest: &Digest, serial: u64, indexed: bool) {
-        let Some(pending) = self.blobs.get_mut(digest).filter(|pending| pending.serial == serial) else { return };
-        pending.committed = true;
-        if indexed {
-            self.blobs.remove(digest);
-            // A loader that found the older state must not believe it.
-            self.gone += 1;
-        }
-    }
-
-    fn set_row(&mut self, key: KeyHash, row: Row) {
-        let pending = self.keys.entry(key).or_default();
-        pending.rows.retain(|old| !(old.drive == row.drive && old.variant == row.variant));
-        pending.rows.push(row);
-    }
-
-    fn tidy(&mut self, key: KeyHash) {
-        if self.keys.get(&key).is_some_and(|pending| pending.rows.is_empty() && pending.partials.is_empty()) {
-            self.keys.remove(&key);
-        }
-    }
-}
-
-fn slot(key: KeyHash) -> usize {
-    let [a, b, ..] = *key.as_bytes();
-    usize::from(u16::from_be_bytes([a, b])) % GENERATIONS
-}
-
-/// What is pending, and of the index what no pending row replaces.
-fn merge(pending: Option<&Pending>, base: Vec<Arc<Entry>>) -> Variants {
-    let Some(pending) = pending else { return sorted(base) };
-    let replaced = |entry: &Entry| {
-        pending.rows.iter().any(|row| {
-            let here = row.drive == entry.drive && row.variant == entry.record.variant();
-            here && match &row.state {
-                RowState::Live(_) => true,
-                RowState::Dead(dead) => dead.is_same(entry),
-            }
-        })
-    };
-    let mut all: Vec<Arc<Entry>> = base.into_iter().filter(|entry| !replaced(entry)).collect();
-    all.extend(pending.partials.iter().cloned());
-    all.extend(pending.rows.iter().filter_map(|row| match &row.state {
-        RowState::Live(entry) => Some(Arc::clone(entry)),
-        RowState::Dead(_) => None,
-    }));
-    sorted(all)
-}
-
-/// What came in this process first, the last first; then by the time of the response. What is gone is left out.
-fn sorted(mut entries: Vec<Arc<Entry>>) -> Variants {
-    entries.retain(|entry| !entry.is_gone());
-    entries.sort_by_key(|entry| std::cmp::Reverse((entry.serial, entry.record.response_time)));
-    entries.into()
 }
 
 /// Leaves out the entries of another key with the same hash.

@@ -34,6 +34,14 @@ pub enum OpenError {
         /// What is wrong.
         reason: String,
     },
+    /// It was a drive before and has no `waystation.json` now.
+    #[error(
+        "drive {path}: waystation.json is missing, although this was a drive before; mount it, or for a new and empty drive remove the path from drives.json in the state directory"
+    )]
+    Lost {
+        /// The drive.
+        path: PathBuf,
+    },
     /// A file operation failed.
     #[error("{path}: {action}: {source}; check that the path exists and is writable by this user")]
     Io {

@@ -23,19 +23,27 @@ use super::map_file::{self, DecodedMap};
 use super::partial::{Partial, Phase, State};
 use crate::content::{ByteRange, Digest, PartialId, RangeSet, Record};
 
-/// Data, then map are synced after this many bytes.
-const SYNC_BYTES: u64 = 64 * 1024 * 1024;
-/// Or after this time of writing.
-const SYNC_TIME: Duration = Duration::from_secs(5);
+/// How often what is written is made to last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// Data, then map are synced after this many bytes.
+    pub(super) sync_bytes: u64,
+    /// Or after this time of writing.
+    pub(super) sync_time: Duration,
+    /// Bytes hashed between two midstates.
+    pub(super) midstate_bytes: u64,
+}
+
+const PACE: Pace =
+    Pace { sync_bytes: 64 * 1024 * 1024, sync_time: Duration::from_secs(5), midstate_bytes: 64 * 1024 * 1024 };
 /// Most that is preallocated at a time.
 const CLAIM: u64 = 64 * 1024 * 1024;
 /// Smaller bodies are not preallocated: one write makes them.
 const CLAIM_FROM: u64 = 256 * 1024;
-/// Bytes hashed between two midstates.
-const MIDSTATE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What the writer's jobs keep between them.
 pub(super) struct Core {
+    pub(super) pace: Pace,
     map: Option<Arc<File>>,
     /// Where the next record goes; records that could not be written whole are written over.
     map_end: u64,
@@ -101,6 +109,7 @@ impl Core {
 
     fn closed(map_end: u64, hasher: PrefixHasher) -> Self {
         Self {
+            pace: PACE,
             map: None,
             map_end,
             hasher,
@@ -111,6 +120,12 @@ impl Core {
             named: false,
             claimed: RangeSet::new(),
         }
+    }
+
+    /// Number of bytes hashed.
+    #[cfg(test)]
+    pub(super) fn hashed(&self) -> u64 {
+        self.hasher.position()
     }
 
     fn append_bytes(&mut self, partial: &Partial, bytes: &[u8]) {
@@ -222,10 +237,10 @@ impl Partial {
         // What fails to be hashed now is hashed at completion, or was dropped and is fetched again.
         let _ = self.advance(&mut core);
         core.unsynced += length;
-        if core.boundary.is_some_and(|boundary| boundary.position >= core.saved + MIDSTATE_BYTES) {
+        if core.boundary.is_some_and(|boundary| boundary.position >= core.saved + core.pace.midstate_bytes) {
             core.save_midstate(self);
         }
-        let due = core.unsynced >= SYNC_BYTES || core.synced.elapsed() >= SYNC_TIME;
+        let due = core.unsynced >= core.pace.sync_bytes || core.synced.elapsed() >= core.pace.sync_time;
         if due {
             core.unsynced = 0;
             core.synced = Instant::now();

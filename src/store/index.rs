@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::block_sums::BlockSums;
 use super::drive::DriveId;
-use super::journal_format::JournalEntry;
+use super::journal_entry::JournalEntry;
 use super::meta::{decode_record, encode_record};
 use crate::content::{BodyRef, Digest, KeyHash, Record};
 

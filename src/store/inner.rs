@@ -12,12 +12,13 @@ use tokio::sync::watch;
 use super::blob::{Blob, Life};
 use super::commit::{Change, RowId};
 use super::drive::{DataFile, Drive, DriveId, Victim};
-use super::entries::{Entries, PendingBlob, Table, Variants};
+use super::entries::{Entries, Variants};
 use super::error::ReadError;
 use super::index::{Applied, BlobRow, Index, Watermark};
 use super::memory::Memory;
 use super::pool::{Pool, panic_text};
-use super::settings::Settings;
+use super::settings::{DriveSettings, Settings};
+use super::table::{PendingBlob, Table};
 use super::{disk, layout};
 use crate::content::{CacheKey, Digest, Record};
 use crate::telemetry::Metrics;
@@ -30,6 +31,8 @@ pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) metrics: Arc<Metrics>,
     pub(super) drives: Vec<Arc<Drive>>,
+    /// Drives that could not be opened.
+    pub(super) absent: Vec<DriveSettings>,
     pub(super) entries: Entries,
     pub(super) memory: Memory,
     /// Threads for the index.
@@ -40,10 +43,17 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(settings: Settings, metrics: Arc<Metrics>, drives: Vec<Arc<Drive>>, lookups: Pool) -> Self {
+    pub(super) fn new(
+        settings: Settings,
+        metrics: Arc<Metrics>,
+        drives: Vec<Arc<Drive>>,
+        absent: Vec<DriveSettings>,
+        lookups: Pool,
+    ) -> Self {
         let memory = Memory::new(settings.memory);
         let (ready, _) = watch::channel(false);
-        Self { settings, metrics, drives, entries: Entries::new(), memory, lookups, index: RwLock::new(None), ready }
+        let (entries, index) = (Entries::new(), RwLock::new(None));
+        Self { settings, metrics, drives, absent, entries, memory, lookups, index, ready }
     }
 
     pub(super) fn index_path(&self) -> PathBuf {
@@ -120,12 +130,15 @@ impl Inner {
 
     // === Blobs ===
 
-    /// Asks the index where a blob is. Runs on the calling thread.
-    pub(super) fn locate(&self, digest: &Digest) -> Result<(Arc<Drive>, BlobRow), ReadError> {
+    /// Asks the table, then the index where a blob is. Runs on the calling thread.
+    pub(super) fn locate(&self, digest: &Digest) -> Result<(Arc<Drive>, Arc<BlobRow>), ReadError> {
+        if let Some(pending) = self.entries.lock().blobs.get(digest) {
+            return pending.place.clone().ok_or(ReadError::Gone);
+        }
         let index = self.index().ok_or(ReadError::Gone)?;
         let row = index.blob(digest).map_err(|error| std::io::Error::other(error.to_string()))?;
         let (id, row) = row.ok_or(ReadError::Gone)?;
-        Ok((Arc::clone(self.drive(id).ok_or(ReadError::Gone)?), row))
+        Ok((Arc::clone(self.drive(id).ok_or(ReadError::Gone)?), Arc::new(row)))
     }
 
     /// Opens the file of a blob. Runs on the calling thread.
@@ -133,7 +146,7 @@ impl Inner {
         self: &Arc<Self>,
         life: &Arc<Life>,
         drive: &Arc<Drive>,
-        row: BlobRow,
+        row: &BlobRow,
     ) -> Result<Arc<Blob>, ReadError> {
         let file = match drive.dir.open_to_read(&layout::blob(&life.digest)) {
             Ok(file) => DataFile::new(file, Arc::clone(drive), row.allocated),
@@ -144,7 +157,7 @@ impl Inner {
             }
         };
         let (drive, store) = (Arc::clone(drive), Arc::downgrade(self));
-        let blob = Blob::new(Arc::clone(life), row.sums, Arc::new(file), drive, store, true, |_| false)?;
+        let blob = Blob::new(Arc::clone(life), row.sums.clone(), Arc::new(file), drive, store, true, |_| false)?;
         let blob = life.set_open(Arc::new(blob));
         if life.is_gone() {
             return Err(ReadError::Gone);
@@ -176,7 +189,7 @@ impl Inner {
         drive.blob_gone();
         drive.leaves(size);
         let serial = self.entries.next_serial();
-        table.blobs.insert(digest, PendingBlob { serial, blob: None, committed: false });
+        table.blobs.insert(digest, PendingBlob::gone(serial));
         drive.queue.push(Change::BlobGone { digest, serial, file, size, quarantine: reason });
     }
 
@@ -196,7 +209,7 @@ impl Inner {
         loop {
             let gone = self.entries.lock().gone;
             // Not under the lock, since it may wait for a disk.
-            let row = self.index().and_then(|index| index.blob(&life.digest).ok().flatten());
+            let place = self.locate(&life.digest).ok();
             let mut table = self.entries.lock();
             if life.is_gone() {
                 return;
@@ -204,9 +217,9 @@ impl Inner {
             if table.gone != gone {
                 continue;
             }
-            let uncommitted = table.blobs.contains_key(&life.digest);
-            return match row.and_then(|(id, _)| self.drive(id)).filter(|_| !uncommitted) {
-                Some(drive) => self.drop_blob(&mut table, &Arc::clone(drive), life.digest, None),
+            let uncommitted = table.blobs.get(&life.digest).is_some_and(|pending| !pending.committed);
+            return match place.filter(|_| !uncommitted) {
+                Some((drive, _)) => self.drop_blob(&mut table, &drive, life.digest, None),
                 None => life.end(),
             };
         }
@@ -230,12 +243,12 @@ impl Inner {
         let life = {
             let mut table = self.entries.lock();
             match table.blobs.get(&digest) {
-                Some(pending) => return pending.blob.clone(),
-                None => table.life(digest)?,
+                Some(pending) if pending.blob.is_some() => return pending.blob.clone(),
+                _ => table.life(digest)?,
             }
         };
         let open = life.open_blob().filter(|_| !life.is_gone());
-        let open = open.map_or_else(|| self.locate(&digest).and_then(|(d, row)| self.open_blob(&life, &d, row)), Ok);
+        let open = open.map_or_else(|| self.locate(&digest).and_then(|(d, row)| self.open_blob(&life, &d, &row)), Ok);
         let blob = open.ok()?;
         let identity = disk::identity(blob.file().file()).ok()?;
         let named = blob.drive().dir.stat(&layout::blob(&digest)).ok()??;

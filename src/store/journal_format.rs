@@ -4,19 +4,14 @@
 //! Numbers are little-endian.
 //! ```text
 //! frame     marker (4), length of the payload u32, CRC-32C u32 of length and payload, payload
-//! payload   kind (1), fields in postcard's encoding; stuffed, so that it has no zero byte
+//! payload   an entry (see `journal_entry`), without a zero byte
 //! ```
 //! The marker begins with a zero byte, therefore nothing that a payload carries from elsewhere (field values,
 //! sums of chosen content) can pass for a frame when a reader looks for the next one behind damage.
 
 use crc32c::{crc32c, crc32c_append};
-use serde::{Deserialize, Serialize};
 
-use super::block_map::BlockSize;
-use super::block_sums::BlockSums;
-use super::meta::{decode_record, encode_record};
-use super::stuffing::{stuff, unstuff};
-use crate::content::{Digest, KeyHash, Record};
+use super::journal_entry::{JournalEntry, decode_payload, encode_payload};
 
 const MARKER: [u8; 4] = [0x00, 0xa7, b'J', 0xf1];
 /// Marker, length and checksum.
@@ -24,43 +19,6 @@ const FRAME_HEADER: usize = 12;
 
 /// Most bytes that the payload of one frame may have.
 pub(super) const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
-
-/// One event of a drive's life.
-#[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant, reason = "most entries are of the large kind, and none is kept for long")]
-pub(super) enum JournalEntry {
-    /// A response was stored. `sums` are those of its blob, when that is new on the drive.
-    Stored {
-        /// What is known of the response.
-        record: Record,
-        /// The sums of the blob's blocks.
-        sums: Option<BlockSums>,
-    },
-    /// What is known of a stored response changed; its body stayed.
-    Updated {
-        /// What is known now.
-        record: Record,
-    },
-    /// A stored response was forgotten; its blob may stay for others.
-    Forgotten {
-        /// Hash of its key.
-        key: KeyHash,
-        /// Which of the key's variants ([`Record::variant`]).
-        variant: u64,
-    },
-    /// A blob was deleted.
-    BlobGone {
-        /// Its name.
-        digest: Digest,
-    },
-    /// A blob that is there since an entry whose response is not true any more.
-    Blob {
-        /// Its name.
-        digest: Digest,
-        /// The sums of its blocks.
-        sums: BlockSums,
-    },
-}
 
 /// What a reader of frames meets. Offsets are in bytes from the begin of what it was given.
 #[derive(Debug, Clone)]
@@ -90,23 +48,6 @@ pub(super) struct Frames<'a> {
     bytes: &'a [u8],
     position: usize,
     done: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-enum EntryV1<'a> {
-    Stored(&'a [u8], #[serde(borrow)] Option<SumsV1<'a>>),
-    Updated(&'a [u8]),
-    Forgotten([u8; 16], u64),
-    BlobGone([u8; 32]),
-    Blob([u8; 32], #[serde(borrow)] SumsV1<'a>),
-}
-
-#[derive(Serialize, Deserialize)]
-struct SumsV1<'a> {
-    block_size: u32,
-    length: u64,
-    /// Four bytes for each block.
-    crcs: &'a [u8],
 }
 
 /// One frame, to be appended. Sums that would make it larger than [`MAX_PAYLOAD`] are left out (16 TiB at 1 MiB):
@@ -181,67 +122,6 @@ impl Iterator for Frames<'_> {
     }
 }
 
-fn encode_payload(entry: &JournalEntry, with_sums: bool) -> Vec<u8> {
-    let (record, crcs);
-    let stored = match entry {
-        JournalEntry::Stored { record: stored, sums } => {
-            record = encode_record(stored);
-            let sums = sums.as_ref().filter(|_| with_sums);
-            crcs = sums.map(crc_bytes);
-            EntryV1::Stored(&record, sums.zip(crcs.as_deref()).map(|(sums, crcs)| SumsV1::new(sums, crcs)))
-        }
-        JournalEntry::Updated { record: updated } => {
-            record = encode_record(updated);
-            EntryV1::Updated(&record)
-        }
-        JournalEntry::Forgotten { key, variant } => EntryV1::Forgotten(*key.as_bytes(), *variant),
-        JournalEntry::BlobGone { digest } => EntryV1::BlobGone(*digest.as_bytes()),
-        JournalEntry::Blob { digest, sums } => {
-            crcs = Some(crc_bytes(sums));
-            EntryV1::Blob(*digest.as_bytes(), SumsV1::new(sums, crcs.as_deref().unwrap_or_default()))
-        }
-    };
-    #[allow(clippy::expect_used, reason = "a vector takes any number of bytes, and all sequences know their length")]
-    let plain = postcard::to_stdvec(&stored).expect("plain data can be encoded");
-    stuff(&plain)
-}
-
-fn crc_bytes(sums: &BlockSums) -> Vec<u8> {
-    sums.crcs().iter().flat_map(|crc| crc.to_le_bytes()).collect()
-}
-
-impl<'a> SumsV1<'a> {
-    fn new(sums: &BlockSums, crcs: &'a [u8]) -> Self {
-        Self { block_size: sums.block_size().bytes(), length: sums.length(), crcs }
-    }
-}
-
-fn decode_payload(payload: &[u8]) -> Option<JournalEntry> {
-    let plain = unstuff(payload)?;
-    let (stored, []) = postcard::take_from_bytes::<EntryV1<'_>>(&plain).ok()? else { return None };
-    Some(match stored {
-        EntryV1::Stored(record, sums) => JournalEntry::Stored {
-            record: decode_record(record).ok()?,
-            sums: match sums {
-                Some(sums) => Some(decode_sums(&sums)?),
-                None => None,
-            },
-        },
-        EntryV1::Updated(record) => JournalEntry::Updated { record: decode_record(record).ok()? },
-        EntryV1::Forgotten(key, variant) => JournalEntry::Forgotten { key: KeyHash::from_bytes(key), variant },
-        EntryV1::BlobGone(digest) => JournalEntry::BlobGone { digest: Digest::from_bytes(digest) },
-        EntryV1::Blob(digest, sums) => {
-            JournalEntry::Blob { digest: Digest::from_bytes(digest), sums: decode_sums(&sums)? }
-        }
-    })
-}
-
-fn decode_sums(sums: &SumsV1<'_>) -> Option<BlockSums> {
-    let (crcs, []) = sums.crcs.as_chunks::<4>() else { return None };
-    let crcs = crcs.iter().map(|crc| u32::from_le_bytes(*crc)).collect();
-    BlockSums::new(BlockSize::new(sums.block_size).ok()?, sums.length, crcs).ok()
-}
-
 /// The number at an offset; `None` beyond the end.
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
@@ -251,9 +131,14 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::block_map::BlockSize;
+    use super::super::block_sums::BlockSums;
     use super::super::journal_segment::{SEGMENT_HEADER_LEN, SegmentHeader, encode_segment_header};
+    use super::super::meta::encode_record;
     use super::super::meta::tests::{any_record, plain_record};
+    use super::super::stuffing::unstuff;
     use super::*;
+    use crate::content::{Digest, KeyHash};
 
     fn any_sums() -> impl Strategy<Value = BlockSums> {
         (prop::collection::vec(any::<u32>(), 0..80), 0u64..65536).prop_map(|(crcs, short)| {

@@ -55,6 +55,12 @@ impl Memory {
         }
     }
 
+    /// Drops now what the caches drop late.
+    #[cfg(test)]
+    pub(super) fn settle(&self) {
+        self.handles.run_pending_tasks();
+    }
+
     /// The blob is gone.
     pub(super) fn forget(&self, digest: &Digest) {
         self.bodies.invalidate(digest);

@@ -41,8 +41,10 @@ mod hasher;
 mod index;
 mod inner;
 mod journal;
+mod journal_entry;
 mod journal_format;
 mod journal_segment;
+mod known_drives;
 mod layout;
 mod map_file;
 mod memory;
@@ -55,6 +57,7 @@ mod recover;
 mod settings;
 mod space;
 mod stuffing;
+mod table;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -81,6 +84,7 @@ use disk::Dir;
 use drive::{Drive, Victim, take_lock};
 use entries::Target;
 use inner::Inner;
+use known_drives::KnownDrives;
 use pool::Pool;
 
 /// Handle on all drives and the index. Cheap to clone. When the last one is dropped everything that is visible is
@@ -111,9 +115,11 @@ impl Store {
     /// Takes the lock of each drive, makes missing directories and starts the store's threads. The index opens and
     /// the journals are read in the background: see [`Store::ready`].
     ///
+    /// A drive that cannot be read or lost its mount is left out while there is another one.
+    ///
     /// # Errors
-    /// When a drive or the state directory is used by another process, cannot be read or written, or was written by
-    /// a newer release.
+    /// When a drive or the state directory is used by another process or was written by a newer release, when a
+    /// drive's identity is damaged, when the state directory or all drives cannot be read or written.
     pub fn open(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let io = |action: &'static str| {
             let path = settings.state.clone();
@@ -125,14 +131,35 @@ impl Store {
         std::fs::create_dir_all(&settings.state).map_err(io("create the directory"))?;
         let state = Dir::open(&settings.state).map_err(io("open the directory"))?;
         let state_lock = take_lock(&state, &settings.state)?;
+        let mut known = KnownDrives::read(&state);
         let mut drives: Vec<Arc<Drive>> = Vec::new();
+        let mut absent = Vec::new();
         let opened = settings.drives.iter().enumerate().try_for_each(|(number, drive)| {
-            drives.push(Drive::open(drive.clone(), number, &metrics)?);
+            match Drive::open(drive.clone(), number, known.has(&drive.path), &metrics) {
+                Ok(drive) => drives.push(drive),
+                // The others go on without it; its content counts as missing until the next start.
+                Err(error @ (OpenError::Lost { .. } | OpenError::Io { .. })) => absent.push((drive.clone(), error)),
+                Err(error) => return Err(error),
+            }
             Ok(())
         });
+        let opened = opened.and_then(|()| match absent.pop() {
+            Some((_, error)) if drives.is_empty() => Err(error),
+            last => {
+                absent.extend(last);
+                Ok(())
+            }
+        });
+        let opened = opened
+            .and_then(|()| known.note(&state, drives.iter().map(|drive| &**drive)).map_err(io("note the drives")));
+        for (drive, error) in &absent {
+            tracing::error!(drive = %drive.path.display(), %error, "the drive is out of service");
+            metrics.drive_errors.with_label_values(&[&drive.path.display().to_string()]).inc();
+        }
+        let absent = absent.into_iter().map(|(drive, _)| drive).collect();
         let lookups = opened.and_then(|()| Pool::start("index", 2).map_err(io("start threads")));
         let lookups = lookups.inspect_err(|_| drives.iter().for_each(|drive| drive.close()))?;
-        let inner = Arc::new(Inner::new(settings.clone(), metrics, drives, lookups));
+        let inner = Arc::new(Inner::new(settings.clone(), metrics, drives, absent, lookups));
         let closing = Arc::new(AtomicBool::new(false));
         let (store, flag) = (Arc::clone(&inner), Arc::clone(&closing));
         let recovering = thread::Builder::new()
@@ -242,7 +269,7 @@ impl Store {
                 let opened = match located {
                     Ok((drive, row)) => {
                         let job_drive = Arc::clone(&drive);
-                        drive.pool.run(move || store.open_blob(&job_life, &job_drive, row)).await?
+                        drive.pool.run(move || store.open_blob(&job_life, &job_drive, &row)).await?
                     }
                     Err(error) => Err(error),
                 };
@@ -303,7 +330,14 @@ impl Store {
             blobs: drive.blobs(),
             in_service: drive.in_service(),
         };
-        self.inner.drives.iter().map(usage).collect()
+        let absent = |settings: &DriveSettings| DriveUsage {
+            path: settings.path.clone(),
+            quota: settings.quota,
+            used: 0,
+            blobs: 0,
+            in_service: false,
+        };
+        self.inner.drives.iter().map(usage).chain(self.inner.absent.iter().map(absent)).collect()
     }
 
     /// Commits everything that is visible but not yet durable, partials included.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::blob::{Blob, Life};
 use super::commit::Change;
 use super::drive::Victim;
-use super::entries::{Entry, MAX_STOPPED, MAX_VARIANTS, PendingBlob, Table, Target};
+use super::entries::{Entry, MAX_STOPPED, MAX_VARIANTS, Target};
 use super::error::CompleteError;
 use super::fill_file::Finished;
 use super::inner::Inner;
 use super::partial::{Partial, Phase, State};
+use super::table::{PendingBlob, Table};
 use super::writer::Completed;
 use super::{layout, quarantine};
 use crate::content::{BodyRef, Digest, Record};
@@ -93,7 +94,7 @@ impl Inner {
             let stored = self.stored(digest);
             let mut table = self.entries.lock();
             // A blob that went, or came into the index, while we looked: look again.
-            let arrived = table.blobs.get(&digest).is_some_and(|pending| pending.blob.is_some());
+            let arrived = table.blobs.get(&digest).is_some_and(|pending| pending.life.is_some());
             if table.gone != gone || (arrived && stored.is_none()) {
                 continue;
             }
@@ -139,8 +140,7 @@ impl Inner {
         if named {
             life.set_open(Arc::clone(&blob));
             let serial = self.entries.next_serial();
-            let pending = PendingBlob { serial, blob: Some(Arc::clone(&blob)), committed: false };
-            table.blobs.insert(digest, pending);
+            table.blobs.insert(digest, PendingBlob::new(serial, &blob));
             self.memory.keep_handle(&blob);
             drive.sieve.lock().insert(Victim::Blob(digest), file.counted());
             drive.blob_added();

@@ -25,3 +25,97 @@ async fn newer_and_damaged_drives_are_refused() {
         assert_eq!(fs::read_to_string(rig.drive().join("waystation.json")).unwrap(), text, "left as it was");
     }
 }
+
+impl Rig {
+    fn with_two_drives() -> Self {
+        let mut rig = Self::new();
+        let second = DriveSettings { path: rig.root.path().join("second"), ..rig.settings.drives[0].clone() };
+        rig.settings.drives.push(second);
+        rig
+    }
+}
+
+#[tokio::test]
+async fn two_drives_share_the_content_and_each_one_stands_alone() {
+    let rig = Rig::with_two_drives();
+    let bodies: Vec<_> = (0..20).map(|number| (number.to_string(), body_of(BLOCK + 5, 50 + number))).collect();
+    {
+        let store = rig.open();
+        for (name, content) in &bodies {
+            put(&store, name, content).await;
+        }
+        assert!(put(&store, "copy", &bodies[0].1).await.duplicate, "one copy on all drives together");
+        store.flush().await;
+        for usage in store.usage() {
+            assert!(usage.blobs >= 8, "{usage:?}");
+        }
+    }
+    for way in ["all", "no state"] {
+        if way == "no state" {
+            fs::remove_dir_all(rig.state()).unwrap();
+        }
+        let store = rig.open();
+        for (name, content) in &bodies {
+            assert_eq!(get(&store, name).await.as_ref(), Some(content), "{way}");
+        }
+        assert_eq!(get(&store, "copy").await.as_ref(), Some(&bodies[0].1), "{way}");
+    }
+    let alone = Settings { drives: vec![rig.settings.drives[1].clone()], ..rig.settings.clone() };
+    let store = Store::open(alone, Arc::new(Metrics::new().unwrap())).unwrap();
+    let mut found = 0;
+    for (name, content) in &bodies {
+        if let Some(got) = get(&store, name).await {
+            assert_eq!(got, *content);
+            found += 1;
+        }
+    }
+    assert!((8..=12).contains(&found), "{found}");
+}
+
+#[tokio::test]
+async fn a_drive_that_lost_its_mount_is_out_of_service_and_comes_back_with_it() {
+    let rig = Rig::with_two_drives();
+    let bodies: Vec<_> = (0..10).map(|number| (number.to_string(), body_of(BLOCK, 80 + number))).collect();
+    {
+        let store = rig.open();
+        for (name, content) in &bodies {
+            put(&store, name, content).await;
+        }
+    }
+    let (mounted, elsewhere) = (rig.root.path().join("second"), rig.root.path().join("unmounted"));
+    fs::rename(&mounted, &elsewhere).unwrap();
+    fs::create_dir(&mounted).unwrap();
+    {
+        let store = rig.open();
+        let mut missing = 0;
+        for (name, content) in &bodies {
+            match get(&store, name).await {
+                Some(got) => assert_eq!(got, *content),
+                None => missing += 1,
+            }
+        }
+        assert!(missing > 0);
+        assert_eq!(store.usage().iter().filter(|usage| !usage.in_service).count(), 1);
+        put(&store, "new", b"goes to the other one").await;
+    }
+    assert_eq!(fs::read_dir(&mounted).unwrap().count(), 0, "nothing is written below a mount point");
+    let alone = Settings { drives: vec![rig.settings.drives[1].clone()], ..rig.settings.clone() };
+    let error = Store::open(alone, Arc::new(Metrics::new().unwrap())).unwrap_err();
+    assert!(matches!(error, OpenError::Lost { .. }), "{error}");
+    fs::remove_dir(&mounted).unwrap();
+    fs::rename(&elsewhere, &mounted).unwrap();
+    let store = rig.open();
+    for (name, content) in &bodies {
+        assert_eq!(get(&store, name).await.as_ref(), Some(content));
+    }
+    assert_eq!(get(&store, "new").await.unwrap(), b"goes to the other one");
+}
+
+#[tokio::test]
+async fn a_body_goes_to_another_drive_when_the_first_one_refuses() {
+    let rig = Rig::with_two_drives();
+    let store = rig.open();
+    let largest = store.inner.fitting_drives(1)[0].settings.path.clone();
+    fs::remove_dir_all(largest.join("partial")).unwrap();
+    assert_eq!(put(&store, "a", b"content").await.digest, Digest::of(b"content"));
+}

@@ -80,3 +80,85 @@ async fn wrong_bytes_in_quarantine_leave_the_room_to_right_ones() {
     assert_eq!(data.count(), 1, "the newest is kept for people to look at");
     assert!(store.usage()[0].used <= 22 * BLOCK as u64 + 4096, "{:?}", store.usage());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fills_at_once_stay_below_the_quota_and_readers_get_right_bytes() {
+    let rig = Rig::new();
+    let quota = 60 * BLOCK as u64;
+    let settings =
+        Settings { drives: vec![DriveSettings { quota, ..rig.settings.drives[0].clone() }], ..rig.settings.clone() };
+    let store = Store::open(settings, Arc::new(Metrics::new().unwrap())).unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..6_u64 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            for number in 0..25_u64 {
+                let content = body_of((1 + (number as usize + task as usize) % 4) * BLOCK, task * 1000 + number);
+                let name = format!("{task}-{number}");
+                put(&store, &name, &content).await;
+                if let Some(got) = get(&store, &name).await {
+                    assert_eq!(got, content);
+                }
+                let earlier = number / 2;
+                let length = (1 + (earlier as usize + task as usize) % 4) * BLOCK;
+                if let Some(got) = get(&store, &format!("{task}-{earlier}")).await {
+                    assert_eq!(got, body_of(length, task * 1000 + earlier));
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    store.flush().await;
+    let usage = &store.usage()[0];
+    assert!(usage.used <= quota, "{usage:?}");
+    assert!(usage.used >= quota / 2, "{usage:?}");
+}
+
+/// Where the other test has mounted a small file system for this one.
+const SMALL: &str = "WAYSTATION_TEST_SMALL";
+
+#[test]
+fn a_full_file_system_costs_old_content_and_nothing_else() {
+    for (options, bodies) in [("size=24m", "60 1000000"), ("size=64m,nr_inodes=700", "900 100")] {
+        let root = TempDir::new().unwrap();
+        let script = format!(
+            "mount -t tmpfs -o {options} none \"$1\" || exit 42; shift; exec \"$@\" --ignored --exact store::tests::eviction::on_a_small_file_system"
+        );
+        let mount = root.path().display().to_string();
+        let program = std::env::current_exe().unwrap();
+        let outcome = std::process::Command::new("unshare")
+            .args(["-Urm", "sh", "-c", &script, "sh", &mount])
+            .arg(program)
+            .env(SMALL, format!("{mount} {bodies}"))
+            .output();
+        match outcome {
+            Ok(output) if output.status.success() => {}
+            // Not everybody may mount.
+            Err(_) => return,
+            Ok(output) if output.status.code() == Some(42) => return,
+            Ok(output) if String::from_utf8_lossy(&output.stderr).contains("unshare") => return,
+            Ok(output) => panic!("{options}: {}", String::from_utf8_lossy(&output.stdout)),
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "started by another test, on a file system of its own"]
+async fn on_a_small_file_system() {
+    let text = std::env::var(SMALL).unwrap();
+    let words: Vec<&str> = text.split(' ').collect();
+    let (count, length): (u64, usize) = (words[1].parse().unwrap(), words[2].parse().unwrap());
+    let mut rig = Rig::new();
+    rig.settings.drives[0].path = PathBuf::from(words[0]).join("drive");
+    let store = rig.open();
+    for number in 0..count {
+        let content = body_of(length, number);
+        put(&store, &number.to_string(), &content).await;
+        assert_eq!(get(&store, &number.to_string()).await.unwrap(), content, "{number}");
+    }
+    store.flush().await;
+    drop(store);
+    let store = rig.open();
+    let last = count - 1;
+    assert_eq!(get(&store, &last.to_string()).await.unwrap(), body_of(length, last));
+}

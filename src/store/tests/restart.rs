@@ -225,3 +225,29 @@ async fn a_damaged_segment_is_compacted_and_what_was_forgotten_stays_forgotten()
         assert_eq!(store.lookup(&key("kept")).await[0].record.response_time, UnixMillis(11_999));
     }
 }
+
+#[tokio::test]
+async fn a_killed_fill_goes_on_from_its_last_midstate() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let content = body_of(10 * BLOCK + 7, 40);
+    let mut writer = store.create(record("long", Some(content.len() as u64))).await.unwrap();
+    writer.partial().core.lock().pace = fill_file::Pace {
+        sync_bytes: 3 * BLOCK as u64,
+        sync_time: std::time::Duration::ZERO,
+        midstate_bytes: 2 * BLOCK as u64,
+    };
+    fill(&mut writer, 0, &content[..9 * BLOCK + 100]).await;
+    let copy = rig.copy_of_now();
+    drop((writer, store));
+    let store = copy.open();
+    let entry = only_partial(&store.lookup(&key("long")).await);
+    let Body::Partial(partial) = store.body(&entry).await.unwrap() else { panic!("not partial") };
+    assert!(partial.core.lock().hashed() >= 7 * BLOCK as u64, "{}", partial.core.lock().hashed());
+    let mut writer = store.resume(&entry).await.unwrap();
+    let contiguous = writer.contiguous() as usize;
+    assert_eq!(contiguous, 9 * BLOCK + 100);
+    fill(&mut writer, contiguous, &content[contiguous..]).await;
+    assert_eq!(writer.complete(content.len() as u64).await.unwrap().digest, Digest::of(&content));
+    assert_eq!(get(&store, "long").await.unwrap(), content);
+}

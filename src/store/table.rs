@@ -1,0 +1,197 @@
+//! [`Table`]: what is visible and not in the index yet, and which blobs are known to be there or gone. Everything in
+//! here is guarded by one lock, that of `entries`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use super::blob::{Blob, Life};
+use super::drive::{Drive, DriveId};
+use super::entries::{Entry, Variants};
+use super::index::BlobRow;
+use super::partial::Partial;
+use crate::content::{Digest, KeyHash, PartialId};
+
+/// Keys share generations; a shared one costs a second look at the index, rarely.
+const GENERATIONS: usize = 1024;
+/// What is visible and not in the index.
+pub(super) struct Table {
+    generations: Vec<u64>,
+    pub(super) keys: HashMap<KeyHash, Pending>,
+    /// Blobs that are new or gone, until the index knows.
+    pub(super) blobs: HashMap<Digest, PendingBlob>,
+    lives: HashMap<Digest, Weak<Life>>,
+    lives_swept: usize,
+    pub(super) partials: HashMap<PartialId, Arc<Partial>>,
+    /// Counts blobs that went.
+    pub(super) gone: u64,
+}
+
+/// A blob whose state the index does not know yet.
+pub(super) struct PendingBlob {
+    pub(super) serial: u64,
+    /// `None` when it is gone.
+    pub(super) life: Option<Arc<Life>>,
+    /// Kept open until the journal knows.
+    pub(super) blob: Option<Arc<Blob>>,
+    /// The journal knows; only an index that is out of order does not.
+    pub(super) committed: bool,
+    /// Where it is, when it is committed and the index cannot tell: it may be closed then, since there may be many.
+    pub(super) place: Option<(Arc<Drive>, Arc<BlobRow>)>,
+}
+
+/// Changes of one key.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub(super) partials: Vec<Arc<Entry>>,
+    pub(super) rows: Vec<Row>,
+}
+
+/// A row of the index that is to change.
+pub(super) struct Row {
+    pub(super) drive: DriveId,
+    pub(super) variant: u64,
+    pub(super) serial: u64,
+    pub(super) state: RowState,
+}
+
+/// What becomes of a row.
+pub(super) enum RowState {
+    /// It gets this entry.
+    Live(Arc<Entry>),
+    /// Hides the same entry in the index, but not a newer one.
+    Dead(Arc<Entry>),
+}
+
+impl PendingBlob {
+    /// A blob that became visible.
+    pub(super) fn new(serial: u64, blob: &Arc<Blob>) -> Self {
+        let life = Some(Arc::clone(blob.life()));
+        Self { serial, life, blob: Some(Arc::clone(blob)), committed: false, place: None }
+    }
+
+    /// A blob that went.
+    pub(super) fn gone(serial: u64) -> Self {
+        Self { serial, life: None, blob: None, committed: false, place: None }
+    }
+}
+
+impl Table {
+    /// With nothing pending.
+    pub(super) fn new() -> Self {
+        Self {
+            generations: vec![0; GENERATIONS],
+            keys: HashMap::new(),
+            blobs: HashMap::new(),
+            lives: HashMap::new(),
+            lives_swept: 1024,
+            partials: HashMap::new(),
+            gone: 0,
+        }
+    }
+
+    /// The generation of a key.
+    pub(super) fn generation(&self, key: KeyHash) -> u64 {
+        self.generations.get(slot(key)).copied().unwrap_or_default()
+    }
+
+    /// Whoever loads the key now must not remember it.
+    pub(super) fn advance(&mut self, key: KeyHash) {
+        if let Some(generation) = self.generations.get_mut(slot(key)) {
+            *generation += 1;
+        }
+    }
+
+    /// The life of a blob that the index or `blobs` says is there; `None` when it went meanwhile.
+    pub(super) fn life(&mut self, digest: Digest) -> Option<Arc<Life>> {
+        if let Some(pending) = self.blobs.get(&digest) {
+            return pending.life.clone();
+        }
+        if let Some(life) = self.lives.get(&digest).and_then(Weak::upgrade).filter(|life| !life.is_gone()) {
+            return Some(life);
+        }
+        Some(self.new_life(digest))
+    }
+
+    /// A life for a blob that is new.
+    pub(super) fn new_life(&mut self, digest: Digest) -> Arc<Life> {
+        if self.lives.len() >= self.lives_swept {
+            self.lives.retain(|_, life| life.strong_count() > 0);
+            self.lives_swept = self.lives.len().saturating_mul(2).max(1024);
+        }
+        let life = Arc::new(Life::new(digest));
+        self.lives.insert(digest, Arc::downgrade(&life));
+        life
+    }
+
+    /// Ends the life of a blob: every entry that points to it is missing from now on.
+    pub(super) fn end_life(&mut self, digest: &Digest) -> Option<Arc<Life>> {
+        self.gone += 1;
+        let life = self.lives.remove(digest).and_then(|life| life.upgrade());
+        if let Some(life) = &life {
+            life.end();
+        }
+        life
+    }
+
+    /// The blob's state is in the journal, and in the index if `indexed`.
+    pub(super) fn retire_blob(&mut self, digest: &Digest, serial: u64, indexed: bool) {
+        let Some(pending) = self.blobs.get_mut(digest).filter(|pending| pending.serial == serial) else { return };
+        pending.committed = true;
+        if !indexed && let Some(blob) = pending.blob.take() {
+            let row = BlobRow { order: (0, 0), allocated: blob.file().counted(), sums: blob.sums().clone() };
+            pending.place = Some((Arc::clone(blob.drive()), Arc::new(row)));
+        }
+        if indexed {
+            self.blobs.remove(digest);
+            // A loader that found the older state must not believe it.
+            self.gone += 1;
+        }
+    }
+
+    /// Notes the newest change of a row.
+    pub(super) fn set_row(&mut self, key: KeyHash, row: Row) {
+        let pending = self.keys.entry(key).or_default();
+        pending.rows.retain(|old| !(old.drive == row.drive && old.variant == row.variant));
+        pending.rows.push(row);
+    }
+
+    /// Forgets a key of which nothing is pending.
+    pub(super) fn tidy(&mut self, key: KeyHash) {
+        if self.keys.get(&key).is_some_and(|pending| pending.rows.is_empty() && pending.partials.is_empty()) {
+            self.keys.remove(&key);
+        }
+    }
+}
+
+fn slot(key: KeyHash) -> usize {
+    let [a, b, ..] = *key.as_bytes();
+    usize::from(u16::from_be_bytes([a, b])) % GENERATIONS
+}
+
+/// What is pending, and of the index what no pending row replaces.
+pub(super) fn merge(pending: Option<&Pending>, base: Vec<Arc<Entry>>) -> Variants {
+    let Some(pending) = pending else { return sorted(base) };
+    let replaced = |entry: &Entry| {
+        pending.rows.iter().any(|row| {
+            let here = row.drive == entry.drive && row.variant == entry.record.variant();
+            here && match &row.state {
+                RowState::Live(_) => true,
+                RowState::Dead(dead) => dead.is_same(entry),
+            }
+        })
+    };
+    let mut all: Vec<Arc<Entry>> = base.into_iter().filter(|entry| !replaced(entry)).collect();
+    all.extend(pending.partials.iter().cloned());
+    all.extend(pending.rows.iter().filter_map(|row| match &row.state {
+        RowState::Live(entry) => Some(Arc::clone(entry)),
+        RowState::Dead(_) => None,
+    }));
+    sorted(all)
+}
+
+/// What came in this process first, the last first; then by the time of the response. What is gone is left out.
+pub(super) fn sorted(mut entries: Vec<Arc<Entry>>) -> Variants {
+    entries.retain(|entry| !entry.is_gone());
+    entries.sort_by_key(|entry| std::cmp::Reverse((entry.serial, entry.record.response_time)));
+    entries.into()
+}
