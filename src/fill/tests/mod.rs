@@ -279,7 +279,9 @@ async fn read(partial: &Arc<Partial>) -> (Vec<u8>, Progress) {
             Progress::Present(_) => {
                 match Body::Partial(Arc::clone(partial)).read(bytes.len() as u64, 1 << 20).await {
                     Ok(piece) => bytes.extend_from_slice(&piece),
-                    // Found damaged just now; it comes again.
+                    // Found damaged when all had come: the body is gone with it.
+                    Err(_) if partial.is_complete() => return (bytes, Progress::Stopped),
+                    // Found damaged while the body is filled: it comes again.
                     Err(ReadError::Damaged { .. } | ReadError::Absent { .. }) => {}
                     // Nothing can be joined to it, so it was discarded.
                     Err(ReadError::Gone) => return (bytes, Progress::Stopped),
