@@ -125,10 +125,12 @@ impl Dir {
         Ok(rustix::fs::fsync(fd)?)
     }
 
-    /// Bytes that are free for this user on the drive's file system.
-    pub(super) fn free(&self) -> io::Result<u64> {
+    /// Bytes that are free for this user on the drive's file system, and files that may be made; `u64::MAX` where
+    /// their number has no bound.
+    pub(super) fn free(&self) -> io::Result<(u64, u64)> {
         let stat = rustix::fs::fstatvfs(&self.fd)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        let files = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
+        Ok((stat.f_bavail.saturating_mul(stat.f_frsize), files))
     }
 }
 

@@ -26,6 +26,9 @@ const THREADS: usize = 4;
 /// Bytes that stay free at least, for journal and maps: without them nothing could be completed.
 const RESERVE: u64 = 4 * 1024 * 1024;
 
+/// Files that may be made at least, for the directories of blobs and for journal and maps.
+const RESERVED_FILES: u64 = 300;
+
 /// Random name of a drive, written into it once. It ties the index to the drive wherever that is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct DriveId(pub(super) u128);
@@ -188,9 +191,10 @@ impl Drive {
         let planned = self.used().saturating_add(promised).saturating_add(needed);
         let over_quota = planned.saturating_sub(self.settings.quota);
         // When the file system does not answer, the quota alone decides.
-        let free = self.dir.free().unwrap_or(u64::MAX);
+        let (free, files) = self.dir.free().unwrap_or((u64::MAX, u64::MAX));
+        let no_files = if files < RESERVED_FILES { needed.max(1) } else { 0 };
         let wanted = self.settings.min_free.max(RESERVE).saturating_add(promised).saturating_add(needed);
-        over_quota.max(wanted.saturating_sub(free))
+        over_quota.max(wanted.saturating_sub(free)).max(no_files)
     }
 
     /// Bytes whose removal is queued.
