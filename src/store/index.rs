@@ -12,6 +12,7 @@
 //! the journal was synced, in one batch with the new watermark.
 
 use std::collections::{BTreeMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,6 +20,7 @@ use super::block_sums::BlockSums;
 use super::drive::DriveId;
 use super::journal_entry::JournalEntry;
 use super::meta::{decode_record, encode_record};
+use super::pool::panic_text;
 use crate::content::{BodyRef, Digest, KeyHash, Record};
 
 /// Written into a new index; another value means: rebuild.
@@ -82,30 +84,34 @@ impl Index {
 
     /// All records of a key whose blobs are known, with their drives.
     pub(super) fn records(&self, key: KeyHash) -> Result<Vec<(DriveId, Record)>, IndexError> {
-        let mut records = Vec::new();
-        for row in self.database.scan_prefix(key_prefix(key)) {
-            let (name, value) = row.map_err(failed)?;
-            let Some(drive) = drive_at(&name, 17).filter(|drive| self.drives.contains(drive)) else { continue };
-            // A row that cannot be read counts as missing.
-            let Ok(record) = decode_record(&value) else { continue };
-            let BodyRef::Blob(digest) = record.body else { continue };
-            if self.blob(&digest)?.is_some() {
-                records.push((drive, record));
+        guarded(|| {
+            let mut records = Vec::new();
+            for row in self.database.scan_prefix(key_prefix(key)) {
+                let (name, value) = row.map_err(failed)?;
+                let Some(drive) = drive_at(&name, 17).filter(|drive| self.drives.contains(drive)) else { continue };
+                // A row that cannot be read counts as missing.
+                let Ok(record) = decode_record(&value) else { continue };
+                let BodyRef::Blob(digest) = record.body else { continue };
+                if self.blob(&digest)?.is_some() {
+                    records.push((drive, record));
+                }
             }
-        }
-        Ok(records)
+            Ok(records)
+        })
     }
 
     /// A blob on one of the drives that are here.
     pub(super) fn blob(&self, digest: &Digest) -> Result<Option<(DriveId, BlobRow)>, IndexError> {
-        for row in self.database.scan_prefix(blob_prefix(digest)) {
-            let (name, value) = row.map_err(failed)?;
-            let Some(drive) = drive_at(&name, 33).filter(|drive| self.drives.contains(drive)) else { continue };
-            if let Ok(row) = postcard::from_bytes(&value) {
-                return Ok(Some((drive, row)));
+        guarded(|| {
+            for row in self.database.scan_prefix(blob_prefix(digest)) {
+                let (name, value) = row.map_err(failed)?;
+                let Some(drive) = drive_at(&name, 33).filter(|drive| self.drives.contains(drive)) else { continue };
+                if let Ok(row) = postcard::from_bytes(&value) {
+                    return Ok(Some((drive, row)));
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        })
     }
 
     /// Every record on the drives that are here whose body is this blob.
@@ -146,17 +152,19 @@ impl Index {
         drive: DriveId,
         mut each: impl FnMut((u64, u64), Digest, u64),
     ) -> Result<(), IndexError> {
-        for row in self.database.scan_prefix(b"b") {
-            let (name, value) = row.map_err(failed)?;
-            if drive_at(&name, 33) != Some(drive) {
-                continue;
+        guarded(|| {
+            for row in self.database.scan_prefix(b"b") {
+                let (name, value) = row.map_err(failed)?;
+                if drive_at(&name, 33) != Some(drive) {
+                    continue;
+                }
+                let digest = name.get(1..33).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+                if let (Some(digest), Ok(row)) = (digest, postcard::from_bytes::<BlobRow>(&value)) {
+                    each(row.order, Digest::from_bytes(digest), row.allocated);
+                }
             }
-            let digest = name.get(1..33).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-            if let (Some(digest), Ok(row)) = (digest, postcard::from_bytes::<BlobRow>(&value)) {
-                each(row.order, Digest::from_bytes(digest), row.allocated);
-            }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// How far the journal of `drive` is applied; `None` when nothing is.
@@ -217,8 +225,10 @@ impl Index {
 
     /// The record of one row, as it is now.
     pub(super) fn record(&self, key: KeyHash, drive: DriveId, variant: u64) -> Result<Option<Record>, IndexError> {
-        let value = self.database.get(record_key(key, drive, variant)).map_err(failed)?;
-        Ok(value.and_then(|value| decode_record(&value).ok()))
+        guarded(|| {
+            let value = self.database.get(record_key(key, drive, variant)).map_err(failed)?;
+            Ok(value.and_then(|value| decode_record(&value).ok()))
+        })
     }
 }
 
@@ -313,6 +323,11 @@ impl Staged<'_> {
         names.extend(staged.filter(|(_, value)| value.is_some()).map(|(name, _)| name.clone()));
         Ok(names)
     }
+}
+
+/// The database may panic on damage that it meets late; whoever asks must go on.
+fn guarded<T>(ask: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
+    catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|panic| Err(failed(panic_text(panic.as_ref()))))
 }
 
 fn failed(error: impl std::fmt::Display) -> IndexError {

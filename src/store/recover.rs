@@ -37,7 +37,12 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &AtomicBool) -> Vec<thread::J
     let mut committers = Vec::new();
     for drive in &store.drives {
         let segments = segments_of(drive);
-        scan_partials(store, drive, index.as_deref(), closing);
+        // Look-ups wait for all of this: whatever a drive holds, it must come to its end.
+        let scan = || scan_partials(store, drive, index.as_deref(), closing);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(scan)) {
+            let panic = panic_text(panic.as_ref());
+            tracing::error!(drive = %drive.label(), panic, "the partial bodies could not be taken up");
+        }
         if closing.load(Ordering::Relaxed) {
             return committers;
         }
@@ -45,7 +50,11 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &AtomicBool) -> Vec<thread::J
         let name = format!("commit {}", drive.label());
         match thread::Builder::new().name(name.chars().take(15).collect()).spawn(move || committer.run()) {
             Ok(thread) => committers.push(thread),
-            Err(error) => drive.failed("start the commit thread", &error),
+            Err(error) => {
+                drive.failed("start the commit thread", &error);
+                // Nobody may wait for what no thread will do.
+                drive.queue.close();
+            }
         }
     }
     store.set_index(index);

@@ -1,6 +1,7 @@
 //! [`PartialWriter`]: the one writer of a partial body.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use super::error::{CompleteError, StoreError};
 use super::fill_file::{Core, WriteFailure};
 use super::inner::Inner;
 use super::partial::{Partial, Phase};
+use super::pool::panic_text;
 use super::{disk, drive};
 use crate::content::{BodyRef, PartialId, Record};
 
@@ -196,7 +198,9 @@ impl PartialWriter {
         let (job, store, entry, number) =
             (Arc::clone(&self.partial), Arc::clone(&self.store), Arc::clone(&self.entry), self.number);
         let done = self.partial.drive.pool.run(move || {
-            let outcome = job.finish(number, length).and_then(|finished| store.publish_blob(&job, &entry, finished));
+            let publish = || job.finish(number, length).and_then(|done| store.publish_blob(&job, &entry, done));
+            let outcome = catch_unwind(AssertUnwindSafe(publish))
+                .unwrap_or_else(|panic| Err(io::Error::other(panic_text(panic.as_ref()).to_owned()).into()));
             if outcome.is_err() {
                 let mut state = job.state.lock();
                 if matches!(state.phase, Phase::Completing) {

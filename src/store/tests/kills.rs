@@ -1,6 +1,6 @@
 //! A busy store that is killed at moments nobody chose.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 
@@ -11,12 +11,17 @@ fn content_of(number: u64) -> Vec<u8> {
     body_of(length, if number % 35 == 14 { number - 5 } else { number })
 }
 
-/// Stores, updates, forgets, abandons and takes up again until told to stop. What is flushed is in `flushed`.
-async fn be_busy(store: Store, flushed: Arc<Mutex<Vec<u64>>>, stop: Arc<AtomicBool>) {
+/// Stores, updates, forgets, abandons and takes up again, as many bodies as `limit` says by now; to its end when that
+/// is 0. What is flushed is in `flushed`.
+async fn be_busy(store: Store, flushed: Arc<Mutex<Vec<u64>>>, limit: Arc<AtomicU64>) {
     let mut since = Vec::new();
     for number in 0.. {
-        if stop.load(Ordering::Relaxed) {
-            return;
+        loop {
+            match limit.load(Ordering::Relaxed) {
+                0 => return,
+                limit if number < limit => break,
+                _ => tokio::task::yield_now().await,
+            }
         }
         let (name, content) = (number.to_string(), content_of(number));
         let mut writer = store.create(record(&name, Some(content.len() as u64))).await.unwrap();
@@ -56,11 +61,12 @@ async fn be_busy(store: Store, flushed: Arc<Mutex<Vec<u64>>>, stop: Arc<AtomicBo
 async fn twenty_kills_lose_nothing_that_was_flushed_and_serve_nothing_wrong() {
     let rig = Rig::new();
     let store = rig.open();
-    let (flushed, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
-    let busy = tokio::spawn(be_busy(store.clone(), Arc::clone(&flushed), Arc::clone(&stop)));
+    let (flushed, limit) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU64::new(20)));
+    let busy = tokio::spawn(be_busy(store.clone(), Arc::clone(&flushed), Arc::clone(&limit)));
     for kill in 0..20 {
+        limit.store((kill + 3) * 12, Ordering::Relaxed);
         // Each kill comes after some more was flushed.
-        while flushed.lock().len() < 8 * kill {
+        while flushed.lock().len() < 6 * kill as usize {
             tokio::task::yield_now().await;
         }
         let there = flushed.lock().clone();
@@ -91,6 +97,6 @@ async fn twenty_kills_lose_nothing_that_was_flushed_and_serve_nothing_wrong() {
         // It goes on as if nothing had been.
         assert_eq!(put(&found, "afterwards", &content_of(3)).await.digest, Digest::of(&content_of(3)));
     }
-    stop.store(true, Ordering::Relaxed);
+    limit.store(0, Ordering::Relaxed);
     busy.await.unwrap();
 }
