@@ -22,7 +22,7 @@ use crate::serve::{
     WireContext,
 };
 use crate::shutdown::{Drain, Signals};
-use crate::store::{OpenError, Store};
+use crate::store::{self, OpenError, Store};
 use crate::telemetry::{self, AccessLog, Metrics};
 use crate::upstream::{TlsSetupError, Upstream};
 
@@ -86,7 +86,9 @@ impl Node {
         let system = |what| move |source| StartError::System { what, source };
         let metrics = Arc::new(Metrics::new().map_err(|e| system("metrics")(io::Error::other(e)))?);
         let log = AccessLog::new(&config.log, &metrics).map_err(system("access log"))?;
-        let store = Store::open(config.store, Arc::clone(&metrics))?;
+        // Half of the files' descriptors: partials and the index need some too.
+        let open_blobs = config.store.open_blobs.min(budget.files / 2);
+        let store = Store::open(store::Settings { open_blobs, ..config.store }, Arc::clone(&metrics))?;
 
         // Sockets that a supervisor passed for the admin addresses must not serve data.
         let for_admin = config.admin.addresses.iter().filter_map(|address| inherited.claim(*address)).collect();

@@ -156,6 +156,7 @@ fn storage(section: &mut Section<'_>) -> Option<store::Settings> {
         memory: memory?,
         memory_body: memory_body?,
         reverify: reverify?,
+        ..store::Settings::default()
     })
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE, CONTENT_TYPE, DATE,
-    ETAG, EXPIRES, LAST_MODIFIED, RETRY_AFTER, VARY, VIA,
+    ACCEPT_RANGES, AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE,
+    CONTENT_TYPE, DATE, ETAG, EXPIRES, LAST_MODIFIED, RETRY_AFTER, VARY, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
@@ -56,7 +56,14 @@ pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response
             let segments = through.map(super::body::Segment::Through).into_iter().collect();
             with(status, headers, length, SegmentBody::new(segments, if head { Some(0) } else { length }))
         }
-        Reply::Own { status, reason, allow } => own(status, reason, allow, head),
+        Reply::Own { status, reason, allow } => {
+            let mut response = own(status, reason, allow, head);
+            if status == StatusCode::BAD_REQUEST {
+                // Who cannot write a request may mean another end of it, too.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        }
         Reply::Unavailable { retry_after } => {
             let mut response = empty(StatusCode::SERVICE_UNAVAILABLE);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after));

@@ -50,7 +50,7 @@ impl Inner {
         absent: Vec<DriveSettings>,
         lookups: Pool,
     ) -> Self {
-        let memory = Memory::new(settings.memory);
+        let memory = Memory::new(settings.memory, settings.open_blobs);
         let (ready, _) = watch::channel(false);
         let (entries, index) = (Entries::new(), RwLock::new(None));
         Self { settings, metrics, drives, absent, entries, memory, lookups, index, ready }

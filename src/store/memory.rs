@@ -9,9 +9,6 @@ use parking_lot::Mutex;
 use super::blob::{Blob, Life};
 use crate::content::Digest;
 
-/// Blobs kept open: one descriptor each.
-const HANDLES: u64 = 512;
-
 /// The two memory tiers, by digest.
 pub(super) struct Memory {
     bodies: Cache<Digest, Bytes>,
@@ -23,10 +20,13 @@ pub(super) struct Memory {
 struct Handle(Mutex<Option<Arc<Blob>>>);
 
 impl Memory {
-    /// Room for `bytes` of small bodies.
-    pub(super) fn new(bytes: u64) -> Self {
+    /// Room for `bytes` of small bodies and for `handles` open blobs.
+    pub(super) fn new(bytes: u64, handles: usize) -> Self {
         let weigh = |_: &Digest, body: &Bytes| u32::try_from(body.len() + 128).unwrap_or(u32::MAX);
-        Self { bodies: Cache::builder().max_capacity(bytes).weigher(weigh).build(), handles: Cache::new(HANDLES) }
+        Self {
+            bodies: Cache::builder().max_capacity(bytes).weigher(weigh).build(),
+            handles: Cache::new(handles as u64),
+        }
     }
 
     /// A small body.
@@ -58,7 +58,7 @@ impl Memory {
     /// Drops now what the caches drop late.
     #[cfg(test)]
     pub(super) fn settle(&self) {
-        while self.handles.entry_count() > HANDLES {
+        while self.handles.entry_count() > self.handles.policy().max_capacity().unwrap_or(u64::MAX) {
             self.handles.run_pending_tasks();
         }
     }

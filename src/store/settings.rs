@@ -15,6 +15,8 @@ pub struct Settings {
     pub memory: u64,
     /// Largest body in bytes that is kept in memory.
     pub memory_body: u64,
+    /// Most blobs that are kept open, one descriptor each.
+    pub open_blobs: usize,
     /// How long a verified block of a file that did not change counts as verified.
     pub reverify: std::time::Duration,
 }
@@ -42,6 +44,7 @@ impl Default for Settings {
             block_size: 1024 * 1024,
             memory: 64 * 1024 * 1024,
             memory_body: 64 * 1024,
+            open_blobs: 512,
             reverify: std::time::Duration::from_secs(24 * 3600),
         }
     }
