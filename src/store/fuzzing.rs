@@ -42,7 +42,7 @@ pub fn map_file(bytes: &[u8], length: Option<u64>) {
     let end = found.map.present().iter().last().map_or(0, |range| range.end());
     assert!(length.is_none_or(|length| end <= length), "bytes beyond the end of the body are said to be present");
     // Written anew it is the same.
-    let mut again = encode_header(&found.record, BlockSize::MIN);
+    let mut again = encode_header(&found.record, found.map.block_size());
     again.extend(found.map.records().flat_map(|record| record.encode()));
     let Ok(again) = decode(&again) else { panic!("a map that was written cannot be read") };
     assert!(again.map.records().eq(found.map.records()));

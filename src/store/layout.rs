@@ -9,6 +9,7 @@
 //! <drive>/journal/<16 hex>.log      append-only segments in order of their number (see `journal_format`)
 //! <drive>/quarantine/<name>         what did not verify, beside it <name>.reason
 //! <state>/lock                      held by the process that uses the index
+//! <state>/drives.json               which paths are drives (see `known_drives`)
 //! <state>/index/                    sled, derived; may be deleted
 //! ```
 //! All paths of a drive are relative to its directory. Anything else that lies there is not ours and left alone.
