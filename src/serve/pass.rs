@@ -1,6 +1,6 @@
 //! Answers of upstream that go to one client alone: their head as it leaves us, their body as it comes.
 
-use http::header::{CONTENT_RANGE, HeaderValue};
+use http::header::{CONTENT_RANGE, HeaderValue, IF_RANGE, RANGE};
 use http::{Method, StatusCode};
 
 use super::ask::Ask;
@@ -16,8 +16,17 @@ pub(super) fn through(ask: &Ask, response: PassedThrough, reason: FwdReason) -> 
     if is_shielded(ask, response.status) {
         return rescue::unavailable("shielded");
     }
+    let asks_range = ask.headers.contains_key(RANGE) && !ask.headers.contains_key(IF_RANGE);
+    let unfit = match response.status {
+        StatusCode::OK => asks_range && ask.method == Method::GET,
+        status => status == StatusCode::RANGE_NOT_SATISFIABLE,
+    };
+    // An agent appends whatever comes to what it has, and avoids the cache after any 4xx.
+    if unfit && ask.is_agent() {
+        return rescue::unavailable("range-not-honoured");
+    }
     // A 206 to a request without `Range` would be taken for the whole, a 101 for a tunnel.
-    if response.status == StatusCode::PARTIAL_CONTENT && !ask.headers.contains_key(http::header::RANGE) {
+    if response.status == StatusCode::PARTIAL_CONTENT && !ask.headers.contains_key(RANGE) {
         return rescue::unavailable("unasked-range");
     }
     let mut headers = response.headers;

@@ -50,10 +50,11 @@ pub(crate) struct Server {
 
 /// A store, upstream and the fills between.
 pub(crate) struct Rig {
-    root: TempDir,
     pub(crate) store: Store,
     pub(crate) fill: Fill,
     pub(crate) metrics: Arc<Metrics>,
+    /// Last, so that the store is closed before its files go.
+    root: TempDir,
 }
 
 /// Redirects lead nowhere; they end the task that meets one, as a fault of the program would.

@@ -106,3 +106,12 @@ async fn the_end_of_a_large_body_that_is_not_what_was_promised_reaches_nobody() 
     assert_eq!(response.headers()["content-length"], body.len().to_string());
     assert!(Answer::of(response).await.body.is_err());
 }
+
+#[tokio::test]
+async fn an_agent_never_gets_the_whole_for_a_range() {
+    let site = Site::new(|_, _| vec![answer("200 OK", &[("Cache-Control", "private")], b"0123456789")]).await;
+    let range = ("range", "bytes=2-3");
+    assert_eq!(site.get("/a", &[range, AGENT]).await.status, 503);
+    assert_eq!(site.get("/a", &[range]).await.status, 200);
+    assert_eq!(site.get("/a", &[AGENT]).await.text(), "0123456789");
+}

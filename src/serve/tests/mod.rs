@@ -29,10 +29,11 @@ const AGENT: (&str, &str) = ("user-agent", "Microsoft-Delivery-Optimization/10.0
 
 /// One cache with one origin.
 struct Site {
-    rig: Rig,
     server: Server,
     handler: Handler,
     rules: Arc<resolve::Settings>,
+    /// Last, so that its files outlive every handle on the store.
+    rig: Rig,
 }
 
 /// An answer with its whole body.
