@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use health::{NodeState, Readiness};
 pub use server::serve;
-pub use settings::{AccessList, DEFAULT_PORT, Settings};
+pub use settings::{DEFAULT_PORT, Settings};
 
 use crate::store::DriveUsage;
 use crate::telemetry::Metrics;

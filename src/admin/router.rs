@@ -131,7 +131,7 @@ fn with_fields(status: StatusCode, content_type: HeaderValue, body: String) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::AccessList;
+    use crate::content::AccessList;
 
     #[test]
     fn paths_are_offered_to_those_on_their_list() {

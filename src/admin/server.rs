@@ -137,7 +137,8 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::admin::{AccessList, NodeState, Readiness};
+    use crate::admin::{NodeState, Readiness};
+    use crate::content::AccessList;
     use crate::telemetry::Metrics;
 
     struct Rig {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tracing::level_filters::LevelFilter;
 
-use crate::admin::{self, AccessList};
-use crate::content::Origin;
-use crate::serve::{self, ClientAllowList, Limits};
+use crate::admin;
+use crate::content::{AccessList, Origin};
+use crate::serve::{self, Limits};
 use crate::store::{self, DriveSettings};
 use crate::telemetry::{LogFormat, LogSettings};
 use crate::upstream::{self, Timeouts};
@@ -46,9 +46,9 @@ const LEVELS: [(&str, LevelFilter); 6] = [
 struct Listen {
     data: Vec<SocketAddr>,
     admin: Vec<SocketAddr>,
-    clients: ClientAllowList,
+    clients: AccessList,
     trusted_proxies: Vec<IpNet>,
-    digest_clients: ClientAllowList,
+    digest_clients: AccessList,
 }
 
 /// Reads everything; `None` when `report` has an error.
@@ -125,8 +125,8 @@ fn listen(section: &mut Section<'_>) -> Option<Listen> {
             section.fault(name, Fault::new(format!("{address} is taken twice"), "give each listener its own port"));
         }
     }
-    let clients = clients?.map_or(ClientAllowList::Any, ClientAllowList::Networks);
-    let digest_clients = digest_clients?.map_or(ClientAllowList::Any, ClientAllowList::Networks);
+    let clients = clients?.map_or(AccessList::Any, AccessList::Networks);
+    let digest_clients = digest_clients?.map_or(AccessList::Any, AccessList::Networks);
     Some(Listen { data: data?, admin: admin?, clients, trusted_proxies: trusted_proxies?, digest_clients })
 }
 
@@ -268,7 +268,7 @@ fn networks(words: &[ClientWord]) -> Option<Vec<IpNet>> {
                 networks.extend(["127.0.0.0/8", "::1/128"].iter().filter_map(|n| n.parse::<IpNet>().ok()))
             }
             ClientWord::Private => {
-                if let ClientAllowList::Networks(private) = ClientAllowList::private() {
+                if let AccessList::Networks(private) = AccessList::private() {
                     networks.extend(private);
                 }
             }

@@ -3,6 +3,7 @@
 //! Pure values that every other module may use. Nothing here does I/O, reads a clock, spawns a task
 //! or imports another module of the crate.
 
+mod access_list;
 mod address;
 mod digest;
 mod key;
@@ -14,6 +15,7 @@ mod record;
 mod time;
 mod validator;
 
+pub use access_list::AccessList;
 pub use address::{AddressRefusal, refuse_address};
 pub use digest::{Digest, ParseDigestError};
 pub use key::{CacheKey, KeyHash};

@@ -24,7 +24,8 @@ use tower::Service;
 pub use bind::{BindError, Inherited, bind};
 pub use descriptors::{DescriptorBudget, raise_descriptor_limit};
 
-use super::settings::ClientAllowList;
+use crate::content::AccessList;
+
 use super::wire::{Refusal, WireContext, serve_connection, turn_away};
 
 /// Pause after a failed accept that nothing can be done about.
@@ -33,7 +34,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Who may have a connection. One for all data listeners.
 #[derive(Debug)]
 pub struct Admission {
-    clients: ClientAllowList,
+    clients: AccessList,
     budget: DescriptorBudget,
     context: Arc<WireContext>,
     open: AtomicUsize,
@@ -56,7 +57,7 @@ struct Spare(Option<File>);
 
 impl Admission {
     /// Admits `clients` within `budget` and the limits of `context`.
-    pub fn new(clients: ClientAllowList, budget: DescriptorBudget, context: Arc<WireContext>) -> Arc<Self> {
+    pub fn new(clients: AccessList, budget: DescriptorBudget, context: Arc<WireContext>) -> Arc<Self> {
         let refusals = Arc::new(Semaphore::new((budget.reserve / 2).clamp(1, 1024)));
         Arc::new(Self {
             clients,

@@ -32,5 +32,5 @@ pub use limits::RequestLimit;
 pub use listener::{Admission, BindError, DescriptorBudget, Inherited, accept, bind, raise_descriptor_limit};
 pub use redirects::RuleRedirects;
 pub use service::DataService;
-pub use settings::{ClientAllowList, Limits, Settings};
+pub use settings::{Limits, Settings};
 pub use wire::WireContext;

@@ -1,9 +1,11 @@
 //! Settings of the data port.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+use crate::content::AccessList;
 
 /// The data listeners and what bounds them.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,9 +13,9 @@ pub struct Settings {
     /// Addresses of the plain HTTP/1.1 listeners for devices.
     pub data: Vec<SocketAddr>,
     /// Who may use them.
-    pub clients: ClientAllowList,
+    pub clients: AccessList,
     /// Who may ask by digest (`/.well-known/ni/sha-256/…`): nobody by default, since a digest is a capability.
-    pub digest_clients: ClientAllowList,
+    pub digest_clients: AccessList,
     /// Peers whose `X-Forwarded-For` names the client.
     pub trusted_proxies: Vec<IpNet>,
     /// What bounds connections and requests.
@@ -25,15 +27,6 @@ pub struct Settings {
     /// Whether a client's `no-cache` or `max-age` may send a request on to the origin although what is stored
     /// is fresh.
     pub clients_may_refetch: bool,
-}
-
-/// `listen.clients`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientAllowList {
-    /// Everybody.
-    Any,
-    /// Addresses in these networks.
-    Networks(Vec<IpNet>),
 }
 
 /// Bounds of the data port.
@@ -54,33 +47,6 @@ pub struct Limits {
     pub body_time: Duration,
     /// Most parts of a multi-range answer; above it the whole representation is sent.
     pub ranges: usize,
-}
-
-impl ClientAllowList {
-    /// Loopback, RFC 1918, fc00::/7, link-local and 100.64/10: the default, written `private`.
-    pub fn private() -> Self {
-        let networks = [
-            "127.0.0.0/8",
-            "::1/128",
-            "10.0.0.0/8",
-            "172.16.0.0/12",
-            "192.168.0.0/16",
-            "fc00::/7",
-            "169.254.0.0/16",
-            "fe80::/10",
-            "100.64.0.0/10",
-        ];
-        Self::Networks(networks.iter().filter_map(|n| n.parse().ok()).collect())
-    }
-
-    /// Whether `address` may use the port. An IPv4-mapped IPv6 address counts as the IPv4 one.
-    pub fn allows(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        match self {
-            Self::Any => true,
-            Self::Networks(networks) => networks.iter().any(|network| network.contains(&address)),
-        }
-    }
 }
 
 impl Default for Limits {

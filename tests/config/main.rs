@@ -81,7 +81,7 @@ fn defaults_are_those_of_the_parts() {
     assert_eq!(config.store, waystation::store::Settings::default());
     assert_eq!(config.upstream, waystation::upstream::Settings::default());
     assert_eq!(config.serve.limits, waystation::serve::Limits::default());
-    assert_eq!(config.serve.clients, waystation::serve::ClientAllowList::private());
+    assert_eq!(config.serve.clients, waystation::content::AccessList::private());
     assert_eq!(config.serve.data, ["[::]:8081".parse().expect("an address")]);
     assert_eq!(config.admin.addresses, ["127.0.0.1:5001".parse().expect("an address")]);
     assert_eq!(config.notes, [""; 0]);

@@ -20,7 +20,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(clients: ClientAllowList, limits: Limits, sockets: usize) -> Self {
+    fn new(clients: AccessList, limits: Limits, sockets: usize) -> Self {
         let context = Arc::new(WireContext::new(limits, Arc::new(Metrics::new().unwrap()), Drain::new()));
         let budget = DescriptorBudget { sockets, files: 10, reserve: 10 };
         let admission = Admission::new(clients, budget, Arc::clone(&context));
@@ -51,7 +51,7 @@ impl Rig {
 
 #[tokio::test]
 async fn a_client_outside_the_allow_list_gets_403() {
-    let rig = Rig::new(ClientAllowList::Networks(vec!["192.0.2.0/24".parse().unwrap()]), Limits::default(), 100);
+    let rig = Rig::new(AccessList::Networks(vec!["192.0.2.0/24".parse().unwrap()]), Limits::default(), 100);
     let (_stream, head) = rig.ask().await;
     assert!(head.starts_with("HTTP/1.1 403 ") && head.contains("\r\nConnection: close\r\n"), "{head}");
     assert_eq!(rig.limited("clients"), 1);
@@ -60,7 +60,7 @@ async fn a_client_outside_the_allow_list_gets_403() {
 #[tokio::test]
 async fn a_client_has_so_many_connections_and_gets_them_back() {
     let limits = Limits { connections_per_client: 2, ..Limits::default() };
-    let rig = Rig::new(ClientAllowList::private(), limits, 100);
+    let rig = Rig::new(AccessList::private(), limits, 100);
     let (first, head) = rig.ask().await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     let (_second, head) = rig.ask().await;
@@ -79,7 +79,7 @@ async fn a_client_has_so_many_connections_and_gets_them_back() {
 
 #[tokio::test]
 async fn beyond_the_socket_budget_the_answer_is_503() {
-    let rig = Rig::new(ClientAllowList::Any, Limits::default(), 1);
+    let rig = Rig::new(AccessList::Any, Limits::default(), 1);
     let (_first, head) = rig.ask().await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     let (_second, head) = rig.ask().await;
@@ -89,7 +89,7 @@ async fn beyond_the_socket_budget_the_answer_is_503() {
 
 #[tokio::test]
 async fn a_draining_listener_goes_on_accepting_and_answers_503() {
-    let rig = Rig::new(ClientAllowList::Any, Limits::default(), 100);
+    let rig = Rig::new(AccessList::Any, Limits::default(), 100);
     rig.context.drain().start();
     for _ in 0..3 {
         let (_stream, head) = rig.ask().await;
@@ -125,7 +125,7 @@ async fn a_server_with_few_descriptors() {
         return;
     }
     setrlimit(Resource::Nofile, Rlimit { current: Some(40), maximum: Some(40) }).unwrap();
-    let rig = Rig::new(ClientAllowList::Any, Limits::default(), 1000);
+    let rig = Rig::new(AccessList::Any, Limits::default(), 1000);
     println!("\nport {}", rig.address.port());
     // Ends with the process that started it.
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();

@@ -19,7 +19,8 @@ use super::ask::Ask;
 use super::body::SegmentBody;
 use super::handler::Handler;
 use super::respond::respond;
-use super::{ClientAllowList, Limits, Settings};
+use super::{Limits, Settings};
+use crate::content::AccessList;
 use crate::content::{AuthParameters, PathPatterns, Policy, Scheme, UnixMillis};
 use crate::fill::tests::{FRESH, Gate, KIB, Rig, Server, Step, TAG, answer, body_of, head};
 use crate::resolve::{self, Inbound};
@@ -57,9 +58,9 @@ impl Site {
         rules.rules.insert(policy).unwrap();
         let (rig, rules) = (Rig::new(), Arc::new(rules));
         let settings = Settings {
-            digest_clients: ClientAllowList::Networks(Vec::new()),
+            digest_clients: AccessList::Networks(Vec::new()),
             data: Vec::new(),
-            clients: ClientAllowList::Any,
+            clients: AccessList::Any,
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
             drain_grace: Duration::ZERO,
