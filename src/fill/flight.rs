@@ -101,7 +101,9 @@ impl FlightTable {
         let mut flights = self.flights.lock();
         let listed = flights.entry(want.key.hash()).or_default();
         if let Some(flight) = listed.iter().find(|flight| flight.may_answer(want)) {
-            if *flight.stage.borrow() != Stage::Open {
+            // When all bytes are there, what is stored in a moment is judged anew for this request: it may want a
+            // validation.
+            if *flight.stage.borrow() != Stage::Open || flight.has_landed() {
                 return Role::Await(Arc::clone(flight));
             }
             if flight.token.is_some() && flight.token != want.token && !want.proven {
@@ -163,6 +165,14 @@ impl Flight {
             Head::Pending => true,
             Head::Filling(entry, _) | Head::Validated(entry) => want.selects(&entry.record),
             Head::Changed | Head::Answer(_) | Head::NotShared | Head::Failed(_) => false,
+        }
+    }
+
+    /// Whether every byte of the body is there.
+    fn has_landed(&self) -> bool {
+        match &*self.head.borrow() {
+            Head::Filling(entry, partial) => entry.record.length == Some(partial.present_total()),
+            _ => false,
         }
     }
 

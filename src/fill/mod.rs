@@ -123,12 +123,8 @@ impl Fill {
                     Head::NotShared => {}
                     // Another variant: the next round passes this flight by.
                     Head::Filling(entry, _) | Head::Validated(entry) if !want.selects(&entry.record) => {}
-                    // Its fill has just ended before its end, or all its bytes are there: what is stored in a moment
-                    // is judged anew for this request, which may want it validated.
-                    Head::Filling(entry, partial)
-                        if (!partial.has_writer() && !partial.is_complete())
-                            || entry.record.length == Some(partial.present_total()) =>
-                    {
+                    // Its fill has just ended before its end.
+                    Head::Filling(_, partial) if !partial.has_writer() && !partial.is_complete() => {
                         let flight = guard.flight();
                         drop(guard);
                         flight.over().await;
