@@ -374,6 +374,7 @@ impl Partial {
             bytes.extend(
                 boundary.and_then(|boundary| map_file::encode_midstate(&boundary, &state.map)).into_iter().flatten(),
             );
+            bytes.extend(state.superseded.into_iter().flat_map(|since| map_file::encode_superseded(Some(since))));
             bytes
         };
         let (dir, new) = (&self.drive.dir, layout::partial_map_new(self.id()));

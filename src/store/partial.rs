@@ -19,7 +19,7 @@ use super::fill_file::Core;
 use super::inner::Inner;
 use super::layout;
 use super::map_file::DecodedMap;
-use crate::content::{ByteRange, Digest, PartialId};
+use crate::content::{ByteRange, Digest, PartialId, UnixMillis};
 
 /// A body that is not complete. It stays readable through this handle after it became a blob.
 pub struct Partial {
@@ -55,6 +55,8 @@ pub(super) struct State {
     /// not what will be there.
     pub(super) rehash: Option<u64>,
     pub(super) phase: Phase,
+    /// Since when another version has its place, if one has: nobody begins to write it then.
+    pub(super) superseded: Option<UnixMillis>,
     /// Counts writers, so that a job of a former one changes nothing.
     pub(super) writer: u64,
     /// The newest entry of this body.
@@ -97,6 +99,7 @@ impl Partial {
             unchecked: HashSet::new(),
             rehash: None,
             phase: Phase::Writing,
+            superseded: None,
             writer: 1,
             entry: Weak::new(),
             counted: 0,
@@ -119,6 +122,7 @@ impl Partial {
             unchecked: decoded.map.records().map(|record| u64::from(record.block)).collect(),
             rehash: None,
             phase: Phase::Idle,
+            superseded: decoded.superseded,
             writer: 0,
             entry: Weak::new(),
             counted,
@@ -357,10 +361,10 @@ impl Partial {
         state.file.as_ref().map_or(state.counted, |file| file.counted())
     }
 
-    /// Takes the body for writing; `None` when it has a writer or ended. Returns the writer's number.
+    /// Takes the body for writing; `None` when it has a writer, ended or is an older version. Returns the writer's number.
     pub(super) fn claim(&self) -> Option<u64> {
         let mut state = self.state.lock();
-        if !matches!(state.phase, Phase::Idle) {
+        if !matches!(state.phase, Phase::Idle) || state.superseded.is_some() {
             return None;
         }
         state.phase = Phase::Writing;
