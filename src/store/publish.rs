@@ -139,7 +139,12 @@ impl Inner {
             if table.gone != gone || (arrived && stored.is_none()) {
                 continue;
             }
-            return self.settle(&mut table, partial, &entry, record, finished, stored);
+            let settled = self.settle(&mut table, partial, &entry, record, finished, stored);
+            drop(table);
+            if let Ok(completed) = &settled {
+                self.given.complete(completed.entry.record.key.hash(), &completed.entry.version());
+            }
+            return settled;
         }
     }
 
