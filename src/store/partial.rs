@@ -19,7 +19,7 @@ use super::fill_file::Core;
 use super::inner::Inner;
 use super::layout;
 use super::map_file::DecodedMap;
-use crate::content::{ByteRange, Digest, PartialId};
+use crate::content::{ByteRange, Digest, PartialId, RangeSet};
 
 /// A body that is not complete. It stays readable through this handle after it became a blob.
 pub struct Partial {
@@ -189,6 +189,21 @@ impl Partial {
     /// First absent byte.
     pub fn contiguous(&self) -> u64 {
         self.present_until(0)
+    }
+
+    /// The bytes that are present.
+    pub fn present(&self) -> RangeSet {
+        let state = self.state.lock();
+        match &state.phase {
+            Phase::Ended(blob) => ByteRange::whole(blob.length()).into_iter().collect(),
+            Phase::Failed => RangeSet::new(),
+            _ => state.map.present().clone(),
+        }
+    }
+
+    /// Size of its blocks in bytes: writes begin where a block does or where its present bytes end.
+    pub fn block_size(&self) -> u64 {
+        u64::from(self.state.lock().map.block_size().bytes())
     }
 
     /// The absent parts of `range`, in order.
