@@ -12,6 +12,7 @@
 mod apt;
 mod coalesce;
 mod failures;
+mod faults;
 mod fields;
 mod freshness;
 mod hits;
