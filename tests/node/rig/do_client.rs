@@ -4,16 +4,16 @@
 //! Times can be scaled, since nobody wants to wait 20 s for a stall in a test.
 
 use std::collections::{HashSet, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::client::{Connection, Framing, Head};
+use super::client::{Connection, Framing, Head, connect_as};
 use super::do_file::{Appended, Download, SpeedWatch};
 use super::origin_reply::Gate;
 use super::pattern::Pattern;
@@ -30,8 +30,8 @@ const BACKOFF: [u64; 5] = [2, 4, 8, 16, 30];
 #[derive(Debug)]
 pub(crate) struct DoAgent {
     cache: SocketAddr,
-    /// The device's own address; that of the test when it does not matter.
-    address: Option<Ipv4Addr>,
+    /// Which device it is, with an address of its own; `None` when that does not matter.
+    device: Option<u16>,
     /// Factor for the 20 s rule and the connect time.
     patience_scale: f64,
     /// Factor for the waits between tries and, unless it is set, the end without progress.
@@ -81,7 +81,7 @@ impl DoAgent {
     pub(crate) fn new(cache: SocketAddr) -> Self {
         Self {
             cache,
-            address: None,
+            device: None,
             patience_scale: 1.0,
             backoff_scale: 0.02,
             no_progress: None,
@@ -90,10 +90,9 @@ impl DoAgent {
         }
     }
 
-    /// A device with an address of its own on loopback: a cache may tell devices apart by it.
-    pub(crate) fn with_address(mut self, number: u16) -> Self {
-        let [high, low] = number.to_be_bytes();
-        self.address = Some(Ipv4Addr::new(127, 77, high, low.max(1)));
+    /// Gives it an address of its own.
+    pub(crate) fn with_address(mut self, device: u16) -> Self {
+        self.device = Some(device);
         self
     }
 
@@ -269,10 +268,10 @@ impl DoAgent {
     }
 
     async fn connect(&self) -> std::io::Result<TcpStream> {
-        let Some(address) = self.address else { return TcpStream::connect(self.cache).await };
-        let socket = TcpSocket::new_v4()?;
-        socket.bind((address, 0).into())?;
-        socket.connect(self.cache).await
+        match self.device {
+            Some(device) => connect_as(device, self.cache).await,
+            None => TcpStream::connect(self.cache).await,
+        }
     }
 
     fn ban_all(&self, why: String) -> Step {

@@ -15,7 +15,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::origin_reply::{Body, Delimiter, Received, Rendered, Reply};
@@ -30,7 +30,7 @@ pub(crate) struct FakeOrigin {
     state: Arc<State>,
     /// Bound but not listening: keeps the port while the origin is off, so that it refuses connections.
     _port: Socket,
-    accepting: Mutex<Option<AbortHandle>>,
+    accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct State {
@@ -100,6 +100,17 @@ impl FakeOrigin {
         }
     }
 
+    /// Cuts all connections, and takes new ones.
+    pub(crate) async fn restart(&self) {
+        let task = self.accepting.lock().take();
+        if let Some(task) = task {
+            task.abort();
+            // The error says that it was aborted.
+            let _ = task.await;
+        }
+        self.switch_on();
+    }
+
     pub(crate) fn switch_on(&self) {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
@@ -108,7 +119,7 @@ impl FakeOrigin {
         socket.listen(1024).unwrap();
         let listener = TcpListener::from_std(socket.into()).unwrap();
         let task = tokio::spawn(accept(listener, self.state.clone()));
-        if let Some(before) = self.accepting.lock().replace(task.abort_handle()) {
+        if let Some(before) = self.accepting.lock().replace(task) {
             before.abort();
         }
     }
