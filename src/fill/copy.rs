@@ -28,7 +28,7 @@ use crate::upstream::{FetchError, FetchResponse};
 const TICK: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// Answers that do not fit what was asked before a source counts as one that does no ranges.
-const MISFITS: u32 = 2;
+const MISFITS: u32 = 4;
 /// Parts whose content is not what their digest says before the source is given up.
 const WRONG_PARTS: u32 = 3;
 /// No byte for this long from a source that cannot be asked: who comes now is told so at once.
@@ -237,6 +237,7 @@ impl<'a> Copying<'a> {
     }
 
     fn claim(&mut self, at: u64, end: u64) -> u64 {
+        ByteRange::new(at, end).into_iter().for_each(|range| self.writer.intend(range));
         self.next_id += 1;
         self.claims.push(Claim { id: self.next_id, at, end });
         self.next_id
@@ -277,7 +278,10 @@ impl<'a> Copying<'a> {
 
     async fn handle(&mut self, event: Event) -> Option<End> {
         match event {
-            Event::Answered(id, asked, Ok(response)) => self.answered(id, asked, response),
+            Event::Answered(id, asked, Ok(response)) => {
+                let end = self.answered(id, asked, response);
+                if end.is_some() { self.whole_after_all().await.or(end) } else { end }
+            }
             Event::Answered(id, _, Err(FetchError::KnownDown { until, .. })) => {
                 self.claims.retain(|claim| claim.id != id);
                 self.down = true;
@@ -356,11 +360,6 @@ impl<'a> Copying<'a> {
                 self.claims.retain(|claim| claim.id != id);
                 self.length = self.length.or(Some(came_to));
             }
-            // Its end is not marked: only a digest can tell that this is all.
-            Some(Ending::Closed) if self.length.is_none() && self.writer.entry().record.expected.is_some() => {
-                self.claims.retain(|claim| claim.id != id);
-                self.length = Some(came_to);
-            }
             Some(Ending::WrongDigest) => {
                 tracing::warn!(key = %self.want.key, at = claim.at, "a part is not what its Content-Digest says");
                 self.wrong_parts += 1;
@@ -370,9 +369,16 @@ impl<'a> Copying<'a> {
             Some(ending) => {
                 tracing::debug!(key = %self.want.key, at = came_to, ?ending, "an upstream body was cut");
                 self.fail(id);
+                return self.whole_after_all().await;
             }
         }
         None
+    }
+
+    /// The length that was told may have been wrong, or none was told: then only the expected digest can say that what is
+    /// there is all.
+    async fn whole_after_all(&mut self) -> Option<End> {
+        self.writer.is_whole().await.map(End::Whole)
     }
 
     /// Writes what is absent of `range`. `Some(Some(end))` when that ends the fill, `Some(None)` when only the

@@ -151,7 +151,9 @@ pub(super) async fn growing(
     {
         guard.needs_whole();
         match verified_soon(&partial, &guard, ask.deadline).await {
-            Verdict::Verified | Verdict::TooLong => {}
+            // It was told wrong, and the digest knows better.
+            Verdict::Verified(whole) if length != Some(whole) => return Delivery::Unusable,
+            Verdict::Verified(_) | Verdict::TooLong => {}
             Verdict::Stopped => return Delivery::Unusable,
         }
         if first >= hold.from() {

@@ -17,8 +17,8 @@ const WORTH_WAITING: Duration = Duration::from_secs(8);
 /// What came of the waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The body is whole and has its digest.
-    Verified,
+    /// The body is whole and has its digest; this is its length.
+    Verified(u64),
     /// It takes too long, or too long to tell: bytes leave as they land.
     TooLong,
     /// It turned out to be wrong, or the fill ended.
@@ -38,7 +38,7 @@ pub(super) async fn verified_soon(partial: &Arc<Partial>, guard: &FlightGuard, l
         }
         tokio::select! {
             progress = &mut ended => return match progress {
-                Progress::Ended(_) | Progress::Present(_) => Verdict::Verified,
+                Progress::Ended(length) | Progress::Present(length) => Verdict::Verified(length),
                 Progress::Stopped => Verdict::Stopped,
             },
             changed = outlook.changed() => {

@@ -55,6 +55,8 @@ pub(super) struct State {
     /// not what will be there.
     pub(super) rehash: Option<u64>,
     pub(super) phase: Phase,
+    /// What is on its way: the run that is preallocated does not go beyond.
+    pub(super) intended: RangeSet,
     /// Counts writers, so that a job of a former one changes nothing.
     pub(super) writer: u64,
     /// The newest entry of this body.
@@ -96,6 +98,7 @@ impl Partial {
             length,
             unchecked: HashSet::new(),
             rehash: None,
+            intended: RangeSet::new(),
             phase: Phase::Writing,
             writer: 1,
             entry: Weak::new(),
@@ -118,6 +121,7 @@ impl Partial {
             length: decoded.record.length,
             unchecked: decoded.map.records().map(|record| u64::from(record.block)).collect(),
             rehash: None,
+            intended: RangeSet::new(),
             phase: Phase::Idle,
             writer: 0,
             entry: Weak::new(),
