@@ -33,7 +33,7 @@ async fn flap(mode: Mode) {
     }
     // It lasts as long as the origin flaps.
     let present = AWAY * flaps;
-    origin.limit_rate((files * len) as u64 / present.as_secs());
+    origin.limit_rate(files * len / present.as_secs());
     let node = Setup::new().origin(HOST, origin.address, mode.rule()).start();
     let mut downloads = JoinSet::new();
     for number in 0..agents {
