@@ -154,7 +154,7 @@ impl Leader<'_> {
                 self.copy(copying.begin(start)).await
             }
             Judged::OtherVersion => {
-                writer.discard().await;
+                writer.supersede().await;
                 self.note_change();
                 if response.status == StatusCode::OK {
                     return self.take_whole(response, exclusive).await;
@@ -168,7 +168,7 @@ impl Leader<'_> {
                 let judged = judge(record, record.length, Asked::Whole, &Answered::of(&response));
                 if judged != Judged::Again {
                     if matches!(judged, Judged::OtherVersion) {
-                        writer.discard().await;
+                        writer.supersede().await;
                         self.note_change();
                     }
                     return self.take_whole(response, exclusive).await;
@@ -249,7 +249,7 @@ impl Leader<'_> {
             // Nothing can ever be joined to a file that takes no more.
             End::StoreFailed => writer.discard().await,
             End::OtherVersion => {
-                writer.discard().await;
+                writer.supersede().await;
                 self.note_change();
             }
             End::Enough | End::Whole(_) | End::Abandoned | End::GaveUp => {}

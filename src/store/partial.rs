@@ -19,7 +19,7 @@ use super::fill_file::Core;
 use super::inner::Inner;
 use super::layout;
 use super::map_file::DecodedMap;
-use crate::content::{ByteRange, Digest, PartialId, RangeSet};
+use crate::content::{ByteRange, Digest, PartialId, RangeSet, UnixMillis};
 
 /// A body that is not complete. It stays readable through this handle after it became a blob.
 pub struct Partial {
@@ -57,6 +57,8 @@ pub(super) struct State {
     pub(super) phase: Phase,
     /// What is on its way: the run that is preallocated does not go beyond.
     pub(super) intended: RangeSet,
+    /// Since when another version has its place, if one has: nobody begins to write it then.
+    pub(super) superseded: Option<UnixMillis>,
     /// Counts writers, so that a job of a former one changes nothing.
     pub(super) writer: u64,
     /// The newest entry of this body.
@@ -82,6 +84,18 @@ pub(super) enum Phase {
     Failed,
 }
 
+impl State {
+    /// Whether all of `range` is absent and begins where its first block's present bytes end.
+    pub(super) fn has_place(&self, range: ByteRange) -> bool {
+        let size = self.map.block_size();
+        let first = size.block_of(range.start());
+        let valid = u64::from(self.map.block(first).map_or(0, |known| known.valid_len));
+        let begins = size.begin_of(first) + valid == range.start();
+        let absent = self.map.present().missing(range) == [range];
+        begins && absent && self.length.is_none_or(|length| range.end() <= length)
+    }
+}
+
 impl Partial {
     /// A new body whose files were just made; its writer is the first one.
     pub(super) fn created(
@@ -100,6 +114,7 @@ impl Partial {
             rehash: None,
             intended: RangeSet::new(),
             phase: Phase::Writing,
+            superseded: None,
             writer: 1,
             entry: Weak::new(),
             counted: 0,
@@ -123,6 +138,7 @@ impl Partial {
             rehash: None,
             intended: RangeSet::new(),
             phase: Phase::Idle,
+            superseded: decoded.superseded,
             writer: 0,
             entry: Weak::new(),
             counted,
@@ -376,10 +392,10 @@ impl Partial {
         state.file.as_ref().map_or(state.counted, |file| file.counted())
     }
 
-    /// Takes the body for writing; `None` when it has a writer or ended. Returns the writer's number.
+    /// Takes the body for writing; `None` when it has a writer, ended or is an older version. Returns the writer's number.
     pub(super) fn claim(&self) -> Option<u64> {
         let mut state = self.state.lock();
-        if !matches!(state.phase, Phase::Idle) {
+        if !matches!(state.phase, Phase::Idle) || state.superseded.is_some() {
             return None;
         }
         state.phase = Phase::Writing;

@@ -236,6 +236,22 @@ impl PartialWriter {
         let mut table = self.store.entries.lock();
         self.store.drop_partial(&mut table, &self.entry, &self.partial, true);
     }
+
+    /// Gives the body up since upstream has another version now: what is present stays readable for those who have a
+    /// part of it, as an older version that nobody writes any more ([`Known::older`]). An empty one is deleted.
+    ///
+    /// [`Known::older`]: super::Known::older
+    pub async fn supersede(self) {
+        let mut table = self.store.entries.lock();
+        if self.partial.present_total() == 0 {
+            self.store.drop_partial(&mut table, &self.entry, &self.partial, true);
+            return;
+        }
+        let newest = self.partial.state.lock().entry.upgrade();
+        let entry = newest.unwrap_or_else(|| Arc::clone(&self.entry));
+        self.store.supersede_alone(&mut table, &entry);
+        self.store.bound_older(&mut table, &entry);
+    }
 }
 
 impl Drop for PartialWriter {

@@ -26,7 +26,9 @@ impl Dice {
 fn reply(seed: u64, n: usize, request: &str, versions: &[Vec<u8>; 2], changes_at: usize) -> Vec<Step> {
     let mut dice =
         Dice((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (n as u64).wrapping_mul(0x2545_f491_4f6c_dd1d));
-    (0..9).for_each(|_| drop(dice.below(2)));
+    for _ in 0..9 {
+        dice.below(2);
+    }
     let version = usize::from(n >= changes_at);
     let (body, tag) = (&versions[version], format!("\"v{version}\""));
     let fields = [("ETag", tag.as_str()), FRESH];
@@ -109,7 +111,9 @@ async fn client(rig: &Rig, want: Want, range: ByteRange, versions: &[Vec<u8>; 2]
 
 async fn flight(seed: u64) {
     let mut dice = Dice((seed + 7).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    (0..9).for_each(|_| drop(dice.below(2)));
+    for _ in 0..9 {
+        dice.below(2);
+    }
     let length = 1 + dice.below(6 * 1024 * KIB);
     let other_length = if dice.below(2) == 0 { length } else { 1 + dice.below(6 * 1024 * KIB) };
     let versions = Arc::new([body_of(length, seed), body_of(other_length, seed + 1000)]);
