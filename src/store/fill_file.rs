@@ -188,7 +188,7 @@ impl Partial {
         let misplaced = || WriteFailure::Other(StoreError::Misplaced { offset });
         let end = offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok()).ok_or_else(misplaced)?;
         let Some(range) = ByteRange::new(offset, end) else { return Ok((0, false)) };
-        let (size, body_length) = {
+        let (size, body_length, run) = {
             let state = self.state.lock();
             if !matches!(state.phase, Phase::Writing) || state.writer != writer {
                 let gone = io::Error::other("the body has no writer any more");
@@ -197,12 +197,12 @@ impl Partial {
             if !has_place(&state, range) {
                 return Err(misplaced());
             }
-            (state.map.block_size(), state.length)
+            (state.map.block_size(), state.length, state.intended.available_from(offset))
         };
         let file = self.file().map_err(|error| self.write_failed(error))?;
         if let Some(length) = body_length.filter(|length| *length > CLAIM_FROM) {
             let claimed = core.claimed.covers(range);
-            let claim = ByteRange::new(offset, length.min(offset.saturating_add(CLAIM)).max(end));
+            let claim = ByteRange::new(offset, length.min(run).min(offset.saturating_add(CLAIM)).max(end));
             if let Some(claim) = claim.filter(|_| !claimed) {
                 match disk::preallocate(file.file(), claim.start(), claim.len()) {
                     // Where there is no room for the whole run there may be for these bytes: the write tells.
@@ -389,6 +389,13 @@ impl Partial {
             core.map = Some(Arc::new(file));
         }
         Ok(())
+    }
+
+    /// Whether exactly `length` bytes from the begin have the digest `expected`, as far as they can be read.
+    pub(super) fn hashes_to(&self, length: u64, expected: Digest) -> bool {
+        let mut core = self.core.lock();
+        let read = self.advance(&mut core);
+        core.hasher.position() == length && read.is_ok() && core.hasher.clone().finish() == expected
     }
 
     /// Hashes the rest and makes sure that exactly `length` bytes are there. The phase becomes `Completing`.

@@ -314,6 +314,11 @@ impl Store {
         self.inner.update(entry, record)
     }
 
+    /// Size of the blocks of new bodies, in bytes.
+    pub fn block_size(&self) -> u64 {
+        u64::from(self.inner.settings.block_size)
+    }
+
     /// Forgets a stored response; a partial body that nobody writes is deleted, a blob stays for other keys until
     /// eviction.
     pub fn remove(&self, entry: &Arc<Entry>) {

@@ -19,7 +19,7 @@ use super::fill_file::Core;
 use super::inner::Inner;
 use super::layout;
 use super::map_file::DecodedMap;
-use crate::content::{ByteRange, Digest, PartialId};
+use crate::content::{ByteRange, Digest, PartialId, RangeSet};
 
 /// A body that is not complete. It stays readable through this handle after it became a blob.
 pub struct Partial {
@@ -55,6 +55,8 @@ pub(super) struct State {
     /// not what will be there.
     pub(super) rehash: Option<u64>,
     pub(super) phase: Phase,
+    /// What is on its way: the run that is preallocated does not go beyond.
+    pub(super) intended: RangeSet,
     /// Counts writers, so that a job of a former one changes nothing.
     pub(super) writer: u64,
     /// The newest entry of this body.
@@ -96,6 +98,7 @@ impl Partial {
             length,
             unchecked: HashSet::new(),
             rehash: None,
+            intended: RangeSet::new(),
             phase: Phase::Writing,
             writer: 1,
             entry: Weak::new(),
@@ -118,6 +121,7 @@ impl Partial {
             length: decoded.record.length,
             unchecked: decoded.map.records().map(|record| u64::from(record.block)).collect(),
             rehash: None,
+            intended: RangeSet::new(),
             phase: Phase::Idle,
             writer: 0,
             entry: Weak::new(),
@@ -189,6 +193,21 @@ impl Partial {
     /// First absent byte.
     pub fn contiguous(&self) -> u64 {
         self.present_until(0)
+    }
+
+    /// The bytes that are present.
+    pub fn present(&self) -> RangeSet {
+        let state = self.state.lock();
+        match &state.phase {
+            Phase::Ended(blob) => ByteRange::whole(blob.length()).into_iter().collect(),
+            Phase::Failed => RangeSet::new(),
+            _ => state.map.present().clone(),
+        }
+    }
+
+    /// Size of its blocks in bytes: writes begin where a block does or where its present bytes end.
+    pub fn block_size(&self) -> u64 {
+        u64::from(self.state.lock().map.block_size().bytes())
     }
 
     /// The absent parts of `range`, in order.

@@ -15,7 +15,7 @@ use super::inner::Inner;
 use super::partial::{Partial, Phase};
 use super::pool::panic_text;
 use super::{disk, drive};
-use crate::content::{BodyRef, PartialId, Record};
+use crate::content::{BodyRef, ByteRange, PartialId, Record};
 
 /// Files take whole blocks of this size on the common file systems.
 const FILE_BLOCK: u64 = 4096;
@@ -175,6 +175,22 @@ impl PartialWriter {
                 Err(WriteFailure::Other(error)) => return Err(error),
             }
         }
+    }
+
+    /// Says that the bytes of `range` are going to be written: room for them may be taken in one run.
+    pub fn intend(&self, range: ByteRange) {
+        self.partial.state.lock().intended.insert(range);
+    }
+
+    /// Whether what is there from the begin on is the whole body, as its expected digest tells: for a body whose length
+    /// was not told, or was told wrong.
+    pub async fn is_whole(&self) -> Option<u64> {
+        let expected = self.entry.record.expected?.digest();
+        let length = self.contiguous();
+        let job = Arc::clone(&self.partial);
+        let whole = self.partial.drive.pool.run(move || job.hashes_to(length, expected)).await;
+        // A closed store knows nothing any more.
+        whole.unwrap_or(false).then_some(length)
     }
 
     /// Starts to make durable what was written, beside the next writes.

@@ -39,6 +39,7 @@ async fn a_part_of_a_cold_object_of_four_gibibytes_costs_little_more_than_itself
         assert_eq!((answer.body.len() as u64, pattern.first_difference(from, &answer.body)), (PART, None));
     };
     must_be_part(&part(&node, FROM).await, FROM);
+    node.wait_until_idle().await;
     let drive = node.setup().path("drive1");
     let cold = (origin.requests(), origin.body_bytes());
     must_be_part(&part(&node, FROM).await, FROM);
