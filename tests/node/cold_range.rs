@@ -53,7 +53,9 @@ async fn a_part_of_a_cold_object_of_four_gibibytes_costs_little_more_than_itself
         disk_use(&drive) as f64 / MIB as f64
     );
     assert!(cold.1 <= 2 * MIB, "{} bytes upstream for a part of 1 MiB", cold.1);
-    assert_eq!(cold, warm, "the second time it is there");
+    // A piece may still be on its way to a connection that the node has just closed, but nobody asks again.
+    assert_eq!(cold.0, warm.0, "the second time it is there");
+    assert!(warm.1 <= 2 * MIB, "{} bytes upstream for a part of 1 MiB, twice", warm.1);
     assert!(disk_use(&drive) < 4 * MIB, "{} bytes on disk for a part of 1 MiB", disk_use(&drive));
     // Another part, before the first: what lies between is nobody's business.
     must_be_part(&part(&node, MIB + 77).await, MIB + 77);

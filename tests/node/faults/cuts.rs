@@ -60,9 +60,15 @@ async fn stall_in_head() {
     .await;
 }
 
+/// In the times of the field: the cache has to notice before its agents do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stall_in_body() {
-    struck("stall in body", &[(41, Strike::Stall)]).await;
+    row("stall in body", |origin| {
+        let trouble = Trouble::at(&[(percent(content(), 41), Strike::Stall)]);
+        origin.serve(PATH, Reply::file(content()).troubled(&trouble));
+        Case::of(content(), &trouble).unscaled().unseen()
+    })
+    .await;
 }
 
 /// So slow that the cache has nothing to hold back.

@@ -279,6 +279,8 @@ impl State {
                 Body::File(..) => bytes.copy_from_slice(&file[at as usize..(at + take) as usize]),
             }
             reply.spoil(at, bytes);
+            // Before it is written, so that nobody has a byte that was not counted.
+            self.body_bytes.send_modify(|sent| *sent += take);
             if reply.delimiter == Delimiter::Chunked {
                 stream.write_all(format!("{take:x}\r\n").as_bytes()).await?;
             }
@@ -287,7 +289,6 @@ impl State {
                 stream.write_all(b"\r\n").await?;
             }
             self.first_byte.lock().get_or_insert_with(std::time::Instant::now);
-            self.body_bytes.send_modify(|sent| *sent += take);
             at += take;
         }
         Ok(rendered.ends_short.then_some(Strike::Cut))
