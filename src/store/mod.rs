@@ -27,6 +27,8 @@ mod blob;
 mod block_map;
 mod block_sums;
 mod body;
+mod buffers;
+mod checked;
 mod commit;
 mod compact;
 mod disk;
@@ -53,6 +55,7 @@ mod partial;
 mod pool;
 mod publish;
 mod quarantine;
+mod ready;
 mod recover;
 mod settings;
 mod space;
@@ -60,6 +63,7 @@ mod stuffing;
 mod table;
 #[cfg(test)]
 mod tests;
+mod window;
 mod writer;
 
 use std::fs::File;
@@ -71,11 +75,12 @@ use std::thread::{self, JoinHandle};
 use parking_lot::Mutex;
 
 pub use blob::Blob;
-pub use body::Body;
+pub use body::{Body, Piece};
 pub use entries::{Entry, Variants};
 pub use error::{CompleteError, OpenError, ReadError, StoreError};
 pub use partial::{Partial, Progress};
 pub use settings::{DriveSettings, Settings};
+pub use window::{Hold, Window};
 pub use writer::{Completed, PartialWriter};
 
 use crate::content::{BodyRef, CacheKey, Digest, Record};
