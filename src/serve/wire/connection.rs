@@ -111,6 +111,7 @@ where
             let wired = WireService { inner: service, peer, exchange: Arc::clone(&exchange) };
             let mut http = Box::new(context.http.serve_connection(io, wired));
             let served = poll_fn(|cx| {
+                exchange.begin_turn();
                 let mut polled = poll_http(&mut *http, cx);
                 if polled.is_pending() && !drained && signalled.as_mut().poll(cx).is_ready() {
                     drained = true;

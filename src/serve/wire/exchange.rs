@@ -6,7 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use super::ConnectionInfo;
-use super::piece::{Content, Payload, Piece, PieceBody, Receipt};
+use super::piece::{Content, Payload, Piece, PieceBody, Receipt, TURN};
 use crate::content::Scheme;
 use crate::store::Window;
 
@@ -41,6 +41,8 @@ pub(super) struct Exchange {
     windows: Mutex<VecDeque<Queued>>,
     /// How many they are.
     queued: AtomicUsize,
+    /// Bytes written since the connection's task was polled last.
+    turn: AtomicU64,
     /// Whether this connection can send files.
     files: bool,
 }
@@ -99,8 +101,24 @@ impl Exchange {
             state: Mutex::new(State { step: Step::Idle, head_complete: now, close_delimited: false }),
             windows: Mutex::default(),
             queued: AtomicUsize::new(0),
+            turn: AtomicU64::new(0),
             files,
         }
+    }
+
+    /// The connection's task is polled.
+    pub(super) fn begin_turn(&self) {
+        self.turn.store(0, Ordering::Relaxed);
+    }
+
+    /// So many bytes were written in this turn.
+    pub(super) fn count_turn(&self, bytes: usize) {
+        self.turn.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Whether it is the others' turn.
+    pub(super) fn turn_is_over(&self) -> bool {
+        self.turn.load(Ordering::Relaxed) >= TURN
     }
 
     /// How many windows are on their way.

@@ -45,8 +45,6 @@ pub(super) struct Sender {
     instead: Bytes,
     /// When the first window was found in memory.
     resident: Option<Instant>,
-    /// Bytes written since others had their turn.
-    turn: u64,
 }
 
 enum Work {
@@ -63,8 +61,7 @@ impl Sender {
         exchange: &Exchange,
         slices: &[IoSlice<'_>],
     ) -> Written {
-        if self.turn >= TURN {
-            self.turn = 0;
+        if exchange.turn_is_over() {
             // Its waker is woken behind everything that is ready now.
             let _ = pin!(tokio::task::yield_now()).poll(cx);
             return Written::Waits;
@@ -82,7 +79,7 @@ impl Sender {
             }
         };
         if let Written::Done(Ok(count)) = &written {
-            self.turn += *count as u64;
+            exchange.count_turn(*count);
         }
         written
     }
