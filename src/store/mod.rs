@@ -27,6 +27,8 @@ mod blob;
 mod block_map;
 mod block_sums;
 mod body;
+mod buffers;
+mod checked;
 mod commit;
 mod compact;
 mod disk;
@@ -54,6 +56,7 @@ mod pool;
 mod publish;
 mod quarantine;
 mod queue;
+mod ready;
 mod recover;
 mod running;
 mod settings;
@@ -63,6 +66,7 @@ mod superseded;
 mod table;
 #[cfg(test)]
 mod tests;
+mod window;
 mod writer;
 
 use std::path::PathBuf;
@@ -74,11 +78,12 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 pub use blob::Blob;
-pub use body::Body;
+pub use body::{Body, Piece};
 pub use entries::{Entry, Known, Variants};
 pub use error::{CompleteError, OpenError, ReadError, StoreError};
 pub use partial::{Partial, Progress};
 pub use settings::{DriveSettings, Settings};
+pub use window::{Hold, Window};
 pub use writer::{Completed, PartialWriter};
 
 use crate::content::{BodyRef, CacheKey, Digest, Record, UnixMillis};
