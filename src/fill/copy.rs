@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::Method;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::demand::{Demands, TO_THE_END};
 use super::flight::{Outlook, Permit};
@@ -33,6 +33,9 @@ const MISFITS: u32 = 4;
 const WRONG_PARTS: u32 = 3;
 /// No byte for this long from a source that cannot be asked: who comes now is told so at once.
 const DOWN_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+/// A stream that is silent for so long is given up for a new request, which costs next to nothing where ranges work: a
+/// client must not notice, and an agent's patience ends soon after the source's own limit.
+const SILENT: std::time::Duration = std::time::Duration::from_secs(6);
 /// Steps of one plan. Each takes a place, so a handful is all that can be.
 const STEPS: usize = 16;
 
@@ -270,8 +273,12 @@ impl<'a> Copying<'a> {
     }
 
     fn receive(&self, id: u64, mut stream: Box<Stream>) {
+        let limit = (self.ways != Ways::Again).then_some(SILENT);
         self.events.push(Box::pin(async move {
-            let batch = stream.next().await;
+            let batch = match limit {
+                Some(limit) => timeout(limit, stream.next()).await.unwrap_or_else(|_| stream.silent()),
+                None => stream.next().await,
+            };
             Event::Came(id, stream, batch)
         }));
     }
