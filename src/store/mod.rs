@@ -326,13 +326,27 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoSpace`] when no drive has room after eviction, [`StoreError::Io`] when the drive fails.
     pub async fn create(&self, record: Record) -> Result<PartialWriter, StoreError> {
-        PartialWriter::create(Arc::clone(&self.inner), record).await
+        let room = record.length.unwrap_or(0);
+        PartialWriter::create(Arc::clone(&self.inner), record, room).await
+    }
+
+    /// Begins a new body of which only `room` bytes are wanted so far: no more room is made for it.
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub async fn create_part(&self, record: Record, room: u64) -> Result<PartialWriter, StoreError> {
+        PartialWriter::create(Arc::clone(&self.inner), record, room).await
     }
 
     /// Takes up a partial that nobody is writing; `None` when it has a writer or is gone. Blocks of an earlier
     /// process are checked up to the first absent byte, so that the body may be shorter afterwards.
     pub async fn resume(&self, entry: &Arc<Entry>) -> Option<PartialWriter> {
-        PartialWriter::resume(Arc::clone(&self.inner), entry).await
+        PartialWriter::resume(Arc::clone(&self.inner), entry, u64::MAX).await
+    }
+
+    /// The same, of which only `room` bytes more are wanted so far.
+    pub async fn resume_part(&self, entry: &Arc<Entry>, room: u64) -> Option<PartialWriter> {
+        PartialWriter::resume(Arc::clone(&self.inner), entry, room).await
     }
 
     /// Replaces what is known of a stored response, its body stays (RFC 9111 section 4.3.4). When another body took
