@@ -1,5 +1,5 @@
 //! The README agrees with the program: its settings table has every setting with its default, its commands and samples are
-//! understood, and files that it names exist.
+//! understood, its demo is the demo, and files that it names exist.
 
 #![allow(clippy::unwrap_used, reason = "what cannot be read fails the test")]
 
@@ -62,6 +62,24 @@ fn commands_are_understood() {
         commands += 1;
     }
     assert!(commands >= 7, "{commands}");
+}
+
+/// What happens in a demo, line by line, without the figures.
+fn demo_lines(output: &str) -> Vec<String> {
+    let rows = output.lines().skip_while(|line| !line.trim_start().starts_with("what happens")).skip(1);
+    let rows = rows.take_while(|line| !line.is_empty());
+    rows.map(|line| line.chars().take(36).collect::<String>().trim().to_owned()).collect()
+}
+
+#[test]
+fn the_demo_shows_what_is_shown() {
+    let demo = std::process::Command::new(env!("CARGO_BIN_EXE_waystation")).arg("demo").output().unwrap();
+    let output = String::from_utf8_lossy(&demo.stdout).into_owned();
+    assert!(demo.status.success(), "{output}{}", String::from_utf8_lossy(&demo.stderr));
+    let (_, shown) = README.split_once("<!-- demo:begin -->").unwrap();
+    let (shown, _) = shown.split_once("<!-- demo:end -->").unwrap();
+    assert!(demo_lines(shown).len() >= 8, "{shown}");
+    assert_eq!(demo_lines(&output), demo_lines(shown), "{output}");
 }
 
 #[test]

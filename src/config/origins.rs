@@ -1,13 +1,14 @@
 //! Origin rules: one element of `origins` to a [`Policy`].
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use http::Method;
 
 use crate::content::{
-    Abandon, AuthParameters, MissingLifetime, Origin, PathPatterns, Policy, QueryPolicy, Scheme, SchemePolicy,
-    StaleIfError, refuse_address,
+    Abandon, AuthParameters, Digest, FillMode, MissingLifetime, Origin, PathPatterns, Policy, QueryPolicy, Scheme,
+    SchemePolicy, StaleIfError, refuse_address,
 };
 
 use super::builtin::Rule;
@@ -50,6 +51,9 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
     let address =
         section.value_or("address", Value::Null, values::optional(|value| parse_host_port(values::text(value)?)));
     let allow_private = section.value_or("allow_private", false, values::boolean);
+    let fill =
+        section.value_or("fill", "whole", values::word(&[("whole", FillMode::Whole), ("ranged", FillMode::Ranged)]));
+    let digests = section.value_or("digests", Value::Map(Vec::new()), digests);
     let abandon =
         section.value_or("abandon", "stop", values::word(&[("stop", Abandon::Stop), ("complete", Abandon::Complete)]));
     let query = section.value_or("query", "keep", query);
@@ -102,6 +106,8 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
         port: port?.and_then(|port| u16::try_from(port).ok()),
         address: address?.map(|(host, port)| format!("{}:{port}", host.text).into()),
         allow_private: allow_private?,
+        fill: fill?,
+        digests: digests?.into(),
         abandon: abandon?,
         query: query?,
         auth_parameters: auth_parameters?,
@@ -195,6 +201,22 @@ fn names(value: &Value) -> Option<Vec<String>> {
     };
     let names: Vec<String> = elements.iter().map(|element| name(&element.value)).collect::<Option<_>>()?;
     (!names.is_empty()).then_some(names)
+}
+
+/// Paths with the SHA-256 that the content of each must have, in hexadecimal digits or base64.
+fn digests(value: &Value) -> Parsed<BTreeMap<String, Digest>> {
+    let remedy =
+        "write { /path: digest }, with the 64 hexadecimal digits of sha256sum or the base64 of an update manifest";
+    let Value::Map(entries) = value else { return Err(Fault::new("these are not digests of paths", remedy)) };
+    let digest = |path: &String, value: &Value| {
+        let text = values::text(value)?;
+        if !path.starts_with('/') || path.contains(['?', '#']) {
+            return Err(Fault::new(format!("{path} is not a path"), "write it from its / on, without a query"));
+        }
+        let digest = Digest::from_hex(text).or_else(|_| Digest::from_base64(text));
+        digest.map_err(|_| Fault::new(format!("the digest of {path} is not a SHA-256"), remedy))
+    };
+    entries.iter().map(|(path, node)| Ok((path.clone(), digest(path, &node.value)?))).collect()
 }
 
 fn patterns(value: &Value) -> Parsed<PathPatterns> {

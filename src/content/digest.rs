@@ -31,6 +31,13 @@ impl Digest {
         Self(Sha256::digest(content).into())
     }
 
+    /// Hashes content that is in memory in several pieces.
+    pub fn of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut hash = Sha256::new();
+        pieces.into_iter().for_each(|piece| hash.update(piece));
+        Self(hash.finalize().into())
+    }
+
     /// Parses 64 hexadecimal digits, upper or lower case.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! [`Policy`]: what an origin rule says about the content of a host. Made once by `config`, matched by
 //! `resolve`, read by everybody who handles the request.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use globset::GlobSet;
 
-use super::Scheme;
+use super::{Digest, Scheme};
 
 /// The rule that applies to one request.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct Policy {
     pub allow_private: bool,
     /// Whether the origin is asked for ranges or for the whole.
     pub fill: FillMode,
+    /// SHA-256 that the content of a path (with its leading `/`, without query) must have: other bytes are refused.
+    pub digests: Arc<BTreeMap<String, Digest>>,
     /// What becomes of a fill when all clients have left.
     pub abandon: Abandon,
     /// Which query parameters are part of the key.
@@ -190,6 +193,7 @@ impl Policy {
             address: None,
             allow_private: false,
             fill: FillMode::Whole,
+            digests: Arc::default(),
             abandon: Abandon::Stop,
             query: QueryPolicy::Keep,
             auth_parameters: AuthParameters::None,

@@ -10,8 +10,8 @@ pub struct ByteRange {
 
 impl ByteRange {
     /// The range `start..end`, or `None` when it would be empty.
-    pub fn new(start: u64, end: u64) -> Option<Self> {
-        (start < end).then_some(Self { start, end })
+    pub const fn new(start: u64, end: u64) -> Option<Self> {
+        if start < end { Some(Self { start, end }) } else { None }
     }
 
     /// The whole of a representation of `length` bytes, or `None` when that is empty.

@@ -1,15 +1,26 @@
-//! The `Repr-Digest` field (RFC 9530 section 3): what the sender says the whole representation hashes to.
+//! The `Repr-Digest` and `Content-Digest` fields (RFC 9530 sections 2 and 3): what the sender says the whole
+//! representation, or the content of this one message, hashes to.
 
 use http::{HeaderMap, HeaderName};
 
 use crate::content::Digest;
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// The SHA-256 in `Repr-Digest`. Other algorithms are ignored; a field that is no dictionary of byte sequences
 /// (RFC 9651 section 3.2) says nothing at all.
 pub fn repr_digest(headers: &HeaderMap) -> Option<Digest> {
-    let lines: Result<Vec<_>, _> = headers.get_all(REPR_DIGEST).iter().map(|line| line.to_str()).collect();
+    sha_256(headers, &REPR_DIGEST)
+}
+
+/// The SHA-256 in `Content-Digest`, read the same way. In a 200 it is that of the whole representation, too.
+pub fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+    sha_256(headers, &CONTENT_DIGEST)
+}
+
+fn sha_256(headers: &HeaderMap, name: &HeaderName) -> Option<Digest> {
+    let lines: Result<Vec<_>, _> = headers.get_all(name).iter().map(|line| line.to_str()).collect();
     let mut found = None;
     for member in lines.ok()?.iter().flat_map(|line| line.split(',')) {
         let (algorithm, value) = member.trim_matches([' ', '\t']).split_once('=')?;

@@ -25,6 +25,17 @@ pub enum RangeOutcome {
     NeedsLength,
 }
 
+/// Where the first bytes lie that a request asks for, as far as that can be told without the length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstAsked {
+    /// From here to the end of the representation.
+    ToEnd(u64),
+    /// Within this range.
+    Within(ByteRange),
+    /// So many bytes before the end.
+    Suffix(u64),
+}
+
 /// What a client wrote, without knowing the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spec {
@@ -54,6 +65,19 @@ pub fn ranges(request: &HeaderMap, record: &Record, length: Option<u64>, limit: 
         [] => RangeOutcome::Unsatisfiable,
         [range] => RangeOutcome::Single(range),
         ref several => RangeOutcome::Multiple(several.to_vec()),
+    }
+}
+
+/// What a fill should begin with for `request`, before anything is known of the representation.
+pub fn first_asked(request: &HeaderMap) -> FirstAsked {
+    match requested(request).as_deref() {
+        None | Some([]) => FirstAsked::ToEnd(0),
+        Some([Spec::Suffix(count), ..]) => FirstAsked::Suffix(*count),
+        Some([Spec::From { first, last: None }, ..]) => FirstAsked::ToEnd(*first),
+        Some([Spec::From { first, last: Some(last) }, ..]) => match ByteRange::new(*first, last.saturating_add(1)) {
+            Some(range) => FirstAsked::Within(range),
+            None => FirstAsked::ToEnd(*first),
+        },
     }
 }
 

@@ -4,7 +4,7 @@
 use http::header::{IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue};
 
-use crate::content::{ByteRange, Policy, Validator};
+use crate::content::{Policy, Validator};
 use crate::upstream::{Forwarding, request_fields};
 
 /// Fields for the fetch of a whole representation that others may share.
@@ -22,30 +22,18 @@ pub(super) fn for_pass(client: &HeaderMap, policy: &Policy) -> HeaderMap {
     fields
 }
 
-/// Adds what asks for the rest of a body from `from` on, provided it is still the version of `validator`
-/// (RFC 9110 section 13.1.5). `false` when the validator is too weak to join bytes by.
-pub(super) fn ask_rest(headers: &mut HeaderMap, validator: &Validator, from: u64) -> bool {
-    if !validator.is_strong() {
-        return false;
-    }
-    let condition = match (&validator.etag, validator.last_modified) {
-        (Some(etag), _) => etag.to_string(),
-        (None, Some(date)) => httpdate::fmt_http_date(date),
-        (None, None) => return false,
+/// Asks for the bytes from `start` to `last`, or to the end, on the condition that they are still of the version of
+/// `validator` (RFC 9110 section 13.1.5), if one is given. Only strong ones are.
+pub(super) fn ask_range(headers: &mut HeaderMap, start: u64, last: Option<u64>, validator: Option<&Validator>) {
+    let range = match last {
+        Some(last) => format!("bytes={start}-{last}"),
+        None => format!("bytes={start}-"),
     };
-    let (Ok(condition), Ok(range)) =
-        (HeaderValue::from_str(&condition), HeaderValue::from_str(&format!("bytes={from}-")))
-    else {
-        return false;
-    };
-    headers.insert(RANGE, range);
-    headers.insert(IF_RANGE, condition);
-    true
-}
-
-/// Whether a `Content-Range` is the rest from `from` of a body, to its end. A `length` that is not known must be told
-/// by the `Content-Range`.
-pub(super) fn is_rest(first: u64, last: u64, total: Option<u64>, from: u64, length: Option<u64>) -> bool {
-    let Some(rest) = length.or(total).and_then(|length| ByteRange::new(from, length)) else { return false };
-    first == rest.start() && last == rest.last() && total.is_none_or(|total| total == rest.end())
+    headers.extend(HeaderValue::try_from(range).ok().map(|range| (RANGE, range)));
+    let condition = validator.and_then(|validator| match (&validator.etag, validator.last_modified) {
+        (Some(etag), _) => Some(etag.to_string()),
+        (None, Some(date)) => Some(httpdate::fmt_http_date(date)),
+        (None, None) => None,
+    });
+    headers.extend(condition.and_then(|text| HeaderValue::try_from(text).ok()).map(|text| (IF_RANGE, text)));
 }

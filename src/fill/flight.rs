@@ -10,12 +10,21 @@ use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
+use super::demand::{Demands, Place, TO_THE_END};
 use super::want::Answer;
 use super::{FillError, TokenId, Want};
-use crate::content::KeyHash;
+use crate::content::{ByteRange, KeyHash};
+use crate::decide::FirstAsked;
 use crate::store::{Entry, Partial};
 use crate::telemetry::Metrics;
+
+/// What anybody waits for at least.
+const FIRST_BYTE: ByteRange = match ByteRange::new(0, 1) {
+    Some(range) => range,
+    None => unreachable!(),
+};
 
 /// What a flight has found out so far. It goes from `Pending` to one of the others once.
 #[derive(Clone)]
@@ -57,6 +66,17 @@ pub(super) struct Flight {
     authorization: Option<HeaderValue>,
     clients: AtomicUsize,
     left: Notify,
+    demands: Demands,
+    outlook: watch::Sender<Outlook>,
+}
+
+/// What can be said of the time to come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// When the whole body will be there at the present rate.
+    pub whole_by: Option<Instant>,
+    /// No source can be asked at present, and nothing has come for a while.
+    pub down: bool,
 }
 
 /// All flights, by key. Several under one key are variants of it.
@@ -89,6 +109,7 @@ pub(super) struct Permit {
 /// A client of a flight, counted until dropped.
 pub struct FlightGuard {
     flight: Arc<Flight>,
+    place: Arc<Place>,
 }
 
 impl FlightTable {
@@ -109,19 +130,13 @@ impl FlightTable {
             if flight.token.is_some() && flight.token != want.token && !want.proven {
                 return Role::NeedsProof;
             }
-            return Role::Follow(FlightGuard::new(flight));
+            return Role::Follow(FlightGuard::new(flight, want.begin()));
         }
-        let flight = Arc::new(Flight {
-            head: watch::Sender::new(Head::Pending),
-            stage: watch::Sender::new(Stage::Open),
-            token: want.shown_token(),
-            authorization: want.headers.get(AUTHORIZATION).cloned(),
-            clients: AtomicUsize::new(0),
-            left: Notify::new(),
-        });
+        let authorization = want.headers.get(AUTHORIZATION).cloned();
+        let flight = Arc::new(Flight::new(Stage::Open, want.shown_token(), authorization));
         listed.push(Arc::clone(&flight));
         self.metrics.fills_active.inc();
-        let guard = FlightGuard::new(&flight);
+        let guard = FlightGuard::new(&flight, want.begin());
         let permit = Permit {
             flight,
             flights: Arc::clone(&self.flights),
@@ -147,19 +162,24 @@ impl FlightTable {
 impl FlightGuard {
     /// A client of a flight that nobody leads.
     pub(crate) fn of_no_flight() -> Self {
-        let flight = Flight {
-            head: watch::Sender::new(Head::Pending),
-            stage: watch::Sender::new(Stage::Over),
-            token: None,
-            authorization: None,
-            clients: AtomicUsize::new(0),
-            left: Notify::new(),
-        };
-        Self::new(&Arc::new(flight))
+        Self::new(&Arc::new(Flight::new(Stage::Over, None, None)), FirstAsked::ToEnd(0))
     }
 }
 
 impl Flight {
+    fn new(stage: Stage, token: Option<TokenId>, authorization: Option<HeaderValue>) -> Self {
+        Self {
+            head: watch::Sender::new(Head::Pending),
+            stage: watch::Sender::new(stage),
+            token,
+            authorization,
+            clients: AtomicUsize::new(0),
+            left: Notify::new(),
+            demands: Demands::default(),
+            outlook: watch::Sender::default(),
+        }
+    }
+
     fn may_answer(&self, want: &Want) -> bool {
         match &*self.head.borrow() {
             Head::Pending => true,
@@ -215,6 +235,34 @@ impl Permit {
         self.flight.stage.send_replace(Stage::Closing);
     }
 
+    /// The same, unless `is_wanted` says of what clients wait for and what is owed that there is more to do.
+    pub(super) fn close_unless(&self, is_wanted: impl FnOnce(&Demands) -> bool) -> bool {
+        let _joining = self.flights.lock();
+        let unused = !is_wanted(&self.flight.demands);
+        if unused {
+            self.flight.stage.send_replace(Stage::Closing);
+        }
+        unused
+    }
+
+    /// What the clients wait for.
+    pub(super) fn demands(&self) -> &Demands {
+        &self.flight.demands
+    }
+
+    pub(super) fn has_clients(&self) -> bool {
+        self.flight.has_clients()
+    }
+
+    /// Tells clients what to expect.
+    pub(super) fn foresee(&self, outlook: Outlook) {
+        self.flight.outlook.send_if_modified(|known| {
+            let changed = *known != outlook;
+            *known = outlook;
+            changed
+        });
+    }
+
     /// The same, unless a client is there.
     pub(super) fn close_if_unused(&self) -> bool {
         let _joining = self.flights.lock();
@@ -262,18 +310,61 @@ impl Drop for Permit {
 }
 
 impl FlightGuard {
-    fn new(flight: &Arc<Flight>) -> Self {
+    fn new(flight: &Arc<Flight>, begin: FirstAsked) -> Self {
         flight.clients.fetch_add(1, Ordering::AcqRel);
-        Self { flight: Arc::clone(flight) }
+        let place = flight.demands.join(demand_of(begin));
+        Self { flight: Arc::clone(flight), place }
     }
 
     pub(super) fn flight(&self) -> Arc<Flight> {
         Arc::clone(&self.flight)
     }
+
+    /// The client reads `range` of a body of `length` bytes from now on. Who reads to the end is owed the whole: it is
+    /// a download, and others will want the same.
+    pub fn reads(&self, range: ByteRange, length: Option<u64>) {
+        let to_the_end = length.is_none_or(|length| range.end() >= length);
+        let owed = if to_the_end { ByteRange::whole(TO_THE_END) } else { Some(range) };
+        self.flight.demands.set(&self.place, range, owed);
+    }
+
+    /// The client reads `range` now, one of several.
+    pub fn turns_to(&self, range: ByteRange) {
+        self.flight.demands.set(&self.place, range, None);
+    }
+
+    /// The client has come to `position`.
+    pub fn advance(&self, position: u64) {
+        self.place.advance(position);
+    }
+
+    /// The whole body is needed, whatever the client reads of it: to know whether its digest is right.
+    pub fn needs_whole(&self) {
+        if let Some(whole) = ByteRange::whole(TO_THE_END) {
+            self.flight.demands.owe(whole);
+        }
+    }
+
+    /// What is to be expected of the flight; changes are told.
+    pub fn outlook(&self) -> watch::Receiver<Outlook> {
+        self.flight.outlook.subscribe()
+    }
+}
+
+/// What a client waits for, as far as its request alone can tell.
+fn demand_of(begin: FirstAsked) -> ByteRange {
+    let (start, end) = match begin {
+        FirstAsked::ToEnd(start) => (start, TO_THE_END),
+        FirstAsked::Within(range) => (range.start(), range.end()),
+        // Where that is only the length can tell; the first byte's answer has it.
+        FirstAsked::Suffix(_) => (0, 1),
+    };
+    ByteRange::new(start, end).unwrap_or(FIRST_BYTE)
 }
 
 impl Drop for FlightGuard {
     fn drop(&mut self) {
+        self.flight.demands.leave(&self.place);
         if self.flight.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.flight.left.notify_waiters();
         }

@@ -1,266 +1,426 @@
-//! What a leader does: ask upstream, judge the answer, tell those who wait, copy the body in.
+//! What a leader does: ask upstream, judge the answer, tell those who wait, have the body copied in, and say what
+//! became of it.
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, DATE, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
+use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, sleep_until};
 
-use super::copy::{self, Source};
+use super::copy::{Copying, End, Start, Ways};
 use super::flight::{Head, Permit};
-use super::want::Answer;
-use super::{FillError, Inner, Want, fields};
-use crate::content::{BodyRef, ExpectedDigest, PartialId, Record, Validator};
-use crate::decide::{self, NotStorable, Storable};
+use super::judge::{Answered, Asked, Judged, judge};
+use super::patience::Patience;
+use super::stream::Stream;
+use super::{FillError, Inner, Want, answer, fields, schedule};
+use crate::content::{BodyRef, ByteRange, Record};
+use crate::decide::{self, FirstAsked};
 use crate::store::{CompleteError, Entry, PartialWriter};
-use crate::upstream::{FetchRequest, FetchResponse, Framing};
+use crate::upstream::{FetchError, FetchResponse};
 
-/// Longest failure answer that is kept in memory for all who wait, in bytes.
-const SHARED_ANSWER: u64 = 64 * 1024;
+/// How often a body whose last bytes turn out to be damaged is taken up again.
+const COMPLETIONS: usize = 3;
 
 /// Leads one flight to its end. `exclusive` takes the answer when only the leader's client may have it.
 pub(super) async fn run(inner: Arc<Inner>, want: Want, permit: Permit, exclusive: oneshot::Sender<FetchResponse>) {
-    match lead(&inner, &want, &permit, exclusive).await {
-        Ok(()) => {}
-        Err(error) => {
-            tracing::debug!(key = %want.key, %error, "fill failed");
-            permit.publish(Head::Failed(error));
-        }
+    let leader = Leader { inner: &inner, want: &want, permit: &permit };
+    if let Err(error) = leader.lead(exclusive).await {
+        tracing::debug!(key = %want.key, %error, "fill failed");
+        permit.publish(Head::Failed(error));
     }
 }
 
-async fn lead(
-    inner: &Arc<Inner>,
-    want: &Want,
-    permit: &Permit,
-    exclusive: oneshot::Sender<FetchResponse>,
-) -> Result<(), FillError> {
-    // Between the look-up of this request and its turn to lead another flight may have ended.
-    if changed_meanwhile(inner, want) {
-        permit.publish(Head::Changed);
-        return Ok(());
-    }
-    let mut headers = fields::for_fetch(&want.headers, &want.policy);
-    let mut resumed = None;
-    if let Some(entry) = want.stored.as_ref().filter(|e| matches!(e.record.body, BodyRef::Partial(_))) {
-        resumed = inner.store.resume(entry).await.map(|writer| (writer.contiguous(), writer));
-        if let Some((_, writer)) = resumed.take_if(|(from, writer)| writer.entry().record.length == Some(*from)) {
-            return finish_whole(inner, want, permit, writer).await;
-        }
-        if let Some((from, writer)) = resumed.take() {
-            let can_go_on = from > 0 && fields::ask_rest(&mut headers, &entry.record.validator(), from);
-            resumed = keep_if(writer, can_go_on).await.map(|writer| (from, writer));
-        }
-    } else if let Some(conditions) = &want.conditions {
-        headers.extend(conditions.iter().map(|(name, value)| (name.clone(), value.clone())));
-    }
-    let conditional = headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE);
-    let response = fetch(inner, want, headers).await?;
-    if response.status == StatusCode::NOT_MODIFIED && conditional {
-        if validated(inner, want, permit, &response) {
+/// One flight and what it is for.
+pub(super) struct Leader<'a> {
+    pub(super) inner: &'a Arc<Inner>,
+    pub(super) want: &'a Want,
+    pub(super) permit: &'a Permit,
+}
+
+impl Leader<'_> {
+    async fn lead(&self, exclusive: oneshot::Sender<FetchResponse>) -> Result<(), FillError> {
+        // Between the look-up of this request and its turn to lead another flight may have ended.
+        if self.changed_meanwhile() {
+            self.permit.publish(Head::Changed);
             return Ok(());
         }
-        // It is about another version than the stored one (RFC 9111 section 4.3.4): ask without conditions.
-        let response = fetch(inner, want, fields::for_fetch(&want.headers, &want.policy)).await?;
-        return store_or_share(inner, want, permit, exclusive, response).await;
-    }
-    if let Some((from, writer)) = resumed {
-        if let Some(at) = continues(&writer, &response, from) {
-            let entry = freshened(inner, writer.entry(), &response);
-            permit.publish(Head::Filling(entry, Arc::clone(writer.partial())));
-            return copy::run(inner, want, permit, writer, Source::new(response, at)).await;
+        if self.inner.is_untrusted(self.want) {
+            return Err(FillError::BadAnswer("its content has been wrong several times"));
         }
-        let wrong_range = matches!(response.status, StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE);
-        // Another version: what is there cannot be joined with what comes. A failure says nothing about the bytes that
-        // are there: they stay for the next attempt.
-        keep_if(writer, !wrong_range && !response.status.is_success()).await;
-        if wrong_range {
-            let response = fetch(inner, want, fields::for_fetch(&want.headers, &want.policy)).await?;
-            return store_or_share(inner, want, permit, exclusive, response).await;
+        if let Some(entry) = self.want.stored.as_ref().filter(|e| matches!(e.record.body, BodyRef::Partial(_)))
+            && let Some(writer) = self.inner.store.resume_part(entry, self.room(entry.record.length)).await
+        {
+            return self.resume(writer, exclusive).await;
         }
+        if let Some(conditions) = &self.want.conditions {
+            let mut headers = self.plain();
+            headers.extend(conditions.iter().map(|(name, value)| (name.clone(), value.clone())));
+            let conditional = headers.contains_key(IF_NONE_MATCH) || headers.contains_key(IF_MODIFIED_SINCE);
+            let response = self.fetch(headers).await?;
+            if response.status != StatusCode::NOT_MODIFIED || !conditional {
+                return self.take_whole(response, exclusive).await;
+            }
+            if self.validated(&response) {
+                return Ok(());
+            }
+            // It is about another version than the stored one (RFC 9111 section 4.3.4): ask without conditions.
+        }
+        self.begin(exclusive).await
     }
-    store_or_share(inner, want, permit, exclusive, response).await
-}
 
-async fn keep_if(writer: PartialWriter, keep: bool) -> Option<PartialWriter> {
-    if keep {
-        return Some(writer);
-    }
-    writer.discard().await;
-    None
-}
-
-async fn fetch(inner: &Inner, want: &Want, headers: HeaderMap) -> Result<FetchResponse, FillError> {
-    let request = FetchRequest {
-        method: Method::GET,
-        origin: want.origin.clone(),
-        target: want.target.clone(),
-        headers,
-        policy: Arc::clone(&want.policy),
-        body: None,
-        deadline: want.deadline,
-    };
-    Ok(inner.upstream.fetch(request, &*inner.redirects).await?)
-}
-
-/// Whether what the request selects is another stored response, or another state of it, than when it was looked up.
-fn changed_meanwhile(inner: &Inner, want: &Want) -> bool {
-    let Some(variants) = inner.store.lookup_hot(&want.key) else { return false };
-    let Some(now) = variants.iter().find(|entry| want.selects(&entry.record)) else { return false };
-    let moment = |record: &Record| (record.body, record.request_time, record.response_time);
-    want.stored.as_ref().is_none_or(|then| moment(&then.record) != moment(&now.record))
-}
-
-/// What is known of a body that goes on is as young as the answer that brings the rest (RFC 9111 section 3.4).
-fn freshened(inner: &Inner, entry: &Arc<Entry>, response: &FetchResponse) -> Arc<Entry> {
-    let record = decide::merge_304(&entry.record, &response.headers, response.request_time, response.response_time);
-    inner.store.update(entry, record)
-}
-
-/// A 304 to our conditions freshens what is stored (RFC 9111 section 4.3.4); `false` when it is about another version.
-fn validated(inner: &Inner, want: &Want, permit: &Permit, response: &FetchResponse) -> bool {
-    let Some(entry) = want.stored.as_ref().filter(|e| decide::not_modified_selects(&e.record, &response.headers))
-    else {
-        return false;
-    };
-    permit.publish(Head::Validated(freshened(inner, entry, response)));
-    true
-}
-
-async fn store_or_share(
-    inner: &Arc<Inner>,
-    want: &Want,
-    permit: &Permit,
-    exclusive: oneshot::Sender<FetchResponse>,
-    response: FetchResponse,
-) -> Result<(), FillError> {
-    if response.status == StatusCode::PARTIAL_CONTENT || response.status == StatusCode::NOT_MODIFIED {
-        return Err(FillError::BadAnswer("an answer that was not asked for"));
-    }
-    let storable =
-        decide::storable(&Method::GET, &want.headers, response.status, &response.headers, &want.policy, &want.path);
-    // A failure must not take the place of content that is stored and can stand in for it.
-    let hides_content = response.status.is_server_error()
-        && want.stored.as_ref().is_some_and(|stored| stored.record.status.is_success());
-    // The end of a close-delimited body is not marked, so nobody can know that it is whole (RFC 9112 section 8).
-    let whole_is_known = !matches!(response.framing, Framing::UntilClose);
-    if matches!(storable, Storable::Yes) && whole_is_known && !hides_content {
-        match record_of(want, &response) {
-            Some(record) => match inner.store.create(record).await {
-                Ok(writer) => {
-                    permit.publish(Head::Filling(Arc::clone(writer.entry()), Arc::clone(writer.partial())));
-                    return copy::run(inner, want, permit, writer, Source::new(response, 0)).await;
+    /// Begins a body of which nothing is stored.
+    async fn begin(&self, exclusive: oneshot::Sender<FetchResponse>) -> Result<(), FillError> {
+        if self.inner.asks_ranges(self.want)
+            && let Some(range) = self.first_range()
+        {
+            let mut headers = self.plain();
+            fields::ask_range(&mut headers, range.start(), Some(range.last()), None);
+            let response = self.fetch(headers).await?;
+            match response.status {
+                StatusCode::PARTIAL_CONTENT => match self.first_part(range, &response) {
+                    Some(part) => return answer::store_part(self, part, response, exclusive).await,
+                    None => self.inner.whole.insert(self.want.key.hash(), ()),
+                },
+                // An empty body has no first byte, and one that is shorter than the client thinks has none there.
+                StatusCode::RANGE_NOT_SATISFIABLE => {}
+                _ => {
+                    let length = Answered::of(&response).length;
+                    if response.status == StatusCode::OK && length.is_none_or(|length| length > range.end()) {
+                        self.inner.no_ranges.insert(self.want.key.hash(), ());
+                    }
+                    return self.take_whole(response, exclusive).await;
                 }
-                Err(error) => tracing::warn!(key = %want.key, %error, "answer is passed on without being stored"),
-            },
-            None => tracing::debug!(key = %want.key, "answer varies on everything"),
+            }
+        }
+        let response = self.fetch(self.plain()).await?;
+        self.take_whole(response, exclusive).await
+    }
+
+    /// The answer to a request without a range.
+    async fn take_whole(
+        &self,
+        mut response: FetchResponse,
+        exclusive: oneshot::Sender<FetchResponse>,
+    ) -> Result<(), FillError> {
+        let mut patience = Patience::new(Instant::now());
+        while is_misfit(&response) {
+            let next = patience.failed(Instant::now(), false);
+            if next >= self.want.deadline {
+                return Err(FillError::BadAnswer("an answer that was not asked for"));
+            }
+            sleep_until(next).await;
+            response = self.fetch(self.plain()).await?;
+        }
+        answer::store_or_share(self, response, exclusive).await
+    }
+
+    /// Goes on with a body that is partly there.
+    async fn resume(&self, writer: PartialWriter, exclusive: oneshot::Sender<FetchResponse>) -> Result<(), FillError> {
+        let record = &writer.entry().record;
+        if record.length.is_some_and(|length| writer.partial().present_total() == length) {
+            return self.finish_whole(writer).await;
+        }
+        let ways = Ways::of(self.inner, self.want, record);
+        let asked = self.resume_with(&writer, ways);
+        let mut headers = self.plain();
+        match asked {
+            Asked::Range(range) => {
+                let last = (ways == Ways::Ranged || record.length != Some(range.end())).then_some(range.last());
+                fields::ask_range(&mut headers, range.start(), last, Some(&record.validator()));
+            }
+            Asked::From(start) => fields::ask_range(&mut headers, start, None, Some(&record.validator())),
+            Asked::Whole => {}
+        }
+        let response = self.fetch(headers).await?;
+        match judge(record, record.length, asked, &Answered::of(&response)) {
+            Judged::Part { at, end } => {
+                let entry = self.freshened(writer.entry(), &response);
+                let start = Start { stream: Stream::part(response, at), at, end: Some(end), ways };
+                self.publish(entry, &writer);
+                let copying = Copying::new(self.inner, self.want, writer, ways);
+                self.copy(copying.begin(start)).await
+            }
+            Judged::Again => {
+                if asked != Asked::Whole {
+                    self.inner.no_ranges.insert(self.want.key.hash(), ());
+                }
+                let strong = record.validator().is_strong();
+                // With the same strong validator it is the same; otherwise only the bytes can tell.
+                let entry = if strong { self.freshened(writer.entry(), &response) } else { Arc::clone(writer.entry()) };
+                let start = Start { stream: Stream::new(response, 0), at: 0, end: None, ways: Ways::Again };
+                self.publish(entry, &writer);
+                let copying = Copying::new(self.inner, self.want, writer, ways);
+                self.copy(copying.begin(start)).await
+            }
+            Judged::OtherVersion => {
+                writer.supersede().await;
+                self.note_change();
+                if response.status == StatusCode::OK {
+                    return self.take_whole(response, exclusive).await;
+                }
+                self.begin(exclusive).await
+            }
+            Judged::Misfit => {
+                self.inner.no_ranges.insert(self.want.key.hash(), ());
+                drop(response);
+                let response = self.fetch(self.plain()).await?;
+                let judged = judge(record, record.length, Asked::Whole, &Answered::of(&response));
+                if judged != Judged::Again {
+                    if matches!(judged, Judged::OtherVersion) {
+                        writer.supersede().await;
+                        self.note_change();
+                    }
+                    return self.take_whole(response, exclusive).await;
+                }
+                let start = Start { stream: Stream::new(response, 0), at: 0, end: None, ways: Ways::Again };
+                self.publish(Arc::clone(writer.entry()), &writer);
+                let copying = Copying::new(self.inner, self.want, writer, Ways::Again);
+                self.copy(copying.begin(start)).await
+            }
+            // A failure says nothing about the bytes that are there: they stay for the next attempt.
+            Judged::Passing | Judged::Final => {
+                drop(writer);
+                answer::store_or_share(self, response, exclusive).await
+            }
         }
     }
-    let is_personal = matches!(
-        storable,
-        Storable::No(
-            NotStorable::Private | NotStorable::Authorization | NotStorable::SetCookie | NotStorable::RequestNoStore
-        )
-    );
-    if response.status.is_server_error() && !is_personal {
-        return share(want, permit, response).await;
-    }
-    // Only what lies in the resource is remembered of it. A refused token or a wish of one client says nothing about
-    // what others get.
-    let of_the_request = matches!(storable, Storable::No(NotStorable::Authorization | NotStorable::RequestNoStore));
-    if !of_the_request && (response.status.is_success() || response.status.is_redirection()) {
-        inner.unshared.insert(want.key.hash(), ());
-    }
-    permit.publish(Head::NotShared);
-    // The leader's client may have gone: then the answer is dropped, and with it the connection.
-    let _ = exclusive.send(response);
-    Ok(())
-}
 
-/// Gives a failure of the origin to everybody who waited, so that they do not all ask a failing origin again. A body
-/// that is long, slow or cut is left out.
-async fn share(want: &Want, permit: &Permit, mut response: FetchResponse) -> Result<(), FillError> {
-    let body = match timeout_at(want.deadline, short_body(&mut response)).await {
-        Ok(Some(body)) => body,
-        Ok(None) | Err(_) => {
-            response.headers.remove(CONTENT_ENCODING);
-            Bytes::new()
+    fn publish(&self, entry: Arc<Entry>, writer: &PartialWriter) {
+        if let Some(owed) = self.owed(writer.entry().record.length) {
+            self.permit.demands().owe(owed);
         }
-    };
-    let answer = Answer { status: response.status, headers: response.headers, body };
-    permit.publish(Head::Answer(Arc::new(answer)));
-    Ok(())
-}
-
-async fn short_body(response: &mut FetchResponse) -> Option<Bytes> {
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.body.next().await {
-        let chunk = chunk.ok()?;
-        if body.len() as u64 + chunk.len() as u64 > SHARED_ANSWER {
-            return None;
-        }
-        body.extend_from_slice(&chunk);
+        self.permit.publish(Head::Filling(entry, Arc::clone(writer.partial())));
     }
-    Some(body.freeze())
-}
 
-fn record_of(want: &Want, response: &FetchResponse) -> Option<Record> {
-    let vary = decide::selecting_fields(&response.headers, &want.headers, &want.policy).ok()?;
-    let mut headers = response.headers.clone();
-    if !headers.contains_key(DATE) {
-        // RFC 9110 section 6.6.1: a recipient with a clock adds the time of reception.
-        let date = httpdate::fmt_http_date(response.response_time.to_system_time());
-        headers.extend(HeaderValue::try_from(date).ok().map(|date| (DATE, date)));
+    /// Begins to copy into a new body.
+    pub(super) async fn fill(&self, writer: PartialWriter, start: Start) -> Result<(), FillError> {
+        self.publish(Arc::clone(writer.entry()), &writer);
+        let copying = Copying::new(self.inner, self.want, writer, start.ways);
+        self.copy(copying.begin(start)).await
     }
-    Some(Record {
-        key: want.key.clone(),
-        status: response.status,
-        headers,
-        request_time: response.request_time,
-        response_time: response.response_time,
-        vary,
-        length: match response.framing {
-            Framing::Empty => Some(0),
-            Framing::Length(length) => Some(length),
-            Framing::Chunked | Framing::UntilClose => None,
-        },
-        expected: decide::repr_digest(&response.headers).map(ExpectedDigest::Upstream),
-        token_protected: want.carries_token,
-        // The store names the partial itself.
-        body: BodyRef::Partial(PartialId(0)),
-    })
-}
 
-/// Completes a body whose last byte came before the end of an earlier fill. Everybody looks again then: it may be stale,
-/// or not what its digest says.
-async fn finish_whole(inner: &Inner, want: &Want, permit: &Permit, writer: PartialWriter) -> Result<(), FillError> {
-    let length = writer.contiguous();
-    let outcome = match writer.complete(length).await {
-        Ok(_) => "complete",
-        Err(error) => {
-            tracing::warn!(key = %want.key, %error, "stored bytes could not be completed");
-            if matches!(error, CompleteError::Mismatch { .. }) { "mismatch" } else { "store" }
+    /// Copies to the end, and sees to what became of it.
+    async fn copy(&self, mut copying: Copying<'_>) -> Result<(), FillError> {
+        for _ in 0..COMPLETIONS {
+            let end = copying.until_end(self.permit).await;
+            let (ways, length) = (copying.ways, copying.length);
+            let End::Whole(whole) = end else {
+                self.end_early(copying.writer, end).await;
+                return Ok(());
+            };
+            let entry = Arc::clone(copying.writer.entry());
+            let outcome = match copying.writer.complete(whole).await {
+                Ok(_) => "complete",
+                Err(CompleteError::Short { missing }) => {
+                    tracing::warn!(key = %self.want.key, missing, "blocks were damaged; they are fetched again");
+                    if let Some(writer) = self.inner.store.resume(&entry).await {
+                        copying = Copying::new(self.inner, self.want, writer, ways);
+                        copying.length = length;
+                        continue;
+                    }
+                    "store"
+                }
+                Err(error) => self.not_completed(&error),
+            };
+            if outcome != "complete" {
+                self.permit.close();
+            }
+            self.count(outcome);
+            return Ok(());
         }
-    };
-    inner.metrics.fills.with_label_values(&[outcome]).inc();
-    permit.publish(Head::Changed);
-    Ok(())
-}
-
-/// Where in the representation the body of `response` begins, if it brings what `writer` lacks from `from` on: the same
-/// version (RFC 9111 section 3.4), as the rest in a 206 or all of it from an origin that does no ranges.
-pub(super) fn continues(writer: &PartialWriter, response: &FetchResponse, from: u64) -> Option<u64> {
-    let record = &writer.entry().record;
-    if !record.validator().same_strong(&Validator::of(&response.headers)) {
-        return None;
+        self.permit.close();
+        self.count("store");
+        Ok(())
     }
-    match (response.status, response.content_range, response.framing) {
-        (StatusCode::PARTIAL_CONTENT, Some(range), _) => {
-            fields::is_rest(range.first, range.last, range.total, from, record.length).then_some(from)
+
+    async fn end_early(&self, writer: PartialWriter, end: End) {
+        self.permit.close();
+        let outcome = match end {
+            End::Enough | End::Whole(_) => "part",
+            End::Abandoned => "abandoned",
+            End::OtherVersion => "changed",
+            End::GaveUp => "cut",
+            End::StoreFailed => "store",
+        };
+        self.count(outcome);
+        tracing::info!(key = %self.want.key, outcome, bytes = writer.partial().present_total(), "fill ended before its end");
+        match end {
+            // Nothing can ever be joined to a file that takes no more.
+            End::StoreFailed => writer.discard().await,
+            End::OtherVersion => {
+                writer.supersede().await;
+                self.note_change();
+            }
+            End::Enough | End::Whole(_) | End::Abandoned | End::GaveUp => {}
         }
-        (StatusCode::OK, None, Framing::Length(length)) => (record.length == Some(length)).then_some(0),
-        _ => None,
+    }
+
+    /// Completes a body whose last byte came before the end of an earlier fill. Everybody looks again then: it may be
+    /// stale, or not what its digest says.
+    async fn finish_whole(&self, writer: PartialWriter) -> Result<(), FillError> {
+        let length = writer.partial().present_total();
+        let outcome = match writer.complete(length).await {
+            Ok(_) => "complete",
+            Err(error) => self.not_completed(&error),
+        };
+        self.count(outcome);
+        self.permit.publish(Head::Changed);
+        Ok(())
+    }
+
+    fn not_completed(&self, error: &CompleteError) -> &'static str {
+        tracing::warn!(key = %self.want.key, %error, "a body could not be completed");
+        if matches!(error, CompleteError::Mismatch { .. }) {
+            self.inner.note_mismatch(self.want);
+            "mismatch"
+        } else {
+            "store"
+        }
+    }
+
+    pub(super) fn count(&self, outcome: &'static str) {
+        self.inner.metrics.fills.with_label_values(&[outcome]).inc();
+    }
+
+    /// Upstream has another version. A key that changes under its ranges is fetched whole for a while.
+    fn note_change(&self) {
+        let key = self.want.key.hash();
+        if self.inner.changes.contains_key(&key) {
+            self.inner.whole.insert(key, ());
+        }
+        self.inner.changes.insert(key, ());
+    }
+
+    /// The fields of a request for the whole.
+    fn plain(&self) -> HeaderMap {
+        fields::for_fetch(&self.want.headers, &self.want.policy)
+    }
+
+    /// The part to begin with. Without a stored map the block size is the one of new bodies.
+    fn first_range(&self) -> Option<ByteRange> {
+        let block = self.inner.store.block_size();
+        match self.want.begin() {
+            FirstAsked::ToEnd(start) => schedule::first(start, None, block),
+            FirstAsked::Within(range) => schedule::first(range.start(), Some(range.end()), block),
+            FirstAsked::Suffix(_) => schedule::first(0, Some(1), block),
+        }
+    }
+
+    /// Where the first part lies and how long the whole is, when it can be gone on with: the part that was asked for,
+    /// with the length and a strong validator.
+    fn first_part(&self, asked: ByteRange, response: &FetchResponse) -> Option<(ByteRange, u64)> {
+        let range = response.content_range?;
+        let (part, length) = (range.range()?, range.total?);
+        let strong = crate::content::Validator::of(&response.headers).is_strong();
+        (strong && part.start() == asked.start() && part.end() <= asked.end()).then_some((part, length))
+    }
+
+    /// What is missing first of a body that is partly there, for this client.
+    fn resume_with(&self, writer: &PartialWriter, ways: Ways) -> Asked {
+        let partial = writer.partial();
+        let begin = match self.want.begin() {
+            FirstAsked::ToEnd(start) => start,
+            FirstAsked::Within(range) => range.start(),
+            FirstAsked::Suffix(count) => writer.entry().record.length.map_or(0, |length| length.saturating_sub(count)),
+        };
+        match (ways, writer.entry().record.length) {
+            (Ways::Again, _) => Asked::Whole,
+            (_, None) => Asked::From(writer.contiguous()),
+            (_, Some(length)) => {
+                let whole = |start| ByteRange::new(start, length);
+                // Behind the client's begin, or else before it.
+                let wanted = match self.want.begin() {
+                    FirstAsked::Within(range) => ByteRange::new(range.start(), range.end().min(length)),
+                    FirstAsked::ToEnd(_) | FirstAsked::Suffix(_) => whole(begin),
+                };
+                let gap = |range| partial.missing(range).first().copied();
+                let gap = wanted.and_then(gap).or_else(|| whole(0).and_then(gap));
+                let pieces = if ways == Ways::Ranged { schedule::Pieces::Ranged } else { schedule::Pieces::Rest };
+                let range =
+                    gap.and_then(|gap| schedule::only(pieces, length, partial.block_size(), &partial.present(), gap));
+                range.map_or(Asked::Whole, Asked::Range)
+            }
+        }
+    }
+
+    /// What is to be fetched even when the client leaves.
+    fn owed(&self, length: Option<u64>) -> Option<ByteRange> {
+        match self.want.begin() {
+            FirstAsked::ToEnd(_) => ByteRange::whole(super::demand::TO_THE_END),
+            FirstAsked::Within(range) if length.is_some_and(|length| range.end() >= length) => {
+                ByteRange::whole(super::demand::TO_THE_END)
+            }
+            FirstAsked::Within(range) => Some(range),
+            FirstAsked::Suffix(count) => length.and_then(|length| ByteRange::new(length.saturating_sub(count), length)),
+        }
+    }
+
+    /// How much room the body is going to need for what is owed of it, in bytes.
+    pub(super) fn room(&self, length: Option<u64>) -> u64 {
+        let (owed, length) = (self.owed(length), length.unwrap_or(0));
+        let block = self.inner.store.block_size();
+        owed.map_or(length, |owed| length.min(owed.len().saturating_add(2 * block)))
+    }
+
+    /// Asks upstream, again and again after failures that may pass, as long as a client waits and the source is not
+    /// known to be down.
+    pub(super) async fn fetch(&self, headers: HeaderMap) -> Result<FetchResponse, FillError> {
+        let mut patience = Patience::new(Instant::now());
+        let mut before = None;
+        loop {
+            let deadline = (Instant::now() + self.inner.upstream.settings().timeouts.request).max(self.want.deadline);
+            let request = self.want.request(Method::GET, headers.clone(), None, deadline);
+            let error = match self.inner.upstream.fetch(request, &*self.inner.redirects).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            if matches!(error, FetchError::KnownDown { .. }) {
+                // What made it known says more.
+                return Err(before.unwrap_or(error).into());
+            }
+            if !error.is_passing_fault() || !self.permit.has_clients() {
+                return Err(error.into());
+            }
+            tracing::debug!(key = %self.want.key, %error, "asking again");
+            before = Some(error);
+            sleep_until(patience.failed(Instant::now(), false)).await;
+        }
+    }
+
+    /// Whether what the request selects is another stored response, or another state of it, than when it was looked
+    /// up.
+    fn changed_meanwhile(&self) -> bool {
+        let Some(variants) = self.inner.store.lookup_hot(&self.want.key) else { return false };
+        let Some(now) = variants.iter().find(|entry| self.want.selects(&entry.record)) else { return false };
+        let moment = |record: &Record| (record.body, record.request_time, record.response_time);
+        self.want.stored.as_ref().is_none_or(|then| moment(&then.record) != moment(&now.record))
+    }
+
+    /// What is known of a body that goes on is as young as the answer that brings the rest (RFC 9111 section 3.4).
+    fn freshened(&self, entry: &Arc<Entry>, response: &FetchResponse) -> Arc<Entry> {
+        let record = decide::merge_304(&entry.record, &response.headers, response.request_time, response.response_time);
+        self.inner.store.update(entry, record)
+    }
+
+    /// A 304 to our conditions freshens what is stored (RFC 9111 section 4.3.4); `false` when it is about another
+    /// version.
+    fn validated(&self, response: &FetchResponse) -> bool {
+        let stored = self.want.stored.as_ref();
+        let Some(entry) = stored.filter(|e| decide::not_modified_selects(&e.record, &response.headers)) else {
+            return false;
+        };
+        self.permit.publish(Head::Validated(self.freshened(entry, response)));
+        true
+    }
+}
+
+/// An answer that nobody asked for: a part of the body, or a 304 without a condition.
+fn is_misfit(response: &FetchResponse) -> bool {
+    let is_whole =
+        response.content_range.is_some_and(|range| range.first == 0 && range.total == range.last.checked_add(1));
+    match response.status {
+        StatusCode::PARTIAL_CONTENT => !is_whole,
+        status => status == StatusCode::NOT_MODIFIED,
     }
 }

@@ -4,12 +4,20 @@
 //! what happens when clients leave. Does not live here: how a source is asked (`upstream`), whether an answer may
 //! be stored or served (`decide`), where bytes lie (`store`), what a client is told (`serve`).
 
+mod answer;
 mod copy;
+mod demand;
 mod error;
 mod fields;
 mod flight;
+mod judge;
 mod lead;
+mod patience;
+mod rate;
+mod schedule;
+mod stream;
 mod want;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +28,7 @@ use moka::sync::Cache;
 use tokio::sync::oneshot;
 
 pub use error::FillError;
-pub use flight::FlightGuard;
+pub use flight::{FlightGuard, Outlook};
 pub use want::{Answer, Obtained, TokenId, Want};
 
 /// An answer that is passed through to one client, its framing and its body.
@@ -28,10 +36,10 @@ pub use crate::upstream::{
     FetchResponse as PassedThrough, Framing as PassedFraming, RequestBody as PassedBody, UpstreamBody as Through,
 };
 
-use crate::content::KeyHash;
+use crate::content::{FillMode, KeyHash};
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::upstream::{FetchRequest, FetchResponse, RequestBody, Upstream, request_loops};
+use crate::upstream::{FetchResponse, RequestBody, Upstream, request_loops};
 
 pub use crate::upstream::Redirects;
 use flight::{FlightTable, Head, Role};
@@ -39,6 +47,16 @@ use flight::{FlightTable, Head, Role};
 /// How long a key whose answer could not be shared is fetched by each client for itself, so that clients do not
 /// queue behind one another for answers that none of them can use.
 const UNSHARED_MEMORY: Duration = Duration::from_secs(10);
+
+/// How long a key that cannot be had in ranges is fetched whole.
+const WHOLE_MEMORY: Duration = Duration::from_secs(600);
+/// Two changes of version within this time are too many for ranges.
+const CHANGE_MEMORY: Duration = Duration::from_secs(60);
+/// How long wrong content of a source is remembered, and how often it may be wrong in that time.
+const MISMATCH_MEMORY: Duration = Duration::from_secs(60);
+const MISMATCHES: u32 = 3;
+/// Keys of which such things are remembered.
+const REMEMBERED: u64 = 65_536;
 
 /// Handle on all fills. Cheap to clone.
 #[derive(Clone)]
@@ -54,6 +72,33 @@ struct Inner {
     pseudonym: Arc<str>,
     flights: FlightTable,
     unshared: Cache<KeyHash, ()>,
+    /// Keys whose source does no ranges, or wrong ones.
+    no_ranges: Cache<KeyHash, ()>,
+    /// Keys that are fetched whole.
+    whole: Cache<KeyHash, ()>,
+    /// Keys whose version has just changed.
+    changes: Cache<KeyHash, ()>,
+    /// Keys whose content was not what its digest says, and how often.
+    mismatches: Cache<KeyHash, u32>,
+}
+
+impl Inner {
+    /// Whether the source is asked for ranges.
+    fn asks_ranges(&self, want: &Want) -> bool {
+        let key = want.key.hash();
+        want.policy.fill == FillMode::Ranged && !self.whole.contains_key(&key) && !self.no_ranges.contains_key(&key)
+    }
+
+    /// Whether the content has been wrong so often that it is not fetched at present.
+    fn is_untrusted(&self, want: &Want) -> bool {
+        self.mismatches.get(&want.key.hash()).is_some_and(|count| count >= MISMATCHES)
+    }
+
+    fn note_mismatch(&self, want: &Want) {
+        let key = want.key.hash();
+        let count = self.mismatches.get(&key).unwrap_or(0);
+        self.mismatches.insert(key, count.saturating_add(1));
+    }
 }
 
 impl Fill {
@@ -65,9 +110,21 @@ impl Fill {
         pseudonym: Arc<str>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let unshared = Cache::builder().max_capacity(65_536).time_to_live(UNSHARED_MEMORY).build();
         let flights = FlightTable::new(Arc::clone(&metrics));
-        Self { inner: Arc::new(Inner { store, upstream, redirects, metrics, pseudonym, flights, unshared }) }
+        let inner = Inner {
+            store,
+            upstream,
+            redirects,
+            metrics,
+            pseudonym,
+            flights,
+            unshared: memory(UNSHARED_MEMORY),
+            no_ranges: memory(WHOLE_MEMORY),
+            whole: memory(WHOLE_MEMORY),
+            changes: memory(CHANGE_MEMORY),
+            mismatches: memory(MISMATCH_MEMORY),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// From the end of a request's head to the first body byte of its answer, at most.
@@ -112,7 +169,7 @@ impl Fill {
                                 self.alone(&want).await
                             }
                             Ok(response) => Obtained::Through(Box::new(response)),
-                            Err(_) => Obtained::Failed(FillError::Abandoned),
+                            Err(_) => self.alone(&want).await,
                         },
                         head => settled(head, guard, false),
                     };
@@ -180,15 +237,7 @@ impl Fill {
         headers: HeaderMap,
         body: Option<RequestBody>,
     ) -> Result<FetchResponse, FillError> {
-        let request = FetchRequest {
-            method,
-            origin: want.origin.clone(),
-            target: want.target.clone(),
-            headers,
-            policy: Arc::clone(&want.policy),
-            body,
-            deadline: want.deadline,
-        };
+        let request = want.request(method, headers, body, want.deadline);
         self.inner.upstream.fetch(request, &*self.inner.redirects).await.map_err(FillError::from)
     }
 
@@ -198,6 +247,10 @@ impl Fill {
             Err(error) => Obtained::Failed(error),
         }
     }
+}
+
+fn memory<T: Clone + Send + Sync + 'static>(time: Duration) -> Cache<KeyHash, T> {
+    Cache::builder().max_capacity(REMEMBERED).time_to_live(time).build()
 }
 
 fn settled(head: Head, guard: FlightGuard, collapsed: bool) -> Obtained {

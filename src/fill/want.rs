@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
 use super::{FillError, FlightGuard};
-use crate::content::{CacheKey, Origin, Policy, Record};
-use crate::decide;
+use crate::content::{CacheKey, ExpectedDigest, Origin, Policy, Record};
+use crate::decide::{self, FirstAsked};
 use crate::store::{Entry, Partial};
-use crate::upstream::FetchResponse;
+use crate::upstream::{FetchRequest, FetchResponse, RequestBody};
 
 /// Stands for a token without holding it: a keyed hash.
 pub type TokenId = [u8; 32];
@@ -83,6 +83,35 @@ pub struct Answer {
 }
 
 impl Want {
+    /// Where the first bytes lie that the client waits for.
+    pub(super) fn begin(&self) -> FirstAsked {
+        decide::first_asked(&self.headers)
+    }
+
+    /// A request upstream for this content, with these fields.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Option<RequestBody>,
+        deadline: Instant,
+    ) -> FetchRequest {
+        FetchRequest {
+            method,
+            origin: self.origin.clone(),
+            target: self.target.clone(),
+            headers,
+            policy: Arc::clone(&self.policy),
+            body,
+            deadline,
+        }
+    }
+
+    /// The digest that the content must have by the rule that applies.
+    pub(super) fn rule_digest(&self) -> Option<ExpectedDigest> {
+        self.policy.digests.get(&self.path).copied().map(ExpectedDigest::Rule)
+    }
+
     /// The id of the token that the request carries.
     pub(super) fn shown_token(&self) -> Option<TokenId> {
         self.token.filter(|_| self.carries_token)

@@ -6,26 +6,21 @@ use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::ask::Ask;
 use super::body::{Segment, SegmentBody};
-use super::follow::Follow;
+use super::follow::{Follow, HeldEnd};
 use super::handler::Handler;
 use super::outcome::{Outcome, Part, Reply, Stored};
+use super::verify::{Verdict, verified_soon};
+use super::wire::TURN;
 use super::{multipart, rescue, respond};
 use crate::content::{ByteRange, Record};
 use crate::decide::{self, CacheStatus, Precondition, RangeOutcome};
 use crate::fill::FlightGuard;
 use crate::store::{Body, Entry, Partial, Progress, ReadError};
 use crate::telemetry::RequestResult;
-
-/// Most bytes that are read, and so verified, before the head of an answer leaves.
-const FIRST_READ: u64 = 256 * 1024;
-
-/// Last bytes of a body with an expected digest: they leave only once it has that digest, so that nobody gets a wrong
-/// body whole.
-const HELD_BACK: u64 = 16 * 1024;
 
 /// How long a fill goes on for a client that was told to come back.
 const COMES_BACK: Duration = Duration::from_secs(30);
@@ -81,7 +76,9 @@ pub(super) async fn stored(
         RangeOutcome::Unsatisfiable => return Delivery::Done(unsatisfiable(ask, length, status, result)),
     };
     let verified = match &body {
-        Body::Partial(partial) if !partial.is_complete() => held_from(entry, Some(length)).unwrap_or(length),
+        Body::Partial(partial) if !partial.is_complete() => {
+            hold(entry, Some(length)).map_or(length, |hold| hold.from())
+        }
         _ => length,
     };
     let is_there = |range: &ByteRange| body.present_until(range.start()).min(verified) >= range.end();
@@ -89,17 +86,17 @@ pub(super) async fn stored(
         return Delivery::Missing;
     }
     let mut layout = lay(entry, selection, Some(length), |start, end| of_stored(&body, start, end.unwrap_or(length)));
-    // The first bytes are read before the head leaves: what is damaged or gone is found in time to fetch it anew.
+    // The first bytes are checked before the head leaves: what is damaged or gone is found in time to fetch it anew.
     if let Some(at) = layout.segments.iter().position(|segment| matches!(segment, Segment::File { .. }))
         && let Some(Segment::File { reader, offset, len }) = layout.segments.remove(at)
     {
-        match reader.read(offset, len.min(FIRST_READ) as usize).await {
-            Ok(bytes) => {
-                let read = bytes.len() as u64;
+        match reader.piece(offset, len.min(TURN)).await {
+            Ok(piece) => {
+                let read = piece.len();
                 if read < len {
                     layout.segments.insert(at, Segment::File { reader, offset: offset + read, len: len - read });
                 }
-                layout.segments.insert(at, Segment::Bytes(bytes));
+                layout.segments.insert(at, piece.into());
             }
             Err(error) => return unusable(entry, &error),
         }
@@ -141,27 +138,54 @@ pub(super) async fn growing(
             return Delivery::Done(unsatisfiable(ask, length.unwrap_or(0), status, result));
         }
     };
-    let held_from = held_from(entry, length);
+    let hold = hold(entry, length);
+    let ranges = selection.ranges(length.unwrap_or(u64::MAX));
+    // The first one last: that is where the client begins.
+    ranges.iter().rev().for_each(|range| guard.reads(*range, length));
     // The first byte that may leave must be there before the head leaves: until then there is a way back.
-    let first = selection.first();
-    let first = if held_from.is_some_and(|held| first >= held) { u64::MAX } else { first };
-    match timeout_at(ask.deadline, partial.wait(first)).await {
-        Ok(Progress::Present(_) | Progress::Ended(_)) => {}
-        Ok(Progress::Stopped) => return Delivery::Unusable,
-        Err(_) => return Delivery::Done(come_back("deadline", partial, guard)),
+    let mut first = selection.first();
+    if let Some(hold) = hold
+        && ranges.iter().any(|range| range.end() > hold.from())
+    {
+        guard.needs_whole();
+        match verified_soon(&partial, &guard, ask.deadline).await {
+            // It was told wrong, and the digest knows better.
+            Verdict::Verified(whole) if length != Some(whole) => return Delivery::Unusable,
+            Verdict::Verified(_) | Verdict::TooLong => {}
+            Verdict::Stopped => return Delivery::Unusable,
+        }
+        if first >= hold.from() {
+            first = u64::MAX;
+        }
+    }
+    match first_byte(&partial, first, &guard, ask.deadline).await {
+        Some(Progress::Present(_) | Progress::Ended(_)) => {}
+        Some(Progress::Stopped) => return Delivery::Unusable,
+        None => return Delivery::Done(come_back("deadline", partial, guard)),
     }
     let guard = Arc::new(guard);
     let layout = lay(entry, selection, length, |start, end| {
-        let follow = Follow::new(Arc::clone(&partial), start, end, held_from, ask.is_agent(), Arc::clone(&guard));
+        let follow = Follow::new(Arc::clone(&partial), start, end, hold, ask.is_agent(), Arc::clone(&guard));
         Segment::Follow(Box::new(follow))
     });
     Delivery::Done(deliver(ask, entry, layout, length, status, result))
 }
 
-/// First byte that leaves only once the body has its expected digest.
-fn held_from(entry: &Entry, length: Option<u64>) -> Option<u64> {
+/// Waits for the byte at `first` until the deadline, or until it is known that no source can bring it.
+async fn first_byte(partial: &Arc<Partial>, first: u64, guard: &FlightGuard, deadline: Instant) -> Option<Progress> {
+    let mut outlook = guard.outlook();
+    tokio::select! {
+        biased;
+        progress = partial.wait(first) => Some(progress),
+        _ = outlook.wait_for(|outlook| outlook.down) => None,
+        () = sleep_until(deadline) => None,
+    }
+}
+
+/// What leaves only once the body has its expected digest.
+fn hold(entry: &Entry, length: Option<u64>) -> Option<HeldEnd> {
     entry.record.expected?;
-    Some(length?.saturating_sub(HELD_BACK))
+    length.map(HeldEnd::of)
 }
 
 /// 503 while the fill goes on as if the client were there, so that it is further when the client comes back.

@@ -1,4 +1,5 @@
-//! Follows a body that is being filled: its bytes leave as they land.
+//! Follows a body that is being filled: its bytes leave as they land. The end of one with an expected digest leaves only
+//! once the body has it; `verify` says whether bytes leave before at all.
 //!
 //! For Delivery Optimization agents some bytes are held back while the fill is fast, and given out slowly when it
 //! stalls: such an agent bans the cache for 15 minutes after 20 s below 4000 B/s, but takes a cut connection as a
@@ -10,6 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::body::{BodyCut, Segment};
+use crate::content::ByteRange;
 use crate::fill::FlightGuard;
 use crate::store::{Body, Partial, Progress};
 
@@ -33,15 +35,36 @@ const SILENCE: Duration = Duration::from_secs(60);
 const SIP: u64 = 1280;
 const SIP_EVERY: Duration = Duration::from_millis(250);
 
+/// The end of a body has been waiting for its digest for this long: it is given out slowly, but for the last bytes.
+const HELD_FOR: Duration = Duration::from_secs(5);
+
+/// Last bytes of a body with an expected digest: they leave only once it has that digest, so that nobody gets a wrong
+/// body whole.
+const HELD_BACK: u64 = 16 * 1024;
+
+/// Of these, the bytes that are not even given out slowly.
+const NEVER_EARLY: u64 = 1024;
+
 /// A range of a growing body on its way to a client.
 pub(super) struct Follow {
     partial: Arc<Partial>,
     position: u64,
     end: Option<u64>,
-    /// Bytes from here on leave only once the body has turned out to have its expected digest.
-    held_from: Option<u64>,
+    hold: Option<HeldEnd>,
     reserve: Option<Reserve>,
-    _guard: Arc<FlightGuard>,
+    guard: Arc<FlightGuard>,
+    begun: bool,
+}
+
+/// Bytes that leave only once the body has turned out to have its expected digest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeldEnd {
+    /// The first of them.
+    from: u64,
+    /// Length of the body.
+    length: u64,
+    /// Since when nothing else has been left to send.
+    since: Option<Instant>,
 }
 
 /// What is held back from an agent.
@@ -57,14 +80,26 @@ struct Reserve {
     sipping: bool,
 }
 
+impl HeldEnd {
+    /// What is held back of a body of `length` bytes with an expected digest.
+    pub(super) fn of(length: u64) -> Self {
+        Self { from: length.saturating_sub(HELD_BACK), length, since: None }
+    }
+
+    /// First byte that waits.
+    pub(super) fn from(&self) -> u64 {
+        self.from
+    }
+}
+
 impl Follow {
-    /// Follows `partial` from `start` to `end`, or to its end when that is not known yet. Bytes from `held_from` on
-    /// wait for the digest. `agent`: the client is a Delivery Optimization agent.
+    /// Follows `partial` from `start` to `end`, or to its end when that is not known yet. `agent`: the client is a
+    /// Delivery Optimization agent.
     pub(super) fn new(
         partial: Arc<Partial>,
         start: u64,
         end: Option<u64>,
-        held_from: Option<u64>,
+        hold: Option<HeldEnd>,
         agent: bool,
         guard: Arc<FlightGuard>,
     ) -> Self {
@@ -72,7 +107,7 @@ impl Follow {
             let present = Body::Partial(Arc::clone(&partial)).present_until(start);
             Reserve { seen: present, free: present, window: (Instant::now(), present), fast: false, sipping: false }
         });
-        Self { partial, position: start, end, held_from, reserve, _guard: guard }
+        Self { partial, position: start, end, hold, reserve, guard, begun: false }
     }
 
     /// The next bytes that may leave, or `None` at the end.
@@ -80,20 +115,21 @@ impl Follow {
         if self.end == Some(self.position) {
             return None;
         }
+        if !std::mem::replace(&mut self.begun, true)
+            && let Some(range) = ByteRange::new(self.position, self.end.unwrap_or(u64::MAX))
+        {
+            self.guard.turns_to(range);
+        }
         let mut from = self.position;
         loop {
-            let progress = match &self.reserve {
-                Some(reserve) => {
-                    let patience = if reserve.sipping { SIP_EVERY } else { STALL };
-                    match timeout(patience, self.partial.wait(from)).await {
-                        Ok(progress) => progress,
-                        Err(_) => return Some(self.sip()),
-                    }
-                }
-                None => match timeout(SILENCE, self.partial.wait(from)).await {
-                    Ok(progress) => progress,
-                    Err(_) => return Some(Err(BodyCut("no byte from upstream".to_owned()))),
-                },
+            self.guard.advance(from);
+            // How long to wait, and what to do then.
+            let (patience, held) = self.patience();
+            let progress = match timeout(patience, self.partial.wait(from)).await {
+                Ok(progress) => progress,
+                Err(_) if held => return Some(Ok(self.take(self.position + SIP.min(self.early())))),
+                Err(_) if self.reserve.is_some() => return Some(self.sip()),
+                Err(_) => return Some(Err(BodyCut("no byte from upstream".to_owned()))),
             };
             let complete = self.partial.is_complete();
             match progress {
@@ -105,9 +141,15 @@ impl Follow {
                         }
                         _ => landed,
                     };
-                    let free = self.held_from.filter(|_| !complete).map_or(free, |held| free.min(held));
+                    let held_from = self.hold.filter(|_| !complete).map(|hold| hold.from);
+                    let free = held_from.map_or(free, |held| free.min(held));
                     if free > self.position {
                         return Some(Ok(self.take(free)));
+                    }
+                    if held_from.is_some_and(|held| self.position >= held)
+                        && let Some(hold) = &mut self.hold
+                    {
+                        hold.since.get_or_insert_with(Instant::now);
                     }
                     from = until;
                 }
@@ -123,6 +165,30 @@ impl Follow {
         }
     }
 
+    /// How long to wait for a byte, and whether it is the digest that is waited for.
+    fn patience(&self) -> (Duration, bool) {
+        if let Some(since) = self.hold.and_then(|hold| hold.since)
+            && self.early() > 0
+        {
+            let waited = since.elapsed();
+            return (if waited < HELD_FOR { HELD_FOR - waited } else { SIP_EVERY }, true);
+        }
+        let patience = match &self.reserve {
+            Some(reserve) if reserve.sipping => SIP_EVERY,
+            Some(_) => STALL,
+            None => SILENCE,
+        };
+        (patience, false)
+    }
+
+    /// How many of the bytes that wait for the digest are there and may leave slowly before it is known.
+    fn early(&self) -> u64 {
+        let Some(hold) = self.hold.filter(|hold| self.position >= hold.from) else { return 0 };
+        let present = Body::Partial(Arc::clone(&self.partial)).present_until(self.position);
+        let last = hold.length.saturating_sub(NEVER_EARLY).min(self.end.unwrap_or(hold.length));
+        present.min(last).saturating_sub(self.position)
+    }
+
     fn take(&mut self, until: u64) -> Segment {
         let reader = Body::Partial(Arc::clone(&self.partial));
         let segment = Segment::File { reader, offset: self.position, len: until - self.position };
@@ -132,7 +198,7 @@ impl Follow {
 
     /// Gives out a little of what is held back; cuts when nothing is left.
     fn sip(&mut self) -> Result<Segment, BodyCut> {
-        let held_from = self.held_from.unwrap_or(u64::MAX);
+        let held_from = self.hold.map_or(u64::MAX, |hold| hold.from);
         let held = self.reserve.as_ref().map_or(0, |reserve| reserve.seen.min(held_from).saturating_sub(self.position));
         if held == 0 {
             return Err(BodyCut("no byte from upstream".to_owned()));

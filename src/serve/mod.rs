@@ -1,7 +1,7 @@
 //! The data port: accept, resolve, decide, serve.
 //!
 //! `listener` accepts, `wire` speaks HTTP/1.1, `limits` is the outer edge, `handler` tells the story of a request,
-//! `deliver` and `follow` lay out bodies, `respond` renders. What a URL means (`resolve`), what may be done with a
+//! `deliver`, `verify` and `follow` lay out bodies, `respond` renders. What a URL means (`resolve`), what may be done with a
 //! response (`decide`), where bytes are (`store`) and how they get there (`fill`) live elsewhere.
 
 pub mod limits;
@@ -25,6 +25,7 @@ mod service;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use body::{BodyCut, SegmentBody};
 pub use handler::Handler;

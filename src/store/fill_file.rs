@@ -188,21 +188,21 @@ impl Partial {
         let misplaced = || WriteFailure::Other(StoreError::Misplaced { offset });
         let end = offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok()).ok_or_else(misplaced)?;
         let Some(range) = ByteRange::new(offset, end) else { return Ok((0, false)) };
-        let (size, body_length) = {
+        let (size, body_length, run) = {
             let state = self.state.lock();
             if !matches!(state.phase, Phase::Writing) || state.writer != writer {
                 let gone = io::Error::other("the body has no writer any more");
                 return Err(WriteFailure::Other(StoreError::Io(gone)));
             }
-            if !has_place(&state, range) {
+            if !state.has_place(range) {
                 return Err(misplaced());
             }
-            (state.map.block_size(), state.length)
+            (state.map.block_size(), state.length, state.intended.available_from(offset))
         };
         let file = self.file().map_err(|error| self.write_failed(error))?;
         if let Some(length) = body_length.filter(|length| *length > CLAIM_FROM) {
             let claimed = core.claimed.covers(range);
-            let claim = ByteRange::new(offset, length.min(offset.saturating_add(CLAIM)).max(end));
+            let claim = ByteRange::new(offset, length.min(run).min(offset.saturating_add(CLAIM)).max(end));
             if let Some(claim) = claim.filter(|_| !claimed) {
                 match disk::preallocate(file.file(), claim.start(), claim.len()) {
                     // Where there is no room for the whole run there may be for these bytes: the write tells.
@@ -392,6 +392,13 @@ impl Partial {
         Ok(())
     }
 
+    /// Whether exactly `length` bytes from the begin have the digest `expected`, as far as they can be read.
+    pub(super) fn hashes_to(&self, length: u64, expected: Digest) -> bool {
+        let mut core = self.core.lock();
+        let read = self.advance(&mut core);
+        core.hasher.position() == length && read.is_ok() && core.hasher.clone().finish() == expected
+    }
+
     /// Hashes the rest and makes sure that exactly `length` bytes are there. The phase becomes `Completing`.
     pub(super) fn finish(&self, writer: u64, length: u64) -> Result<Finished, CompleteError> {
         let mut core = self.core.lock();
@@ -433,14 +440,4 @@ impl Partial {
         core.map = None;
         Ok(Finished { digest, sums, file, unchecked })
     }
-}
-
-/// Whether all of `range` is absent and begins where its first block's present bytes end.
-fn has_place(state: &State, range: ByteRange) -> bool {
-    let size = state.map.block_size();
-    let first = size.block_of(range.start());
-    let valid = u64::from(state.map.block(first).map_or(0, |known| known.valid_len));
-    let begins = size.begin_of(first) + valid == range.start();
-    let absent = state.map.present().missing(range) == [range];
-    begins && absent && state.length.is_none_or(|length| range.end() <= length)
 }

@@ -28,6 +28,8 @@ mod blob;
 mod block_map;
 mod block_sums;
 mod body;
+mod buffers;
+mod checked;
 mod commit;
 mod compact;
 mod disk;
@@ -56,6 +58,7 @@ mod pool;
 mod publish;
 mod quarantine;
 mod queue;
+mod ready;
 mod recover;
 mod running;
 mod settings;
@@ -65,6 +68,7 @@ mod superseded;
 mod table;
 #[cfg(test)]
 mod tests;
+mod window;
 mod writer;
 
 use std::net::IpAddr;
@@ -77,12 +81,13 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 pub use blob::Blob;
-pub use body::Body;
+pub use body::{Body, Piece};
 pub use entries::{Entry, Known, Variants};
 pub use error::{CompleteError, OpenError, ReadError, StoreError};
 pub use given::{Gift, Holdings};
 pub use partial::{Partial, Progress};
 pub use settings::{DriveSettings, Settings};
+pub use window::{Hold, Window};
 pub use writer::{Completed, PartialWriter};
 
 use crate::content::{BodyRef, CacheKey, Digest, Record, UnixMillis, Version};
@@ -337,19 +342,38 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoSpace`] when no drive has room after eviction, [`StoreError::Io`] when the drive fails.
     pub async fn create(&self, record: Record) -> Result<PartialWriter, StoreError> {
-        PartialWriter::create(Arc::clone(&self.inner), record).await
+        let room = record.length.unwrap_or(0);
+        PartialWriter::create(Arc::clone(&self.inner), record, room).await
+    }
+
+    /// Begins a new body of which only `room` bytes are wanted so far: no more room is made for it.
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub async fn create_part(&self, record: Record, room: u64) -> Result<PartialWriter, StoreError> {
+        PartialWriter::create(Arc::clone(&self.inner), record, room).await
     }
 
     /// Takes up a partial that nobody is writing; `None` when it has a writer or is gone. Blocks of an earlier
     /// process are checked up to the first absent byte, so that the body may be shorter afterwards.
     pub async fn resume(&self, entry: &Arc<Entry>) -> Option<PartialWriter> {
-        PartialWriter::resume(Arc::clone(&self.inner), entry).await
+        PartialWriter::resume(Arc::clone(&self.inner), entry, u64::MAX).await
+    }
+
+    /// The same, of which only `room` bytes more are wanted so far.
+    pub async fn resume_part(&self, entry: &Arc<Entry>, room: u64) -> Option<PartialWriter> {
+        PartialWriter::resume(Arc::clone(&self.inner), entry, room).await
     }
 
     /// Replaces what is known of a stored response, its body stays (RFC 9111 section 4.3.4). When another body took
     /// its place meanwhile, nothing changes but the entry returned.
     pub fn update(&self, entry: &Arc<Entry>, record: Record) -> Arc<Entry> {
         self.inner.update(entry, record)
+    }
+
+    /// Size of the blocks of new bodies, in bytes.
+    pub fn block_size(&self) -> u64 {
+        u64::from(self.inner.settings.block_size)
     }
 
     /// Forgets a stored response; a partial body that nobody writes is deleted, a blob stays for other keys until

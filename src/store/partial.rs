@@ -19,7 +19,8 @@ use super::fill_file::Core;
 use super::inner::Inner;
 use super::layout;
 use super::map_file::DecodedMap;
-use crate::content::{ByteRange, Digest, PartialId, UnixMillis};
+use super::ready::Ready;
+use crate::content::{ByteRange, Digest, PartialId, RangeSet, UnixMillis};
 
 /// A body that is not complete. It stays readable through this handle after it became a blob.
 pub struct Partial {
@@ -55,6 +56,8 @@ pub(super) struct State {
     /// not what will be there.
     pub(super) rehash: Option<u64>,
     pub(super) phase: Phase,
+    /// What is on its way: the run that is preallocated does not go beyond.
+    pub(super) intended: RangeSet,
     /// Since when another version has its place, if one has: nobody begins to write it then.
     pub(super) superseded: Option<UnixMillis>,
     /// Counts writers, so that a job of a former one changes nothing.
@@ -63,6 +66,8 @@ pub(super) struct State {
     pub(super) entry: Weak<Entry>,
     /// The open data file; closed while nobody writes.
     pub(super) file: Option<Arc<DataFile>>,
+    /// The file that readers of a body without a writer share while they read.
+    pub(super) lent: Weak<DataFile>,
     /// Real bytes of the data file while it is closed.
     pub(super) counted: u64,
 }
@@ -82,6 +87,18 @@ pub(super) enum Phase {
     Failed,
 }
 
+impl State {
+    /// Whether all of `range` is absent and begins where its first block's present bytes end.
+    pub(super) fn has_place(&self, range: ByteRange) -> bool {
+        let size = self.map.block_size();
+        let first = size.block_of(range.start());
+        let valid = u64::from(self.map.block(first).map_or(0, |known| known.valid_len));
+        let begins = size.begin_of(first) + valid == range.start();
+        let absent = self.map.present().missing(range) == [range];
+        begins && absent && self.length.is_none_or(|length| range.end() <= length)
+    }
+}
+
 impl Partial {
     /// A new body whose files were just made; its writer is the first one.
     pub(super) fn created(
@@ -98,12 +115,14 @@ impl Partial {
             length,
             unchecked: HashSet::new(),
             rehash: None,
+            intended: RangeSet::new(),
             phase: Phase::Writing,
             superseded: None,
             writer: 1,
             entry: Weak::new(),
             counted: 0,
             file: Some(Arc::new(file)),
+            lent: Weak::new(),
         };
         Self::with(id, drive, store, state, core)
     }
@@ -121,12 +140,14 @@ impl Partial {
             length: decoded.record.length,
             unchecked: decoded.map.records().map(|record| u64::from(record.block)).collect(),
             rehash: None,
+            intended: RangeSet::new(),
             phase: Phase::Idle,
             superseded: decoded.superseded,
             writer: 0,
             entry: Weak::new(),
             counted,
             file: None,
+            lent: Weak::new(),
         };
         Self::with(id, drive, store, state, Core::found(decoded))
     }
@@ -195,6 +216,21 @@ impl Partial {
         self.present_until(0)
     }
 
+    /// The bytes that are present.
+    pub fn present(&self) -> RangeSet {
+        let state = self.state.lock();
+        match &state.phase {
+            Phase::Ended(blob) => ByteRange::whole(blob.length()).into_iter().collect(),
+            Phase::Failed => RangeSet::new(),
+            _ => state.map.present().clone(),
+        }
+    }
+
+    /// Size of its blocks in bytes: writes begin where a block does or where its present bytes end.
+    pub fn block_size(&self) -> u64 {
+        u64::from(self.state.lock().map.block_size().bytes())
+    }
+
     /// The absent parts of `range`, in order.
     pub fn missing(&self, range: ByteRange) -> Vec<ByteRange> {
         let state = self.state.lock();
@@ -203,6 +239,10 @@ impl Partial {
             Phase::Failed => vec![range],
             _ => state.map.present().missing(range),
         }
+    }
+
+    pub(super) fn block_of(&self, offset: u64) -> u64 {
+        self.state.lock().map.block_size().block_of(offset)
     }
 
     /// Where a write into the block of `offset` has to begin: the block's begin, or the end of what it has.
@@ -250,39 +290,13 @@ impl Partial {
 
     /// Reads on the calling thread, which is one of the drive's.
     pub(super) fn read_at(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
-        let max = max.max(1) as u64;
-        let state = self.state.lock();
-        match &state.phase {
-            Phase::Ended(blob) => {
-                let blob = Arc::clone(blob);
-                drop(state);
-                return blob.read_at(offset, usize::try_from(max).unwrap_or(usize::MAX));
-            }
-            Phase::Failed => return Err(ReadError::Gone),
-            _ => {}
-        }
-        let end = state.map.present().available_from(offset);
-        if end == offset {
-            return Err(ReadError::Absent { offset });
-        }
-        let size = state.map.block_size();
-        let block = size.block_of(offset);
-        if state.unchecked.contains(&block) {
-            drop(state);
-            let content = self.check(block)?;
-            let from = usize::try_from(offset - size.begin_of(block)).unwrap_or(usize::MAX);
-            let to = content.len().min(from.saturating_add(usize::try_from(max).unwrap_or(usize::MAX)));
-            // The block may have been shorter when it was read than it is now, never the other way round.
-            return if from < to { Ok(content.slice(from..to)) } else { Err(ReadError::Absent { offset }) };
-        }
-        let wanted = end.min(offset.saturating_add(max));
-        let later = (block + 1..=size.block_of(wanted - 1)).find(|block| state.unchecked.contains(block));
-        let end = later.map_or(wanted, |block| wanted.min(size.begin_of(block)));
-        drop(state);
-        let length = usize::try_from(end - offset).map_err(|_| ReadError::Absent { offset })?;
-        let file = self.file().map_err(|error| self.unreadable(block, error))?;
+        let (file, len) = match self.ready(offset, max as u64)? {
+            Ready::Blob(blob) => return blob.read_at(offset, max),
+            Ready::File(file, len) => (file, len),
+        };
+        let length = usize::try_from(len).map_err(|_| ReadError::Absent { offset })?;
         let content = disk::read_exact_at(file.file(), offset, length);
-        content.map(Bytes::from).map_err(|error| self.unreadable(block, error))
+        content.map(Bytes::from).map_err(|error| self.unreadable(self.block_of(offset), error))
     }
 
     /// Reads the present part of a block and compares it with its CRC. A block that fails becomes absent.
@@ -304,7 +318,7 @@ impl Partial {
         Err(ReadError::Damaged { block })
     }
 
-    fn unreadable(&self, block: u64, error: io::Error) -> ReadError {
+    pub(super) fn unreadable(&self, block: u64, error: io::Error) -> ReadError {
         if error.kind() == io::ErrorKind::NotFound {
             return ReadError::Gone;
         }
@@ -317,7 +331,7 @@ impl Partial {
     }
 
     /// Makes a block absent, unless somebody else did so meanwhile and other bytes came.
-    fn drop_block(&self, block: u64, was_unchecked: bool, reason: &str) {
+    pub(super) fn drop_block(&self, block: u64, was_unchecked: bool, reason: &str) {
         {
             let mut state = self.state.lock();
             let replaced = was_unchecked && !state.unchecked.contains(&block);

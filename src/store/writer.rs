@@ -15,7 +15,7 @@ use super::inner::Inner;
 use super::partial::{Partial, Phase};
 use super::pool::panic_text;
 use super::{disk, drive};
-use crate::content::{BodyRef, PartialId, Record};
+use crate::content::{BodyRef, ByteRange, PartialId, Record};
 
 /// Files take whole blocks of this size on the common file systems.
 const FILE_BLOCK: u64 = 4096;
@@ -42,13 +42,12 @@ pub struct Completed {
 
 impl PartialWriter {
     /// Begins a new body, on another drive when the first one fails.
-    pub(super) async fn create(store: Arc<Inner>, record: Record) -> Result<Self, StoreError> {
+    pub(super) async fn create(store: Arc<Inner>, record: Record, needed: u64) -> Result<Self, StoreError> {
         // The older responses of the key are in memory afterwards, to be replaced on completion.
         store.lookup(&record.key).await;
-        let needed = record.length.unwrap_or(0);
         let mut outcome = Err(StoreError::NoSpace { needed });
         for drive in store.fitting_drives(needed) {
-            outcome = Self::create_on(&store, &drive, record.clone()).await;
+            outcome = Self::create_on(&store, &drive, record.clone(), needed).await;
             if outcome.is_ok() {
                 break;
             }
@@ -56,8 +55,12 @@ impl PartialWriter {
         outcome
     }
 
-    async fn create_on(store: &Arc<Inner>, drive: &Arc<Drive>, mut record: Record) -> Result<Self, StoreError> {
-        let needed = record.length.unwrap_or(0);
+    async fn create_on(
+        store: &Arc<Inner>,
+        drive: &Arc<Drive>,
+        mut record: Record,
+        needed: u64,
+    ) -> Result<Self, StoreError> {
         let room = needed.checked_next_multiple_of(FILE_BLOCK).unwrap_or(needed);
         if !store.make_room(drive, room, false).await {
             return Err(StoreError::NoSpace { needed });
@@ -94,11 +97,12 @@ impl PartialWriter {
     }
 
     /// Takes up a body that nobody writes.
-    pub(super) async fn resume(store: Arc<Inner>, entry: &Arc<Entry>) -> Option<Self> {
+    pub(super) async fn resume(store: Arc<Inner>, entry: &Arc<Entry>, room: u64) -> Option<Self> {
         let Target::Partial(partial) = &entry.target else { return None };
         let number = partial.claim()?;
         let entry = partial.state.lock().entry.upgrade().unwrap_or_else(|| Arc::clone(entry));
-        let promise = partial.length().map(|length| partial.drive.promise(length.saturating_sub(partial.counted())));
+        let promise =
+            partial.length().map(|length| partial.drive.promise(length.saturating_sub(partial.counted()).min(room)));
         let promise = promise.map(Arc::new);
         // From here on the writer's drop gives the body back.
         let partial = Arc::clone(partial);
@@ -175,6 +179,22 @@ impl PartialWriter {
                 Err(WriteFailure::Other(error)) => return Err(error),
             }
         }
+    }
+
+    /// Says that the bytes of `range` are going to be written: room for them may be taken in one run.
+    pub fn intend(&self, range: ByteRange) {
+        self.partial.state.lock().intended.insert(range);
+    }
+
+    /// Whether what is there from the begin on is the whole body, as its expected digest tells: for a body whose length
+    /// was not told, or was told wrong.
+    pub async fn is_whole(&self) -> Option<u64> {
+        let expected = self.entry.record.expected?.digest();
+        let length = self.contiguous();
+        let job = Arc::clone(&self.partial);
+        let whole = self.partial.drive.pool.run(move || job.hashes_to(length, expected)).await;
+        // A closed store knows nothing any more.
+        whole.unwrap_or(false).then_some(length)
     }
 
     /// Starts to make durable what was written, beside the next writes.

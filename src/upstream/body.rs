@@ -177,7 +177,10 @@ impl UpstreamBody {
 
     fn fail(&mut self, error: BodyError, outcome: Outcome) -> BodyError {
         if let State::Reading(mut reading) = std::mem::replace(&mut self.state, State::Failed(error)) {
-            reading.ticket.report(outcome);
+            // A source that was cut in the middle is alive, and what it brought is kept.
+            if outcome != Outcome::Cut || self.received == 0 {
+                reading.ticket.report(outcome);
+            }
             tracing::debug!(source = %reading.connection.source, %error, "an upstream body broke");
         }
         error

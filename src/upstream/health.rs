@@ -1,4 +1,4 @@
-//! Whether a source is worth asking: a circuit breaker with exponential backoff. Pure: the time and the
+//! Whether a source is worth asking: a circuit breaker whose pauses grow with the time that the source is down. Pure: the time and the
 //! jitter are given, and one value judges one source.
 //!
 //! Closed: everybody may ask. Open: nobody may, until a moment. Half-open: one request is the probe, the
@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 const OPEN_AT: u32 = 10;
 /// Faults older than this are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
-/// First pause before a probe.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Shortest pause before a probe.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// A pause is this part of the time that the source has been down: whoever waits for it learns soon that it is back, and
+/// one that has been away for long is rarely asked.
+const PAUSE_PART: u32 = 4;
 /// Longest pause of a source that cannot be reached.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Longest pause of a source that answers, but with a server error or a broken answer: other resources of it may be
@@ -63,8 +66,8 @@ pub struct Health {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Closed { weight: u32, last_fault: Option<Instant> },
-    Open { until: Instant, openings: u32 },
-    HalfOpen { openings: u32, probe: ProbeId },
+    Open { since: Instant, until: Instant },
+    HalfOpen { since: Instant, probe: ProbeId },
 }
 
 impl Outcome {
@@ -100,10 +103,10 @@ impl Health {
         match self.state {
             State::Closed { .. } => Verdict::Allowed,
             State::Open { until, .. } if now < until => Verdict::Down { until },
-            State::Open { openings, .. } => {
+            State::Open { since, .. } => {
                 let probe = ProbeId(self.next_probe);
                 self.next_probe = self.next_probe.wrapping_add(1);
-                self.state = State::HalfOpen { openings, probe };
+                self.state = State::HalfOpen { since, probe };
                 Verdict::Probe(probe)
             }
             State::HalfOpen { .. } => Verdict::Down { until: now + FIRST_PAUSE },
@@ -122,14 +125,14 @@ impl Health {
                 let recent = last_fault.is_some_and(|at| now.saturating_duration_since(at) <= FORGET_AFTER);
                 let weight = if recent { weight } else { 0 }.saturating_add(outcome.weight());
                 self.state = if weight >= OPEN_AT {
-                    State::Open { until: now + pause(0, outcome, jitter), openings: 1 }
+                    State::Open { since: now, until: now + pause(Duration::ZERO, outcome, jitter) }
                 } else {
                     State::Closed { weight, last_fault: Some(now) }
                 };
             }
-            State::HalfOpen { openings, probe: current } if probe == Some(current) => {
-                let until = now + pause(openings, outcome, jitter);
-                self.state = State::Open { until, openings: openings.saturating_add(1) };
+            State::HalfOpen { since, probe: current } if probe == Some(current) => {
+                let until = now + pause(now.saturating_duration_since(since), outcome, jitter);
+                self.state = State::Open { since, until };
             }
             // Attempts that began before the breaker opened say nothing new.
             State::Open { .. } | State::HalfOpen { .. } => {}
@@ -139,8 +142,8 @@ impl Health {
     /// The probe ended without an outcome (its client left): the next request may be the probe.
     pub fn abandon_probe(&mut self, now: Instant, probe: ProbeId) {
         match self.state {
-            State::HalfOpen { openings, probe: current } if probe == current => {
-                self.state = State::Open { until: now, openings };
+            State::HalfOpen { since, probe: current } if probe == current => {
+                self.state = State::Open { since, until: now };
             }
             _ => {}
         }
@@ -167,11 +170,10 @@ impl Health {
     }
 }
 
-/// The pause after `openings` earlier ones: doubled each time up to the outcome's longest, then spread.
-fn pause(openings: u32, outcome: Outcome, jitter: f64) -> Duration {
-    let factor = 1_u32.checked_shl(openings.min(16)).unwrap_or(u32::MAX);
+/// The pause of a source that has been down for so long: a part of that time up to the outcome's longest, then spread.
+fn pause(down: Duration, outcome: Outcome, jitter: f64) -> Duration {
     let jitter = if (0.0..=1.0).contains(&jitter) { jitter } else { 0.5 };
-    FIRST_PAUSE.saturating_mul(factor).min(outcome.longest_pause()).mul_f64(0.75 + jitter / 2.0)
+    (down / PAUSE_PART).clamp(FIRST_PAUSE, outcome.longest_pause()).mul_f64(0.75 + jitter / 2.0)
 }
 
 #[cfg(test)]
@@ -230,25 +232,26 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_of_their_cause() {
-        for (outcome, seconds) in [
-            (Outcome::ConnectFailure, [1, 2, 4, 8, 16, 32, 60, 60]),
-            (Outcome::ServerError, [1, 2, 4, 5, 5, 5, 5, 5]),
-            (Outcome::Cut, [1, 2, 4, 5, 5, 5, 5, 5]),
-        ] {
-            let mut now = Instant::now();
+    fn pauses_are_a_quarter_of_the_time_down_up_to_the_longest_of_their_cause() {
+        for (outcome, longest) in
+            [(Outcome::ConnectFailure, 60_000), (Outcome::ServerError, 5000), (Outcome::Cut, 5000)]
+        {
+            let start = Instant::now();
+            let mut now = start;
             let mut health = Health::default();
             for _ in 0..10 {
                 health.record(now, outcome, None, 0.5);
             }
-            for expected in seconds {
-                let until = now + Duration::from_secs(expected);
-                assert_eq!(health.verdict(now), Verdict::Down { until });
-                now = until;
+            for _ in 0..40 {
+                let down = now - start;
+                let expected = (down / 4).clamp(Duration::from_millis(500), Duration::from_millis(longest));
+                assert_eq!(health.verdict(now), Verdict::Down { until: now + expected });
+                now += expected;
                 let probe = probe(&mut health, now);
                 assert!(matches!(health.verdict(now), Verdict::Down { .. }));
                 health.record(now, outcome, Some(probe), 0.5);
             }
+            assert!(now - start > Duration::from_millis(longest), "it came to the longest");
         }
     }
 

@@ -34,6 +34,10 @@ pub(super) const EFFECTS: &[Row] = &[
     ("origins[].port", "null", "8080", |c| format!("{:?}", rule(c).port)),
     ("origins[].address", "null", "mirror.example.com:80", |c| format!("{:?}", rule(c).address)),
     ("origins[].allow_private", "false", "true", |c| rule(c).allow_private.to_string()),
+    ("origins[].fill", "whole", "ranged", |c| format!("{:?}", rule(c).fill)),
+    ("origins[].digests", "{}", "{ /a: 0000000000000000000000000000000000000000000000000000000000000000 }", |c| {
+        format!("{:?}", rule(c).digests)
+    }),
     ("origins[].abandon", "stop", "complete", |c| format!("{:?}", rule(c).abandon)),
     ("origins[].query", "{ keep: [v] }", "{ drop: [v] }", |c| format!("{:?}", rule(c).query)),
     ("origins[].auth_parameters", "azure-sas", "[token]", |c| format!("{:?}", rule(c).auth_parameters)),

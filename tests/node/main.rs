@@ -10,16 +10,22 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a story fails by a panic and shows its figures")]
 
 mod apt;
+mod changing;
 mod coalesce;
+mod cold_range;
 mod failures;
+mod faults;
 mod fields;
+mod flap;
 mod freshness;
 mod hits;
+mod kills;
 mod memory;
 mod ranges;
 mod restart;
 mod rig;
 mod slow_heads;
 mod small_devices;
+mod stalls;
 mod tokens;
 mod unknown_length;

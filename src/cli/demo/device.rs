@@ -1,4 +1,4 @@
-//! The demo's device: downloads, and compares each byte with what the origin has.
+//! The demo's device: downloads, compares each byte with what the origin has, and starts anew after a cut.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,12 +14,19 @@ use tokio::net::TcpStream;
 
 use super::origin::{seed_of, word};
 
+/// How often a device starts a download anew, and how long it waits before.
+const TRIES: usize = 10;
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// How a download went.
 #[derive(Debug, Default)]
 pub(super) struct Download {
     pub(super) status: u16,
     pub(super) bytes: u64,
+    /// Whole, and each byte that of the origin.
     pub(super) right: bool,
+    /// Told to come back, or cut before the end: the device knows that it has no file.
+    pub(super) unfinished: bool,
     pub(super) time: Duration,
     pub(super) cache_status: String,
 }
@@ -41,8 +48,12 @@ pub(super) async fn download(cache: SocketAddr, target: &str, range: Option<(u64
     let begin = position;
     let seed = seed_of(target.split('?').next().unwrap_or(target));
     let mut right = head.status.is_success();
+    let mut unfinished = head.status.is_server_error();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(io::Error::other)?;
+        let Ok(frame) = frame else {
+            unfinished = true;
+            break;
+        };
         if let Some(data) = frame.data_ref() {
             right &= is_content(seed, position, data);
             position += data.len() as u64;
@@ -50,7 +61,28 @@ pub(super) async fn download(cache: SocketAddr, target: &str, range: Option<(u64
     }
     connection.abort();
     let cache_status = head.headers.get("cache-status").and_then(|value| value.to_str().ok()).unwrap_or("-").to_owned();
-    Ok(Download { status: head.status.as_u16(), bytes: position - begin, right, time: started.elapsed(), cache_status })
+    Ok(Download {
+        status: head.status.as_u16(),
+        bytes: position - begin,
+        right: right && !unfinished,
+        unfinished,
+        time: started.elapsed(),
+        cache_status,
+    })
+}
+
+/// Downloads `target` whole; a download that was cut is thrown away and begun anew, as update agents do it.
+pub(super) async fn download_to_its_end(cache: SocketAddr, target: &str) -> io::Result<Download> {
+    let started = Instant::now();
+    let mut last = download(cache, target, None).await?;
+    for _ in 1..TRIES {
+        if !last.unfinished {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+        last = download(cache, target, None).await?;
+    }
+    Ok(Download { time: started.elapsed(), ..last })
 }
 
 fn first_position(headers: &HeaderMap) -> u64 {

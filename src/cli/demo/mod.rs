@@ -14,14 +14,17 @@ use super::output;
 use crate::config::{Config, ConfigErrors, Sources};
 use crate::content::{Policy, UnixMillis};
 use crate::node::{Node, StartError};
-use device::{Download, download};
-use origin::Origin;
+use device::{Download, download, download_to_its_end};
+use origin::{CUT, DAMAGED, Origin};
 
 /// Length of a file of the demo: large enough to be worth caching, small enough to be quick.
 const FILE: u64 = 32 * 1024 * 1024;
 
 /// The name under which devices know the origin.
 const HOST: &str = "updates.demo.example";
+
+/// What may be on its way when a connection is cut, and is then sent again.
+const ON_ITS_WAY: u64 = 1024 * 1024;
 
 /// Devices that ask for the same file at once.
 const DEVICES: usize = 20;
@@ -118,12 +121,31 @@ async fn show(out: &mut (impl Write + Send), directory: &std::path::Path) -> Res
         together.bytes += one.bytes;
         together.right = one.right && (together.right || together.status == 0);
         together.status = one.status;
+        together.unfinished |= one.unfinished;
         together.cache_status = "one fetch, shared by all".to_owned();
     }
     together.time = started.elapsed();
     let from_origin = origin.sent() - before;
     devices_got += line(out, &format!("{DEVICES} devices at once, a new file"), &together, from_origin)?;
     expect("herd", &together, from_origin == FILE && together.bytes == FILE * DEVICES as u64)?;
+
+    let before = origin.sent();
+    let resumed = download(cache, &format!("{CUT}?cacheHostOrigin={HOST}"), None).await?;
+    let from_origin = origin.sent() - before;
+    devices_got += line(out, "origin cuts at 16 MiB: resumed", &resumed, from_origin)?;
+    expect("cut", &resumed, resumed.bytes == FILE && from_origin <= FILE + ON_ITS_WAY)?;
+
+    let d = format!("{DAMAGED}?cacheHostOrigin={HOST}");
+    let before = origin.sent();
+    let mended = download_to_its_end(cache, &d).await?;
+    let from_origin = origin.sent() - before;
+    devices_got += line(out, "origin sends a wrong byte: refused", &mended, from_origin)?;
+    expect("wrong byte", &mended, mended.bytes == FILE && from_origin <= 2 * FILE + ON_ITS_WAY)?;
+
+    let before = origin.sent();
+    let kept = download(cache, &d, None).await?;
+    devices_got += line(out, "next device: hit, the right bytes", &kept, origin.sent() - before)?;
+    expect("after the wrong byte", &kept, kept.bytes == FILE && origin.sent() == before)?;
 
     origin.switch_off().await;
     let before = origin.sent();

@@ -3,6 +3,8 @@
 
 mod leading;
 mod leaving;
+mod random;
+mod ranging;
 mod resuming;
 mod table;
 mod validating;
@@ -249,11 +251,18 @@ pub(crate) fn answer(status: &str, fields: &[(&str, &str)], body: &[u8]) -> Step
     Step::Send([&head(status, fields, body.len())[..], body].concat())
 }
 
-/// The rest of `body` as the request asks for it.
+/// The part of `body` that the request asks for.
 pub(crate) fn rest(request: &str, fields: &[(&str, &str)], body: &[u8]) -> Step {
-    let from: usize = field(request, "range").and_then(|range| range[6..].strip_suffix('-')).unwrap().parse().unwrap();
-    let range = format!("bytes {from}-{}/{}", body.len() - 1, body.len());
-    answer("206 Partial Content", &[fields, &[("Content-Range", &range)]].concat(), &body[from..])
+    let (from, to) = asked(request, body.len());
+    let range = format!("bytes {from}-{}/{}", to - 1, body.len());
+    answer("206 Partial Content", &[fields, &[("Content-Range", &range)]].concat(), &body[from..to])
+}
+
+/// Which bytes of a body of this length the request asks for.
+fn asked(request: &str, length: usize) -> (usize, usize) {
+    let (first, last) = field(request, "range").unwrap()["bytes=".len()..].split_once('-').unwrap();
+    let to = if last.is_empty() { length } else { (last.parse::<usize>().unwrap() + 1).min(length) };
+    (first.parse().unwrap(), to)
 }
 
 /// The value of a field of a request in lower case.

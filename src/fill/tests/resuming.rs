@@ -47,21 +47,50 @@ async fn an_origin_that_does_no_ranges_is_read_again_from_the_begin() {
 }
 
 #[tokio::test]
-async fn without_a_strong_validator_nothing_is_joined_and_nothing_kept() {
+async fn without_a_strong_validator_the_whole_comes_again_and_is_compared() {
     for fields in [&[FRESH][..], &[("ETag", "W/\"v1\""), FRESH]] {
         let body = Arc::new(body_of(200 * KIB, 3));
         let sent = Arc::clone(&body);
         let fields: Vec<_> = fields.to_vec();
-        let server = Server::start(move |_, _| cut_after(&fields, &sent, 100_000)).await;
+        let server = Server::start(move |n, request| {
+            assert_eq!(field(request, "range"), None);
+            match n {
+                0 | 1 => cut_after(&fields, &sent, 70_001 * (n + 1)),
+                _ => vec![answer("200 OK", &fields, &sent)],
+            }
+        })
+        .await;
         let (rig, want) = (Rig::new(), want(&server, "/a"));
-        let (_, partial, _guard) = filling(rig.fill.obtain(want.clone()).await);
-        let (bytes, end) = read(&partial).await;
-        assert_eq!(end, Progress::Stopped);
-        assert!(body.starts_with(&bytes));
+        let obtained = rig.fill.obtain(want.clone()).await;
+        assert!(whole(&rig, obtained).await == *body, "the client's stream goes on");
+        assert_eq!(server.requests().len(), 3);
         rig.idle().await;
-        assert!(rig.stored(&want).await.is_empty());
-        assert_eq!(server.requests().len(), 1);
+        assert!(stored_bytes(&rig, &rig.stored(&want).await[0]).await == *body);
     }
+}
+
+#[tokio::test]
+async fn a_byte_that_differs_means_another_version_and_nothing_is_joined() {
+    let old = Arc::new(body_of(200 * KIB, 3));
+    let mut bytes = old.to_vec();
+    bytes[99_999] ^= 1;
+    let new = Arc::new(bytes);
+    let (first, second) = (Arc::clone(&old), Arc::clone(&new));
+    let server = Server::start(move |n, _| match n {
+        0 => cut_after(&[FRESH], &first, 100_000),
+        _ => vec![answer("200 OK", &[FRESH], &second)],
+    })
+    .await;
+    let (rig, want) = (Rig::new(), want(&server, "/a"));
+    let (_, partial, guard) = filling(rig.fill.obtain(want.clone()).await);
+    let (bytes, end) = read(&partial).await;
+    assert_eq!(end, Progress::Stopped);
+    assert!(old.starts_with(&bytes), "no byte of the other version");
+    drop(guard);
+    rig.idle().await;
+    assert_eq!(rig.ended_as("changed"), 1);
+    let obtained = rig.fill.obtain(rig.look_up(want).await).await;
+    assert!(whole(&rig, obtained).await == *new);
 }
 
 #[tokio::test]
@@ -85,28 +114,24 @@ async fn another_version_at_the_resume_ends_the_fill() {
 }
 
 #[tokio::test]
-async fn a_206_that_is_not_the_rest_is_not_joined() {
+async fn a_206_that_is_not_what_was_asked_is_not_joined() {
     let body = Arc::new(body_of(200 * KIB, 6));
-    for wrong in ["bytes 0-204799/204800", "bytes 100000-204798/204800", "bytes 100000-204799/204801"] {
+    for wrong in ["bytes 0-204799/204800", "bytes 100000-204798/204799", "bytes 100000-204799/204801"] {
         let sent = Arc::clone(&body);
-        let server = Server::start(move |n, _| match n {
-            0 => cut_after(&[TAG, FRESH], &sent, 100_000),
-            1 => {
+        let server = Server::start(move |n, request| match (n, field(request, "range")) {
+            (0, _) => cut_after(&[TAG, FRESH], &sent, 100_000),
+            (_, Some(_)) => {
                 let range = crate::upstream::ContentRange::parse(wrong.as_bytes()).unwrap().range().unwrap();
                 vec![answer("206 Partial Content", &[TAG, ("Content-Range", wrong)], &vec![0; range.len() as usize])]
             }
-            _ => vec![answer("200 OK", &[TAG, FRESH], &sent)],
+            (_, None) => vec![answer("200 OK", &[TAG, FRESH], &sent)],
         })
         .await;
         let (rig, want) = (Rig::new(), want(&server, "/a"));
-        let (_, partial, guard) = filling(rig.fill.obtain(want.clone()).await);
-        let (bytes, end) = read(&partial).await;
-        assert_eq!(end, Progress::Stopped, "{wrong}");
-        assert!(body.starts_with(&bytes));
-        drop(guard);
+        let obtained = rig.fill.obtain(want.clone()).await;
+        assert!(whole(&rig, obtained).await == *body, "{wrong}: a source with wrong ranges is asked for the whole");
         rig.idle().await;
-        let obtained = rig.fill.obtain(rig.look_up(want).await).await;
-        assert!(whole(&rig, obtained).await == *body, "{wrong}");
+        assert!(stored_bytes(&rig, &rig.stored(&want).await[0]).await == *body, "{wrong}");
     }
 }
 
@@ -183,7 +208,11 @@ async fn bytes_behind_a_hole_stay_and_those_that_come_are_put_in_their_place() {
     drop(writer);
     let obtained = rig.fill.obtain(rig.look_up(want.clone()).await).await;
     assert!(whole(&rig, obtained).await == *body);
-    assert_eq!(field(&server.requests()[0], "range"), Some(&*format!("bytes={}-", BLOCK + 7)));
+    assert_eq!(field(&server.requests()[0], "range"), Some(&*format!("bytes={}-{}", BLOCK + 7, 3 * BLOCK - 1)));
+    assert!(
+        field(&server.requests()[1], "range").unwrap().starts_with(&format!("bytes={}-", 3 * BLOCK + 9 + BLOCK)),
+        "only what is missing"
+    );
     rig.idle().await;
     assert!(stored_bytes(&rig, &rig.stored(&want).await[0]).await == *body);
 }

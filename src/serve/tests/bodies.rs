@@ -8,7 +8,7 @@ use super::*;
 use crate::content::{BodyRef, CacheKey, PartialId, Record};
 use crate::fill::FlightGuard;
 use crate::serve::body::Segment;
-use crate::serve::follow::Follow;
+use crate::serve::follow::{Follow, HeldEnd};
 use crate::store::{Body, PartialWriter};
 
 fn record(length: Option<u64>) -> Record {
@@ -30,9 +30,9 @@ async fn writer(rig: &Rig, length: Option<u64>) -> PartialWriter {
     rig.store.create(record(length)).await.unwrap()
 }
 
-fn follow(writer: &PartialWriter, start: u64, end: Option<u64>, held_from: Option<u64>) -> Follow {
+fn follow(writer: &PartialWriter, start: u64, end: Option<u64>, hold: Option<HeldEnd>) -> Follow {
     let guard = Arc::new(FlightGuard::of_no_flight());
-    Follow::new(Arc::clone(writer.partial()), start, end, held_from, true, guard)
+    Follow::new(Arc::clone(writer.partial()), start, end, hold, true, guard)
 }
 
 /// Offset and length of the next bytes.
@@ -86,22 +86,46 @@ async fn a_growing_body_leaves_as_it_lands() {
 #[tokio::test]
 async fn the_held_end_leaves_once_the_body_is_verified() {
     let rig = Rig::new();
-    let mut writer = writer(&rig, Some(1000)).await;
-    writer.write(0, vec![Bytes::from(vec![0; 1000])]).await.unwrap();
-    let mut whole = follow(&writer, 0, Some(1000), Some(800));
-    let mut part = follow(&writer, 700, Some(900), Some(800));
-    assert_eq!(next(&mut whole).await, Some(Ok((0, 800))));
-    assert_eq!(next(&mut part).await, Some(Ok((700, 100))));
+    let mut writer = writer(&rig, Some(20_000)).await;
+    writer.write(0, vec![Bytes::from(vec![0; 20_000])]).await.unwrap();
+    let hold = Some(HeldEnd::of(20_000));
+    let mut whole = follow(&writer, 0, Some(20_000), hold);
+    let mut part = follow(&writer, 3000, Some(19_000), hold);
+    assert_eq!(next(&mut whole).await, Some(Ok((0, 3616))));
+    assert_eq!(next(&mut part).await, Some(Ok((3000, 616))));
     let ((first, second), done) = tokio::join!(
         async {
             let first = next(&mut whole).await;
             (first, next(&mut part).await)
         },
-        writer.complete(1000)
+        writer.complete(20_000)
     );
     done.unwrap();
-    assert_eq!((first, second), (Some(Ok((800, 200))), Some(Ok((800, 100)))));
+    assert_eq!((first, second), (Some(Ok((3616, 16_384))), Some(Ok((3616, 15_384)))));
     assert_eq!((next(&mut whole).await, next(&mut part).await), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_held_for_long_leaves_slowly_but_for_its_last_kibibyte() {
+    let rig = Rig::new();
+    let mut writer = writer(&rig, Some(20_000)).await;
+    writer.write(0, vec![Bytes::from(vec![0; 20_000])]).await.unwrap();
+    let mut whole = follow(&writer, 0, Some(20_000), Some(HeldEnd::of(20_000)));
+    assert_eq!(next(&mut whole).await, Some(Ok((0, 3616))));
+    let held = Instant::now();
+    let mut at = 3616;
+    while at < 20_000 - 1024 {
+        let Some(Ok((offset, len))) = next(&mut whole).await else { panic!("cut at {at}") };
+        assert!(offset == at && len <= 1280);
+        at += len;
+        let seconds = held.elapsed().as_secs_f64();
+        assert!(seconds >= 5.0 && (at - 3616) as f64 <= (seconds - 4.7) * 5120.0, "{at} after {seconds} s");
+    }
+    assert_eq!(at, 20_000 - 1024);
+    tokio::time::resume();
+    let (last, done) = tokio::join!(next(&mut whole), writer.complete(20_000));
+    done.unwrap();
+    assert_eq!(last, Some(Ok((at, 1024))));
 }
 
 #[tokio::test]

@@ -97,14 +97,34 @@ async fn a_small_body_that_is_not_what_was_promised_reaches_nobody() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_large_body_that_is_not_what_was_promised_reaches_nobody() {
+async fn a_body_that_is_never_what_was_promised_is_refused_and_not_asked_for_again_and_again() {
+    let digest = format!("sha-256=:{}:", crate::content::Digest::of(b"something else").to_base64());
+    let site = Site::new(move |_, _| vec![answer("200 OK", &[TAG, FRESH, ("Repr-Digest", &digest)], b"wrong")]).await;
+    for _ in 0..3 {
+        assert_eq!(site.get("/a", &[AGENT]).await.status, 503);
+    }
+    assert_eq!(site.server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn the_end_of_a_long_body_that_is_not_what_was_promised_reaches_nobody() {
     let body = Arc::new(body_of(200 * KIB, 2));
     let digest = format!("sha-256=:{}:", crate::content::Digest::of(b"something else").to_base64());
-    let sent = Arc::clone(&body);
-    let site = Site::new(move |_, _| vec![answer("200 OK", &[TAG, FRESH, ("Repr-Digest", &digest)], &sent)]).await;
-    let response = site.begin(Method::GET, "/a", &[]).await;
+    let (gate, sent) = (Gate::new(), Arc::clone(&body));
+    let held = gate.clone();
+    let site = Site::new(move |_, _| {
+        let head = head("200 OK", &[TAG, FRESH, ("Repr-Digest", &digest)], sent.len());
+        let first = Step::Send([&head[..], &sent[..100_000]].concat());
+        vec![first, Step::Wait(held.clone()), Step::Send(sent[100_000..].to_vec())]
+    })
+    .await;
+    // It is not there in time to be verified first, so it streams.
+    let mut ask = site.ask(&Method::GET, "/a", &[]);
+    ask.deadline = Instant::now() + Duration::from_millis(300);
+    let response = respond(site.handler.answer_read(ask).await, "cache", false);
     assert_eq!(response.headers()["content-length"], body.len().to_string());
-    assert!(Answer::of(response).await.body.is_err());
+    gate.open();
+    assert!(Answer::of(response).await.body.is_err(), "its end is held back and then cut");
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! A raw HTTP/1.1 client: what was written is exactly what is sent, and heads are kept byte for byte.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::BufMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::pattern::Pattern;
 
@@ -67,6 +67,11 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// Opens a connection from an address that only this device has.
+    pub(crate) async fn open_as(device: u16, to: SocketAddr) -> Self {
+        Self::over(connect_as(device, to).await.unwrap())
     }
 
     pub(crate) fn over(stream: TcpStream) -> Self {
@@ -249,6 +254,14 @@ impl Head {
             Framing::UntilClose
         }
     }
+}
+
+/// Connects from an address on loopback that only this device has: a cache may tell devices apart by it.
+pub(crate) async fn connect_as(device: u16, to: SocketAddr) -> io::Result<TcpStream> {
+    let [high, low] = device.to_be_bytes();
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::new(127, 77, high, low), 0).into())?;
+    socket.connect(to).await
 }
 
 /// A GET head with `fields` (without line ends); `Host` is `cache` unless one of them is a Host.

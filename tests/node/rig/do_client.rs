@@ -5,17 +5,20 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use sha2::{Digest as _, Sha256};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::client::{Connection, Framing, Head};
+use super::client::{Connection, Framing, Head, connect_as};
+use super::do_file::{Appended, Download, SpeedWatch};
+use super::origin_reply::Gate;
 use super::pattern::Pattern;
 
-/// Lowest speed in bytes per second, over [`PATIENCE`].
-const LOW_SPEED: f64 = 4000.0;
+/// How long less than 4000 B/s is borne.
 const PATIENCE: Duration = Duration::from_secs(20);
 const CONNECT: Duration = Duration::from_secs(3);
 /// A download without progress for so long ends with an error.
@@ -27,11 +30,22 @@ const BACKOFF: [u64; 5] = [2, 4, 8, 16, 30];
 #[derive(Debug)]
 pub(crate) struct DoAgent {
     cache: SocketAddr,
+    /// Which device it is, with an address of its own; `None` when that does not matter.
+    device: Option<u16>,
     /// Factor for the 20 s rule and the connect time.
     patience_scale: f64,
-    /// Factor for the waits between tries and the end without progress.
+    /// Factor for the waits between tries and, unless it is set, the end without progress.
     backoff_scale: f64,
+    no_progress: Option<Duration>,
+    long_pause: Option<LongPause>,
     bans: Mutex<Bans>,
+}
+
+/// Pauses of several agents that last until something has happened.
+#[derive(Debug, Clone)]
+pub(crate) struct LongPause {
+    paused: Arc<watch::Sender<usize>>,
+    over: Gate,
 }
 
 #[derive(Debug, Default)]
@@ -55,32 +69,6 @@ pub(crate) enum Outcome {
     NoProgress,
 }
 
-/// What came of a download.
-#[derive(Debug)]
-pub(crate) struct Download {
-    pub(crate) outcome: Outcome,
-    /// Bytes in its file.
-    pub(crate) len: u64,
-    pub(crate) sha256: [u8; 32],
-    /// First byte of its file that is not the pattern's.
-    pub(crate) first_difference: Option<u64>,
-    pub(crate) requests: u32,
-    /// Requests that were answered by 5xx, or cut.
-    pub(crate) failures: u32,
-    /// From the first request to the first body byte.
-    pub(crate) first_byte: Option<Duration>,
-    pub(crate) elapsed: Duration,
-}
-
-/// The file of a running download: what was appended is hashed and compared, not kept.
-struct Appended {
-    pattern: Pattern,
-    len: u64,
-    hash: Sha256,
-    first_difference: Option<u64>,
-    first_byte: Option<Instant>,
-}
-
 /// What one request led to.
 enum Step {
     Done,
@@ -89,18 +77,23 @@ enum Step {
     End(Outcome),
 }
 
-/// The low-speed rule: average of 5 ticks below 4000 B/s, for 20 ticks.
-struct SpeedWatch {
-    tick: Duration,
-    next: Instant,
-    ticks: VecDeque<u64>,
-    now: u64,
-    slow: u32,
-}
-
 impl DoAgent {
     pub(crate) fn new(cache: SocketAddr) -> Self {
-        Self { cache, patience_scale: 1.0, backoff_scale: 0.02, bans: Mutex::default() }
+        Self {
+            cache,
+            device: None,
+            patience_scale: 1.0,
+            backoff_scale: 0.02,
+            no_progress: None,
+            long_pause: None,
+            bans: Mutex::default(),
+        }
+    }
+
+    /// Gives it an address of its own.
+    pub(crate) fn with_address(mut self, device: u16) -> Self {
+        self.device = Some(device);
+        self
     }
 
     /// Scales the 20 s rule, for stories about stalls.
@@ -115,6 +108,18 @@ impl DoAgent {
         self
     }
 
+    /// Sets the time without progress after which a download ends.
+    pub(crate) fn with_no_progress(mut self, time: Duration) -> Self {
+        self.no_progress = Some(time);
+        self
+    }
+
+    /// Lets pauses last until `pause` is over.
+    pub(crate) fn with_long_pause(mut self, pause: &LongPause) -> Self {
+        self.long_pause = Some(pause.clone());
+        self
+    }
+
     /// Whether anything is banned.
     pub(crate) fn has_bans(&self) -> bool {
         let bans = self.bans.lock();
@@ -124,8 +129,19 @@ impl DoAgent {
     /// Downloads `http://host{target}` through the cache. The download is paused and resumed each time it
     /// has reached one of `pauses`, which rise.
     pub(crate) async fn download(&self, host: &str, target: &str, pattern: Pattern, pauses: &[u64]) -> Download {
+        self.download_any(host, target, &[pattern], pauses).await
+    }
+
+    /// Like `download`, of content that may change: one of `versions`, but of them just one.
+    pub(crate) async fn download_any(
+        &self,
+        host: &str,
+        target: &str,
+        versions: &[Pattern],
+        pauses: &[u64],
+    ) -> Download {
         let start = Instant::now();
-        let mut file = Appended { pattern, len: 0, hash: Sha256::new(), first_difference: None, first_byte: None };
+        let mut file = Appended::new(versions);
         let mut pauses: VecDeque<u64> = pauses.iter().copied().collect();
         let (mut requests, mut failures, mut total) = (0, 0, None);
         let mut range_lines = Vec::new();
@@ -153,10 +169,17 @@ impl DoAgent {
             match step {
                 Step::Done => break Outcome::Transferred,
                 Step::End(outcome) => break outcome,
-                Step::Paused => connection = None,
+                Step::Paused => {
+                    connection = None;
+                    if let Some(pause) = &self.long_pause {
+                        pause.paused.send_modify(|paused| *paused += 1);
+                        pause.over.wait().await;
+                        progress.1 = Instant::now();
+                    }
+                }
                 Step::Retry => {
                     (connection, failures) = (None, failures + 1);
-                    if progress.1.elapsed() > NO_PROGRESS.mul_f64(self.backoff_scale) {
+                    if progress.1.elapsed() > self.no_progress.unwrap_or(NO_PROGRESS.mul_f64(self.backoff_scale)) {
                         break Outcome::NoProgress;
                     }
                     let wait = BACKOFF[usize::min(tries, BACKOFF.len() - 1)];
@@ -165,16 +188,7 @@ impl DoAgent {
                 }
             }
         };
-        Download {
-            outcome,
-            len: file.len,
-            sha256: file.hash.finalize().into(),
-            first_difference: file.first_difference,
-            requests,
-            failures,
-            first_byte: file.first_byte.map(|at| at - start),
-            elapsed: start.elapsed(),
-        }
+        file.into_download(outcome, requests, failures, start)
     }
 
     fn request(&self, host: &str, target: &str, range_lines: &[String]) -> String {
@@ -197,8 +211,7 @@ impl DoAgent {
         host: &str,
     ) -> Step {
         if slot.is_none() {
-            let connect = tokio::net::TcpStream::connect(self.cache);
-            match tokio::time::timeout(CONNECT.mul_f64(self.patience_scale), connect).await {
+            match tokio::time::timeout(CONNECT.mul_f64(self.patience_scale), self.connect()).await {
                 Ok(Ok(stream)) => *slot = Some(Connection::over(stream)),
                 Ok(Err(error)) => return self.ban_all(format!("connect: {error}")),
                 Err(_) => return self.ban_all("connect took too long".to_owned()),
@@ -254,9 +267,32 @@ impl DoAgent {
         }
     }
 
+    async fn connect(&self) -> std::io::Result<TcpStream> {
+        match self.device {
+            Some(device) => connect_as(device, self.cache).await,
+            None => TcpStream::connect(self.cache).await,
+        }
+    }
+
     fn ban_all(&self, why: String) -> Step {
         self.bans.lock().all = true;
         Step::End(Outcome::Banned(why))
+    }
+}
+
+impl LongPause {
+    pub(crate) fn new() -> Self {
+        Self { paused: Arc::new(watch::Sender::new(0)), over: Gate::shut() }
+    }
+
+    /// Waits until so many pauses have begun.
+    pub(crate) async fn wait_for(&self, pauses: usize) {
+        // The sender lives as long as this.
+        let _ = self.paused.subscribe().wait_for(|paused| *paused >= pauses).await;
+    }
+
+    pub(crate) fn end(&self) {
+        self.over.open();
     }
 }
 
@@ -270,89 +306,4 @@ fn take_total(head: &Head, file: &Appended, total: &mut Option<u64>) -> Result<(
         *total = head.exact("Content-Length").and_then(|length| length.parse().ok());
     }
     Ok(())
-}
-
-impl Appended {
-    fn append(&mut self, piece: &[u8]) {
-        self.first_difference = self.first_difference.or_else(|| self.pattern.first_difference(self.len, piece));
-        self.first_byte.get_or_insert_with(Instant::now);
-        self.hash.update(piece);
-        self.len += piece.len() as u64;
-    }
-}
-
-impl SpeedWatch {
-    fn new(patience: Duration) -> Self {
-        let tick = patience / 20;
-        Self { tick, next: Instant::now() + tick, ticks: VecDeque::new(), now: 0, slow: 0 }
-    }
-
-    /// To be called at the end of each tick.
-    fn is_too_slow(&mut self) -> bool {
-        self.ticks.push_back(std::mem::take(&mut self.now));
-        if self.ticks.len() > 5 {
-            self.ticks.pop_front();
-        }
-        self.next += self.tick;
-        let seconds = self.tick.as_secs_f64() * self.ticks.len() as f64;
-        let slow = (self.ticks.iter().sum::<u64>() as f64) < LOW_SPEED * seconds;
-        self.slow = if slow { self.slow + 1 } else { 0 };
-        self.slow >= 20
-    }
-}
-
-impl Download {
-    /// Fails unless the file is the pattern, byte for byte.
-    pub(crate) fn must_be(&self, pattern: Pattern, sha256: [u8; 32]) {
-        assert_eq!(self.outcome, Outcome::Transferred, "{self:?}");
-        assert_eq!((self.first_difference, self.len), (None, pattern.len), "{self:?}");
-        assert_eq!(self.sha256, sha256, "{self:?}");
-    }
-}
-
-/// What the emulator does when a server is not made for agents; else its silence would prove nothing.
-mod checks {
-    use super::super::fake_origin::FakeOrigin;
-    use super::super::origin_reply::{Delimiter, Reply};
-    use super::*;
-
-    #[tokio::test]
-    async fn the_agent_suffers_from_what_it_cannot_bear() {
-        let pattern = Pattern::new(1, 300_000);
-        let origin = FakeOrigin::start().await;
-        let agent = || DoAgent::new(origin.address);
-        origin.serve("/fine", Reply::file(pattern));
-        agent().download("h", "/fine", pattern, &[100_000]).await.must_be(pattern, pattern.sha256());
-
-        origin.serve("/no-ranges", Reply::file(pattern).without_ranges());
-        let corrupt = agent().download("h", "/no-ranges", pattern, &[100_000]).await;
-        assert_eq!(corrupt.outcome, Outcome::Transferred);
-        assert!(corrupt.first_difference.is_some() && corrupt.len > pattern.len, "{corrupt:?}");
-
-        origin.serve("/chunked", Reply::file(pattern).delimited(Delimiter::Chunked));
-        let fatal = agent().download("h", "/chunked", pattern, &[100_000]).await;
-        assert!(matches!(fatal.outcome, Outcome::Fatal(_)), "{fatal:?}");
-        origin.serve("/chunked-cut", Reply::file(pattern).delimited(Delimiter::Chunked).cut_after(100_000));
-        let aborted = agent().download("h", "/chunked-cut", pattern, &[]).await;
-        assert!(matches!(aborted.outcome, Outcome::Aborted(_)), "{aborted:?}");
-
-        origin.serve("/cut", Reply::file(pattern).cut_after(100_000));
-        let resumed = agent().download("h", "/cut", pattern, &[]).await;
-        resumed.must_be(pattern, pattern.sha256());
-        assert_eq!((resumed.requests, resumed.failures), (3, 2));
-        let ranges: Vec<_> =
-            origin.received().last().unwrap().fields.iter().filter(|f| f.0 == "Range").cloned().collect();
-        let line = |from: u64| ("Range".to_owned(), format!("bytes={from}-299999"));
-        assert_eq!(ranges, [line(100_000), line(200_000)], "oldest first");
-
-        let banned = agent();
-        assert!(matches!(banned.download("h", "/absent", pattern, &[]).await.outcome, Outcome::Banned(_)));
-        assert!(banned.has_bans());
-        let slow = agent().with_patience(0.01);
-        origin.serve("/stall", Reply::file(pattern).hold_at(1000, &super::super::origin_reply::Gate::shut()));
-        assert!(matches!(slow.download("h", "/stall", pattern, &[]).await.outcome, Outcome::Banned(_)));
-        origin.switch_off();
-        let refused = agent();
-        assert!(matches!(refused.download("h", "/fine", pattern, &[]).await.outcome, Outcome::Banned(_)));
-    }
 }

@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use super::origin_reply::{Body, Delimiter, Received, Reply};
+use super::origin_reply::{Body, Delimiter, Received, Rendered, Reply};
+use super::trouble::Strike;
 
 type Script = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
 
@@ -29,14 +30,14 @@ pub(crate) struct FakeOrigin {
     state: Arc<State>,
     /// Bound but not listening: keeps the port while the origin is off, so that it refuses connections.
     _port: Socket,
-    accepting: Mutex<Option<AbortHandle>>,
+    accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct State {
     scripts: Mutex<HashMap<String, Script>>,
     directory: Mutex<Option<PathBuf>>,
     received: watch::Sender<Vec<Received>>,
-    body_bytes: AtomicU64,
+    body_bytes: watch::Sender<u64>,
     /// Bytes per second over all connections; 0 is unlimited.
     rate: AtomicU64,
     /// When the next paced byte may go.
@@ -46,7 +47,7 @@ struct State {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("body_bytes", &self.body_bytes).finish_non_exhaustive()
+        f.debug_struct("State").field("body_bytes", &self.body_bytes.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -60,7 +61,7 @@ impl FakeOrigin {
             scripts: Mutex::default(),
             directory: Mutex::default(),
             received: watch::Sender::new(Vec::new()),
-            body_bytes: AtomicU64::new(0),
+            body_bytes: watch::Sender::new(0),
             rate: AtomicU64::new(0),
             next: Mutex::default(),
             first_byte: Mutex::default(),
@@ -99,6 +100,17 @@ impl FakeOrigin {
         }
     }
 
+    /// Cuts all connections, and takes new ones.
+    pub(crate) async fn restart(&self) {
+        let task = self.accepting.lock().take();
+        if let Some(task) = task {
+            task.abort();
+            // The error says that it was aborted.
+            let _ = task.await;
+        }
+        self.switch_on();
+    }
+
     pub(crate) fn switch_on(&self) {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
@@ -107,7 +119,7 @@ impl FakeOrigin {
         socket.listen(1024).unwrap();
         let listener = TcpListener::from_std(socket.into()).unwrap();
         let task = tokio::spawn(accept(listener, self.state.clone()));
-        if let Some(before) = self.accepting.lock().replace(task.abort_handle()) {
+        if let Some(before) = self.accepting.lock().replace(task) {
             before.abort();
         }
     }
@@ -119,7 +131,13 @@ impl FakeOrigin {
 
     /// Body bytes handed to the network so far.
     pub(crate) fn body_bytes(&self) -> u64 {
-        self.state.body_bytes.load(Ordering::Relaxed)
+        *self.state.body_bytes.borrow()
+    }
+
+    /// Waits until so many body bytes were handed to the network.
+    pub(crate) async fn wait_for_bytes(&self, bytes: u64) {
+        // The sender lives as long as the origin.
+        let _ = self.state.body_bytes.subscribe().wait_for(|sent| *sent >= bytes).await;
     }
 
     /// Requests so far, all heads of them.
@@ -175,10 +193,23 @@ impl State {
                 gate.wait().await;
             }
             let rendered = reply.render(&request);
+            if reply.trouble.is_some() {
+                // What stands in this buffer when the connection is reset was sent for nothing.
+                SockRef::from(&stream).set_send_buffer_size(16 * 1024)?;
+            }
+            if rendered.is_fault
+                && let Some(trouble) = &reply.trouble
+            {
+                trouble.strikes();
+            }
             stream.write_all(rendered.head.as_bytes()).await?;
-            let whole = self.send_body(&mut stream, &reply, rendered.from, rendered.to).await?;
-            if !whole || reply.delimiter == Delimiter::Close {
-                return stream.shutdown().await;
+            match self.send_body(&mut stream, &reply, &rendered).await? {
+                None if reply.delimiter == Delimiter::Close => return stream.shutdown().await,
+                None => {}
+                Some(Strike::Cut) => return stream.shutdown().await,
+                Some(Strike::Reset) => return SockRef::from(&stream).set_linger(Some(Duration::ZERO)),
+                // Nothing comes any more until the peer goes.
+                Some(Strike::Stall) => return stream.read(&mut [0]).await.map(|_| ()),
             }
             if reply.delimiter == Delimiter::Chunked && request.method != "HEAD" && !rendered.head.contains(" 304 ") {
                 stream.write_all(b"0\r\n\r\n").await?;
@@ -201,8 +232,14 @@ impl State {
         reply.with("Last-Modified", &modified).with("ETag", &format!("\"{:x}\"", facts.len()))
     }
 
-    /// False when the script cuts the connection.
-    async fn send_body(&self, stream: &mut TcpStream, reply: &Reply, from: u64, to: u64) -> io::Result<bool> {
+    /// What ended the body before its end, if anything did.
+    async fn send_body(
+        &self,
+        stream: &mut TcpStream,
+        reply: &Reply,
+        rendered: &Rendered,
+    ) -> io::Result<Option<Strike>> {
+        let (from, to) = (rendered.from, rendered.to);
         let file = match &reply.body {
             Body::File(path, _) if from < to => std::fs::read(path)?,
             _ => Vec::new(),
@@ -222,7 +259,17 @@ impl State {
             if let Some(most) = reply.cut_after {
                 take = take.min(most.saturating_sub(at - from));
                 if take == 0 {
-                    return Ok(false);
+                    if let Some(trouble) = &reply.trouble {
+                        trouble.strikes();
+                    }
+                    return Ok(Some(Strike::Cut));
+                }
+            }
+            self.pace(rate, take).await;
+            if let Some(trouble) = &reply.trouble {
+                match trouble.allow(take) {
+                    Ok(allowed) => take = allowed,
+                    Err(strike) => return Ok(Some(strike)),
                 }
             }
             let bytes = &mut piece[..take as usize];
@@ -231,7 +278,9 @@ impl State {
                 Body::Bytes(all) => bytes.copy_from_slice(&all[at as usize..(at + take) as usize]),
                 Body::File(..) => bytes.copy_from_slice(&file[at as usize..(at + take) as usize]),
             }
-            self.pace(rate, take).await;
+            reply.spoil(at, bytes);
+            // Before it is written, so that nobody has a byte that was not counted.
+            self.body_bytes.send_modify(|sent| *sent += take);
             if reply.delimiter == Delimiter::Chunked {
                 stream.write_all(format!("{take:x}\r\n").as_bytes()).await?;
             }
@@ -240,10 +289,9 @@ impl State {
                 stream.write_all(b"\r\n").await?;
             }
             self.first_byte.lock().get_or_insert_with(std::time::Instant::now);
-            self.body_bytes.fetch_add(take, Ordering::Relaxed);
             at += take;
         }
-        Ok(true)
+        Ok(rendered.ends_short.then_some(Strike::Cut))
     }
 
     /// Waits until `bytes` more may go, over all connections together.

@@ -4,12 +4,17 @@
 //! a wait is for a line, a byte, an exit or a permit; only paced clients and origins sleep, between bytes.
 
 pub(crate) mod client;
+pub(crate) mod device;
+mod do_checks;
 pub(crate) mod do_client;
+pub(crate) mod do_file;
 pub(crate) mod fake_origin;
 pub(crate) mod origin_reply;
 pub(crate) mod pattern;
+pub(crate) mod rules;
 pub(crate) mod running_node;
 pub(crate) mod slow_client;
+pub(crate) mod trouble;
 
 /// Whether the time bars of named release-build commands are on (`WAYSTATION_BARS=1`).
 pub(crate) fn bars() -> bool {

@@ -1,12 +1,18 @@
-//! What a scripted origin answers: a [`Reply`], and how it looks for one request.
+//! What a scripted origin answers: a [`Reply`], how it looks for one request, and what is false in it.
+//!
+//! Faults that need a clock or a memory of earlier answers are in `trouble`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::pattern::Pattern;
+use super::trouble::Trouble;
 
 /// A request as the origin received it.
 #[derive(Debug, Clone)]
@@ -48,6 +54,20 @@ pub(crate) struct Reply {
     pub(crate) hold_head: Option<Gate>,
     /// The body is held back from this offset on until the gate is open.
     pub(crate) hold_at: Option<(u64, Gate)>,
+    /// Faults that strike once, and who is told when the faults of this reply show.
+    pub(crate) trouble: Option<Trouble>,
+    /// The length that the origin believes its content to have.
+    pub(crate) believed: Option<u64>,
+    /// What the origin believes not to exist is sent all the same, behind the end of the announced body.
+    pub(crate) behind: bool,
+    /// The byte at this offset is wrong.
+    pub(crate) damage: Option<u64>,
+    /// Each answer says what its own bytes ought to be (`Content-Digest`, RFC 9530 section 2).
+    pub(crate) content_digest: bool,
+    /// A request without a range gets 206 with the first so many bytes.
+    pub(crate) unasked: Option<u64>,
+    /// A request for a range gets one that begins so much further on (or back).
+    pub(crate) shift: i64,
 }
 
 /// A signal that stays given.
@@ -60,6 +80,10 @@ pub(crate) struct Rendered {
     pub(crate) head: String,
     pub(crate) from: u64,
     pub(crate) to: u64,
+    /// The head announces more than there is: the connection ends behind the last byte.
+    pub(crate) ends_short: bool,
+    /// This very answer is false.
+    pub(crate) is_fault: bool,
 }
 
 impl Gate {
@@ -109,6 +133,13 @@ impl Reply {
             cut_after: None,
             hold_head: None,
             hold_at: None,
+            trouble: None,
+            believed: None,
+            behind: false,
+            damage: None,
+            content_digest: false,
+            unasked: None,
+            shift: 0,
         }
     }
 
@@ -156,15 +187,56 @@ impl Reply {
         self
     }
 
+    pub(crate) fn troubled(mut self, trouble: &Trouble) -> Self {
+        self.trouble = Some(trouble.clone());
+        self
+    }
+
+    pub(crate) fn believed(mut self, len: u64) -> Self {
+        self.believed = Some(len);
+        self
+    }
+
+    pub(crate) fn damaged(mut self, offset: u64) -> Self {
+        self.damage = Some(offset);
+        self
+    }
+
+    pub(crate) fn unasked(mut self, bytes: u64) -> Self {
+        self.unasked = Some(bytes);
+        self
+    }
+
+    pub(crate) fn shifted(mut self, bytes: i64) -> Self {
+        self.shift = bytes;
+        self
+    }
+
+    /// The digest of the whole, as it ought to be (RFC 9530 section 3).
+    pub(crate) fn with_digest(self, pattern: Pattern) -> Self {
+        self.with("Repr-Digest", &digest_field(pattern.sha256()))
+    }
+
     fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
+    /// Makes a byte wrong, if `bytes`, which stand at `at`, have it.
+    pub(crate) fn spoil(&self, at: u64, bytes: &mut [u8]) {
+        let index = self.damage.and_then(|damage| damage.checked_sub(at));
+        if let Some(byte) = index.and_then(|index| bytes.get_mut(index as usize)) {
+            *byte ^= 0x10;
+            if let Some(trouble) = &self.trouble {
+                trouble.strikes();
+            }
+        }
+    }
+
     /// How this reply looks for `request`: conditions and ranges applied.
     pub(crate) fn render(&self, request: &Received) -> Rendered {
-        let len = self.body.len();
+        let len = self.believed.unwrap_or(self.body.len());
         let (mut status, mut from, mut to) = (self.status, 0, len);
-        let mut extra = String::new();
+        let (mut extra, mut is_fault) = (String::new(), false);
         if self.status == 200 {
             if self.is_unchanged(request) {
                 (status, to) = (304, 0);
@@ -173,14 +245,19 @@ impl Reply {
             {
                 match parse_range(range, len) {
                     Some((a, b)) => {
-                        (status, from, to) = (206, a, b);
-                        extra = format!("Content-Range: bytes {a}-{}/{len}\r\n", b - 1);
+                        let begin = a.saturating_add_signed(self.shift).min(b - 1);
+                        (status, from, to, is_fault) = (206, begin, b, begin != a);
                     }
                     None => {
                         (status, to) = (416, 0);
                         extra = format!("Content-Range: bytes */{len}\r\n");
                     }
                 }
+            } else if let Some(first) = self.unasked.filter(|_| request.field("Range").is_none()) {
+                (status, to, is_fault) = (206, len.min(first), true);
+            }
+            if status == 206 {
+                extra = format!("Content-Range: bytes {from}-{}/{len}\r\n", to - 1);
             }
             if self.ranges {
                 extra.push_str("Accept-Ranges: bytes\r\n");
@@ -200,11 +277,20 @@ impl Reply {
             Delimiter::Close => head.push_str("Connection: close\r\n"),
         }
         head.push_str(&extra);
+        if let (true, Body::Pattern(pattern)) = (self.content_digest && from < to, &self.body) {
+            let digest = Sha256::digest(pattern.slice(from, to)).into();
+            head.push_str(&format!("Content-Digest: {}\r\n", digest_field(digest)));
+        }
         head.push_str("\r\n");
+        let mut ends_short = false;
         if request.method == "HEAD" {
             to = from;
+        } else if self.believed == Some(to) && from < to {
+            // The end that the origin believes in: here its error shows.
+            (is_fault, ends_short) = (true, to > self.body.len());
+            to = if ends_short || self.behind { self.body.len() } else { to };
         }
-        Rendered { head, from, to }
+        Rendered { head, from, to: to.max(from), ends_short, is_fault }
     }
 
     fn is_unchanged(&self, request: &Received) -> bool {
@@ -225,4 +311,9 @@ fn parse_range(range: &str, len: u64) -> Option<(u64, u64)> {
         (None, None) => return None,
     };
     (from < to).then_some((from, to))
+}
+
+/// `digest` as RFC 9530 writes it.
+fn digest_field(digest: [u8; 32]) -> String {
+    format!("sha-256=:{}:", STANDARD.encode(digest))
 }

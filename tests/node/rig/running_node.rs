@@ -167,6 +167,14 @@ impl RunningNode {
         }
     }
 
+    /// Waits until no fill is under way: the end of a block may still be coming when its client has what it wanted.
+    pub(crate) async fn wait_until_idle(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.metric("waystation_fills_active", "").await > 0.0 {
+            assert!(Instant::now() < deadline, "fills do not end");
+        }
+    }
+
     /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

@@ -1,0 +1,113 @@
+//! [`Stream`]: the body of one answer on its way into a partial: what comes of it at a time, and how it ended.
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+
+use crate::content::Digest;
+use crate::decide;
+use crate::upstream::{BodyError, FetchResponse, UpstreamBody};
+
+/// What arrived is given out when no more is there at once, or when this much is, in bytes.
+const BATCH: u64 = 1024 * 1024;
+
+/// The body of one answer.
+pub(super) struct Stream {
+    body: UpstreamBody,
+    /// Position in the representation of the next byte that comes.
+    at: u64,
+    /// What the content of this one message must hash to, and what came of it so far: a part can be checked before
+    /// anybody gets it.
+    check: Option<(Digest, Vec<Bytes>)>,
+}
+
+/// What came at once.
+pub(super) struct Batch {
+    /// Position of its first byte.
+    pub(super) at: u64,
+    pub(super) bytes: Vec<Bytes>,
+    pub(super) size: u64,
+    /// Set when no more comes.
+    pub(super) end: Option<Ending>,
+}
+
+/// How a body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// As its framing says.
+    Marked,
+    /// With its connection: nobody can tell whether it is whole.
+    Closed,
+    /// Before its end.
+    Broken(BodyError),
+    /// Its content is not what its `Content-Digest` says; none of it was given out.
+    WrongDigest,
+}
+
+impl Stream {
+    /// The body of `response`, whose first byte is the one at `at`.
+    pub(super) fn new(response: FetchResponse, at: u64) -> Self {
+        Self { body: response.body, at, check: None }
+    }
+
+    /// The same for a part, which is checked before it is given out if the message says what its content hashes to
+    /// (RFC 9530 section 2). Of a whole the digest is that of the representation.
+    pub(super) fn part(response: FetchResponse, at: u64) -> Self {
+        let check = decide::content_digest(&response.headers).map(|digest| (digest, Vec::new()));
+        Self { check, ..Self::new(response, at) }
+    }
+
+    /// Waits for bytes or the end. Nothing is lost when the future is dropped before it has begun to collect, and it
+    /// does not wait after that.
+    pub(super) async fn next(&mut self) -> Batch {
+        loop {
+            let batch = self.collect().await;
+            let Some((expected, held)) = &mut self.check else { return batch };
+            held.extend(batch.bytes);
+            match batch.end {
+                None => {}
+                Some(Ending::Marked) => {
+                    let right = Digest::of_pieces(held.iter().map(|piece| &piece[..])) == *expected;
+                    let bytes = if right { std::mem::take(held) } else { Vec::new() };
+                    let size: u64 = bytes.iter().map(|piece| piece.len() as u64).sum();
+                    let end = if right { Ending::Marked } else { Ending::WrongDigest };
+                    let at = self.at;
+                    self.at = at.saturating_add(size);
+                    return Batch { at, bytes, size, end: Some(end) };
+                }
+                end => return Batch { at: self.at, bytes: Vec::new(), size: 0, end },
+            }
+        }
+    }
+
+    /// What is to be made of it when nothing has come for too long.
+    pub(super) fn silent(&self) -> Batch {
+        let stalled = BodyError::Stalled { received: self.body.received() };
+        Batch { at: self.at, bytes: Vec::new(), size: 0, end: Some(Ending::Broken(stalled)) }
+    }
+
+    async fn collect(&mut self) -> Batch {
+        let mut batch = Batch { at: self.at, bytes: Vec::new(), size: 0, end: None };
+        let mut next = Some(self.body.next().await);
+        while let Some(chunk) = next {
+            match chunk {
+                Some(Ok(bytes)) => {
+                    batch.size += bytes.len() as u64;
+                    batch.bytes.push(bytes);
+                }
+                Some(Err(error)) => {
+                    batch.end = Some(Ending::Broken(error));
+                    break;
+                }
+                None => {
+                    batch.end = Some(if self.body.ended_by_close() { Ending::Closed } else { Ending::Marked });
+                    break;
+                }
+            }
+            next = if batch.size < BATCH { self.body.next().now_or_never() } else { None };
+        }
+        if self.check.is_none() {
+            self.at = self.at.saturating_add(batch.size);
+        }
+        batch
+    }
+}
