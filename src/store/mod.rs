@@ -32,6 +32,7 @@ mod buffers;
 mod checked;
 mod commit;
 mod compact;
+mod compare;
 mod disk;
 mod drive;
 mod entries;

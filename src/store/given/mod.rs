@@ -160,9 +160,9 @@ impl Given {
         }
     }
 
-    /// The bytes of a version turned out to be wrong. Returns when that is durable, at once when nobody was given any.
-    /// Blocks: for the drive's threads only.
-    pub(super) fn spoil(&self, key: KeyHash, birth: PartialId, spoiled: Spoiled) {
+    /// The bytes of a version turned out to be wrong. Says whether anybody was given some: then that is to be made
+    /// durable before there are right ones.
+    pub(super) fn spoil(&self, key: KeyHash, birth: PartialId, spoiled: Spoiled) -> bool {
         {
             let mut late = self.spoiled.lock();
             if late.len() >= LATE {
@@ -174,8 +174,13 @@ impl Given {
         let told = self.shelves.iter().filter(|shelf| shelf.lock().spoil(key, birth, spoiled)).count();
         if told > 0 {
             self.bell.ring();
-            self.bell.wait_durable(DURABLE_WITHIN);
         }
+        told > 0
+    }
+
+    /// Waits until everything so far is durable. For the drives' threads only.
+    pub(super) fn wait_durable(&self) {
+        self.bell.wait_durable(DURABLE_WITHIN);
     }
 
     /// Versions of `key` whose bytes are wrong and not yet compared with right ones.

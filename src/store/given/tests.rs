@@ -90,7 +90,8 @@ async fn what_is_learnt_of_a_version_is_known_of_all_its_holders_and_after_a_kil
     running.give(1, "b", 1, false).await;
     let complete = Version { digest: Some([7; 16]), ..version(1) };
     running.given.complete(key("a"), &complete);
-    running.given.spoil(key("a"), PartialId(1), Spoiled::Throughout);
+    assert!(running.given.spoil(key("a"), PartialId(1), Spoiled::Throughout));
+    running.given.wait_durable();
     let killed = running.killed(&state);
     let again = Running::start(&killed);
     for running in [&running, &again] {
@@ -102,7 +103,8 @@ async fn what_is_learnt_of_a_version_is_known_of_all_its_holders_and_after_a_kil
         assert_eq!(running.given.spoiled_of(key("a")), [PartialId(1)]);
     }
     let known = Spoiled::From { first_difference: 5, right: [9; 16] };
-    again.given.spoil(key("a"), PartialId(1), known);
+    assert!(again.given.spoil(key("a"), PartialId(1), known));
+    assert!(!again.given.spoil(key("b"), PartialId(2), known), "nobody has it");
     assert!(again.given.spoiled_of(key("a")).is_empty());
     // Somebody who is given the first bytes at the same time.
     again.give(100, "a", 1, false).await;
