@@ -29,3 +29,4 @@ mod small_devices;
 mod stalls;
 mod tokens;
 mod unknown_length;
+mod versions;
