@@ -85,6 +85,13 @@ impl Digest {
         &self.0
     }
 
+    /// The first 16 bytes.
+    pub fn prefix(&self) -> [u8; 16] {
+        let mut prefix = [0; 16];
+        prefix.copy_from_slice(&self.0[..16]);
+        prefix
+    }
+
     /// 64 lower-case hexadecimal digits, as `sha256sum` prints them.
     pub fn to_hex(&self) -> String {
         self.to_string()

@@ -14,6 +14,7 @@ mod range_set;
 mod record;
 mod time;
 mod validator;
+mod version;
 
 pub use access_list::AccessList;
 pub use address::{AddressRefusal, refuse_address};
@@ -29,3 +30,4 @@ pub use range_set::RangeSet;
 pub use record::{BodyRef, ExpectedDigest, PartialId, Record, VaryField};
 pub use time::UnixMillis;
 pub use validator::{EntityTag, Validator};
+pub use version::{DigestPrefix, Version, fingerprint};

@@ -35,7 +35,7 @@ pub(super) async fn store_part(
     if matches!(storable, Storable::Yes)
         && let Some(record) = record_of(want, &response, Some(length), StatusCode::OK)
     {
-        match leader.inner.store.create(record).await {
+        match leader.inner.store.create_part(record, leader.room(Some(length))).await {
             Ok(writer) => {
                 let stream = Stream::part(response, part.start());
                 let start = Start { stream, at: part.start(), end: Some(part.end()), ways: Ways::Ranged };

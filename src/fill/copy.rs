@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::Method;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::demand::{Demands, TO_THE_END};
 use super::flight::{Outlook, Permit};
@@ -33,6 +33,9 @@ const MISFITS: u32 = 4;
 const WRONG_PARTS: u32 = 3;
 /// No byte for this long from a source that cannot be asked: who comes now is told so at once.
 const DOWN_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+/// A stream that is silent for so long is given up for a new request, which costs next to nothing where ranges work: a
+/// client must not notice, and an agent's patience ends soon after the source's own limit.
+const SILENT: std::time::Duration = std::time::Duration::from_secs(6);
 /// Steps of one plan. Each takes a place, so a handful is all that can be.
 const STEPS: usize = 16;
 
@@ -74,7 +77,7 @@ pub(super) enum End {
 }
 
 enum Event {
-    Answered(u64, Asked, Result<FetchResponse, FetchError>),
+    Answered(u64, Asked, Box<Result<FetchResponse, FetchError>>),
     Came(u64, Box<Stream>, Batch),
 }
 
@@ -157,17 +160,17 @@ impl<'a> Copying<'a> {
             let wake = self.retry_at.map_or(now + TICK, |at| at.min(now + TICK));
             tokio::select! {
                 biased;
+                () = permit.clients_left(), if !self.goes_on_alone() => {
+                    if permit.close_if_unused() {
+                        return End::Abandoned;
+                    }
+                }
                 Some(event) = self.events.next(), if !self.events.is_empty() => {
                     if let Some(end) = self.handle(event).await {
                         return end;
                     }
                 }
                 () = permit.demands().changed() => {}
-                () = permit.clients_left(), if !self.goes_on_alone() => {
-                    if permit.close_if_unused() {
-                        return End::Abandoned;
-                    }
-                }
                 () = sleep_until(wake) => {}
             }
         }
@@ -265,36 +268,43 @@ impl<'a> Copying<'a> {
         let inner = Arc::clone(self.inner);
         self.events.push(Box::pin(async move {
             let answer = inner.upstream.fetch(request, &*inner.redirects).await;
-            Event::Answered(id, asked, answer)
+            Event::Answered(id, asked, Box::new(answer))
         }));
     }
 
     fn receive(&self, id: u64, mut stream: Box<Stream>) {
+        let limit = (self.ways != Ways::Again).then_some(SILENT);
         self.events.push(Box::pin(async move {
-            let batch = stream.next().await;
+            let batch = match limit {
+                Some(limit) => timeout(limit, stream.next()).await.unwrap_or_else(|_| stream.silent()),
+                None => stream.next().await,
+            };
             Event::Came(id, stream, batch)
         }));
     }
 
     async fn handle(&mut self, event: Event) -> Option<End> {
-        match event {
-            Event::Answered(id, asked, Ok(response)) => {
+        let (id, asked, answer) = match event {
+            Event::Came(id, stream, batch) => return self.came(id, stream, batch).await,
+            Event::Answered(id, asked, answer) => (id, asked, *answer),
+        };
+        match answer {
+            Ok(response) => {
                 let end = self.answered(id, asked, response);
                 if end.is_some() { self.whole_after_all().await.or(end) } else { end }
             }
-            Event::Answered(id, _, Err(FetchError::KnownDown { until, .. })) => {
+            Err(FetchError::KnownDown { until, .. }) => {
                 self.claims.retain(|claim| claim.id != id);
                 self.down = true;
                 self.retry_at = Some(Instant::from_std(until));
                 None
             }
-            Event::Answered(id, _, Err(error)) => {
+            Err(error) => {
                 tracing::debug!(key = %self.want.key, %error, "a source failed while a body is filled");
                 let may_pass = error.is_passing_fault();
                 self.fail(id);
                 (!may_pass).then_some(End::GaveUp)
             }
-            Event::Came(id, stream, batch) => self.came(id, stream, batch).await,
         }
     }
 

@@ -49,7 +49,7 @@ impl Leader<'_> {
             return Err(FillError::BadAnswer("its content has been wrong several times"));
         }
         if let Some(entry) = self.want.stored.as_ref().filter(|e| matches!(e.record.body, BodyRef::Partial(_)))
-            && let Some(writer) = self.inner.store.resume(entry).await
+            && let Some(writer) = self.inner.store.resume_part(entry, self.room(entry.record.length)).await
         {
             return self.resume(writer, exclusive).await;
         }
@@ -154,7 +154,7 @@ impl Leader<'_> {
                 self.copy(copying.begin(start)).await
             }
             Judged::OtherVersion => {
-                writer.discard().await;
+                writer.supersede().await;
                 self.note_change();
                 if response.status == StatusCode::OK {
                     return self.take_whole(response, exclusive).await;
@@ -168,7 +168,7 @@ impl Leader<'_> {
                 let judged = judge(record, record.length, Asked::Whole, &Answered::of(&response));
                 if judged != Judged::Again {
                     if matches!(judged, Judged::OtherVersion) {
-                        writer.discard().await;
+                        writer.supersede().await;
                         self.note_change();
                     }
                     return self.take_whole(response, exclusive).await;
@@ -249,7 +249,7 @@ impl Leader<'_> {
             // Nothing can ever be joined to a file that takes no more.
             End::StoreFailed => writer.discard().await,
             End::OtherVersion => {
-                writer.discard().await;
+                writer.supersede().await;
                 self.note_change();
             }
             End::Enough | End::Whole(_) | End::Abandoned | End::GaveUp => {}
@@ -354,6 +354,13 @@ impl Leader<'_> {
             FirstAsked::Within(range) => Some(range),
             FirstAsked::Suffix(count) => length.and_then(|length| ByteRange::new(length.saturating_sub(count), length)),
         }
+    }
+
+    /// How much room the body is going to need for what is owed of it, in bytes.
+    pub(super) fn room(&self, length: Option<u64>) -> u64 {
+        let (owed, length) = (self.owed(length), length.unwrap_or(0));
+        let block = self.inner.store.block_size();
+        owed.map_or(length, |owed| length.min(owed.len().saturating_add(2 * block)))
     }
 
     /// Asks upstream, again and again after failures that may pass, as long as a client waits and the source is not

@@ -79,6 +79,12 @@ impl Stream {
         }
     }
 
+    /// What is to be made of it when nothing has come for too long.
+    pub(super) fn silent(&self) -> Batch {
+        let stalled = BodyError::Stalled { received: self.body.received() };
+        Batch { at: self.at, bytes: Vec::new(), size: 0, end: Some(Ending::Broken(stalled)) }
+    }
+
     async fn collect(&mut self) -> Batch {
         let mut batch = Batch { at: self.at, bytes: Vec::new(), size: 0, end: None };
         let mut next = Some(self.body.next().await);

@@ -1,13 +1,15 @@
 //! [`Account`]: one request's line in the access log and its share of the metrics, closed when its body ends.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use http::header::{HOST, RANGE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method};
 
+use super::wire::Receipt;
 use crate::resolve::ContentRequest;
 use crate::telemetry::{AccessLine, AccessLog, Metrics, RequestResult};
 
@@ -26,8 +28,8 @@ pub(super) struct Account {
     user_agent: Option<HeaderValue>,
     status: u16,
     result: RequestResult,
-    bytes: u64,
-    cut: Option<String>,
+    bytes: AtomicU64,
+    cut: OnceLock<String>,
 }
 
 impl Account {
@@ -55,8 +57,8 @@ impl Account {
             user_agent: field(USER_AGENT),
             status: 0,
             result: RequestResult::Error,
-            bytes: 0,
-            cut: None,
+            bytes: AtomicU64::new(0),
+            cut: OnceLock::new(),
         }
     }
 
@@ -72,13 +74,13 @@ impl Account {
         self.status = status;
         self.result = result;
     }
+}
 
-    /// `bytes` of the body were handed to the connection.
-    pub(super) fn sent(&mut self, bytes: u64) {
-        if self.bytes == 0 {
+impl Receipt for Account {
+    fn sent(&self, bytes: u64) {
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) == 0 {
             self.metrics.first_byte_seconds.observe(self.started.elapsed().as_secs_f64());
         }
-        self.bytes += bytes;
         // Bytes that the request paid for itself are misses, bytes that were stored or paid for by another are hits;
         // what we say ourselves is neither.
         match self.result {
@@ -90,9 +92,9 @@ impl Account {
         }
     }
 
-    /// The body ended before its end, and why.
-    pub(super) fn cut(&mut self, reason: &str) {
-        self.cut = Some(reason.to_owned());
+    /// The first reason counts.
+    fn cut(&self, reason: &str) {
+        let _ = self.cut.set(reason.to_owned());
     }
 }
 
@@ -106,13 +108,13 @@ impl Drop for Account {
             host: &self.host,
             target: &self.target,
             status: self.status,
-            bytes: self.bytes,
+            bytes: self.bytes.load(Ordering::Relaxed),
             duration: self.started.elapsed(),
             result: self.result,
             form: self.form,
             range: self.range.as_ref().map(HeaderValue::as_bytes),
             user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
-            cut: self.cut.as_deref(),
+            cut: self.cut.get().map(String::as_str),
         });
     }
 }

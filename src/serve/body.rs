@@ -1,11 +1,12 @@
-//! [`SegmentBody`]: every answer's body as a stream of segments, executed by positional reads.
+//! [`SegmentBody`]: every answer's body as a stream of segments, executed piece by piece.
 //!
 //! What an answer consists of is decided in `handler` and `respond`; how a body that is still being filled is
-//! followed is in `follow`.
+//! followed is in `follow`; how files get onto the socket is the wire's business.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -13,17 +14,16 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::account::Account;
 use super::follow::Follow;
+use super::wire::{Content, Piece, PieceBody, Receipt, TURN};
 use crate::fill::Through;
-use crate::store::Body;
-
-/// Most bytes of one read: large enough that the hop to the drive's threads is cheap, small enough that
-/// connections take turns.
-const READ: u64 = 256 * 1024;
+use crate::store::{self, Body, Hold, Window};
 
 /// A piece of a body.
 pub(super) enum Segment {
     /// Bytes in memory.
     Bytes(Bytes),
+    /// Checked bytes of a file, at most [`TURN`].
+    Window(Window),
     /// Present bytes of a stored body.
     File {
         /// The stored body.
@@ -44,7 +44,8 @@ pub struct SegmentBody {
     segments: VecDeque<Segment>,
     step: Option<Pin<Box<dyn Future<Output = Step> + Send>>>,
     remaining: Option<u64>,
-    account: Option<Box<Account>>,
+    hold: Option<Hold>,
+    account: Option<Arc<Account>>,
 }
 
 /// The body ends here: the connection is cut, so that the client notices.
@@ -69,31 +70,75 @@ impl SegmentBody {
 
     /// These segments in order; `len` is their length in bytes if that is known.
     pub(super) fn new(segments: VecDeque<Segment>, len: Option<u64>) -> Self {
-        Self { segments, step: None, remaining: len, account: None }
+        Self { segments, step: None, remaining: len, hold: None, account: None }
     }
 
-    /// Has `account` told of each byte and closed when the body ends or is dropped.
+    /// Has `account` told of each byte that leaves, and closed when the last has left or the body is dropped.
     pub(super) fn accounted(mut self, account: Account) -> Self {
-        self.account = Some(Box::new(account));
+        self.account = Some(Arc::new(account));
         self
     }
 
-    fn hand_out(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
-        let len = bytes.len() as u64;
+    fn hand_out(&mut self, content: Content) -> Poll<Option<Result<Piece, BodyCut>>> {
+        let len = match &content {
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::Window(window) => window.len(),
+        };
         self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(len));
-        if let Some(account) = &mut self.account {
-            account.sent(len);
-        }
-        Poll::Ready(Some(Ok(Frame::data(bytes))))
+        let receipt = self.account.clone().map(|account| account as Arc<dyn Receipt>);
+        Poll::Ready(Some(Ok(Piece { content, receipt })))
     }
 
-    fn cut(&mut self, cut: BodyCut) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+    fn cut(&mut self, cut: BodyCut) -> Poll<Option<Result<Piece, BodyCut>>> {
         self.segments.clear();
         self.remaining = None;
-        if let Some(account) = &mut self.account {
+        if let Some(account) = &self.account {
             account.cut(&cut.0);
         }
         Poll::Ready(Some(Err(cut)))
+    }
+
+    /// Hands out what can be had of the front segment at once, or begins a step.
+    fn advance(&mut self, segment: Segment, files: bool) -> Option<Poll<Option<Result<Piece, BodyCut>>>> {
+        let window = match segment {
+            Segment::Bytes(bytes) => return Some(self.hand_out(Content::Bytes(bytes))),
+            Segment::Window(window) => window,
+            Segment::File { reader, offset, len } => match reader.piece_now(offset, len.min(TURN)) {
+                Ok(Some(piece)) => {
+                    let read = piece.len();
+                    if read < len {
+                        self.segments.push_front(Segment::File { reader, offset: offset + read, len: len - read });
+                    }
+                    match piece {
+                        store::Piece::Bytes(bytes) => return Some(self.hand_out(Content::Bytes(bytes))),
+                        store::Piece::Window(window) => window,
+                    }
+                }
+                Ok(None) => {
+                    self.step = Some(Box::pin(Segment::File { reader, offset, len }.step()));
+                    return None;
+                }
+                Err(error) => return Some(self.cut(BodyCut(error.to_string()))),
+            },
+            segment => {
+                self.step = Some(Box::pin(segment.step()));
+                return None;
+            }
+        };
+        if files {
+            self.hold = window.hold();
+            return Some(self.hand_out(Content::Window(window)));
+        }
+        if let Some(bytes) = window.read_now(TURN as usize) {
+            let mut rest = window;
+            rest.advance(bytes.len() as u64);
+            if !rest.is_empty() {
+                self.segments.push_front(Segment::Window(rest));
+            }
+            return Some(self.hand_out(Content::Bytes(bytes)));
+        }
+        self.step = Some(Box::pin(Segment::Window(window).step()));
+        None
     }
 }
 
@@ -102,12 +147,20 @@ impl Segment {
     async fn step(self) -> Step {
         match self {
             Self::Bytes(_) => (Ok(Some(self)), None),
-            Self::File { reader, offset, len } => match reader.read(offset, len.min(READ) as usize).await {
-                Ok(bytes) if bytes.is_empty() => (Err(BodyCut("the stored body is too short".to_owned())), None),
+            // Only reached where the bytes have to pass through memory.
+            Self::Window(window) => match window.read(TURN as usize).await {
                 Ok(bytes) => {
-                    let read = bytes.len() as u64;
+                    let mut rest = window;
+                    rest.advance(bytes.len() as u64);
+                    (Ok(Some(Self::Bytes(bytes))), (!rest.is_empty()).then_some(Self::Window(rest)))
+                }
+                Err(error) => (Err(BodyCut(error.to_string())), None),
+            },
+            Self::File { reader, offset, len } => match reader.piece(offset, len.min(TURN)).await {
+                Ok(piece) => {
+                    let read = piece.len();
                     let rest = (read < len).then(|| Self::File { reader, offset: offset + read, len: len - read });
-                    (Ok(Some(Self::Bytes(bytes))), rest)
+                    (Ok(Some(piece.into())), rest)
                 }
                 Err(error) => (Err(BodyCut(error.to_string())), None),
             },
@@ -124,11 +177,21 @@ impl Segment {
     }
 }
 
-impl HttpBody for SegmentBody {
-    type Data = Bytes;
-    type Error = BodyCut;
+impl From<store::Piece> for Segment {
+    fn from(piece: store::Piece) -> Self {
+        match piece {
+            store::Piece::Bytes(bytes) => Self::Bytes(bytes),
+            store::Piece::Window(window) => Self::Window(window),
+        }
+    }
+}
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+impl PieceBody for SegmentBody {
+    fn poll_piece(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        files: bool,
+    ) -> Poll<Option<Result<Piece, BodyCut>>> {
         let this = &mut *self;
         loop {
             if let Some(step) = &mut this.step {
@@ -143,8 +206,11 @@ impl HttpBody for SegmentBody {
                 }
             }
             match this.segments.pop_front() {
-                Some(Segment::Bytes(bytes)) => return this.hand_out(bytes),
-                Some(segment) => this.step = Some(Box::pin(segment.step())),
+                Some(segment) => {
+                    if let Some(handed) = this.advance(segment, files) {
+                        return handed;
+                    }
+                }
                 // Without this the end of a body that is too short would look to the log like any other.
                 None if this.remaining.is_some_and(|remaining| remaining > 0) => {
                     return this.cut(BodyCut("the body is shorter than was said".to_owned()));
@@ -152,6 +218,19 @@ impl HttpBody for SegmentBody {
                 None => return Poll::Ready(None),
             }
         }
+    }
+}
+
+impl HttpBody for SegmentBody {
+    type Data = Bytes;
+    type Error = BodyCut;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyCut>>> {
+        let piece = ready!(self.poll_piece(context, false));
+        Poll::Ready(piece.map(|piece| match piece?.content {
+            Content::Bytes(bytes) => Ok(Frame::data(bytes)),
+            Content::Window(_) => Err(BodyCut("a file where memory was asked for".to_owned())),
+        }))
     }
 
     fn is_end_stream(&self) -> bool {

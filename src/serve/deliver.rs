@@ -10,19 +10,17 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::ask::Ask;
 use super::body::{Segment, SegmentBody};
-use super::follow::{Follow, Hold};
+use super::follow::{Follow, HeldEnd};
 use super::handler::Handler;
 use super::outcome::{Outcome, Part, Reply, Stored};
 use super::verify::{Verdict, verified_soon};
+use super::wire::TURN;
 use super::{multipart, rescue, respond};
 use crate::content::{ByteRange, Record};
 use crate::decide::{self, CacheStatus, Precondition, RangeOutcome};
 use crate::fill::FlightGuard;
 use crate::store::{Body, Entry, Partial, Progress, ReadError};
 use crate::telemetry::RequestResult;
-
-/// Most bytes that are read, and so verified, before the head of an answer leaves.
-const FIRST_READ: u64 = 256 * 1024;
 
 /// How long a fill goes on for a client that was told to come back.
 const COMES_BACK: Duration = Duration::from_secs(30);
@@ -88,17 +86,17 @@ pub(super) async fn stored(
         return Delivery::Missing;
     }
     let mut layout = lay(entry, selection, Some(length), |start, end| of_stored(&body, start, end.unwrap_or(length)));
-    // The first bytes are read before the head leaves: what is damaged or gone is found in time to fetch it anew.
+    // The first bytes are checked before the head leaves: what is damaged or gone is found in time to fetch it anew.
     if let Some(at) = layout.segments.iter().position(|segment| matches!(segment, Segment::File { .. }))
         && let Some(Segment::File { reader, offset, len }) = layout.segments.remove(at)
     {
-        match reader.read(offset, len.min(FIRST_READ) as usize).await {
-            Ok(bytes) => {
-                let read = bytes.len() as u64;
+        match reader.piece(offset, len.min(TURN)).await {
+            Ok(piece) => {
+                let read = piece.len();
                 if read < len {
                     layout.segments.insert(at, Segment::File { reader, offset: offset + read, len: len - read });
                 }
-                layout.segments.insert(at, Segment::Bytes(bytes));
+                layout.segments.insert(at, piece.into());
             }
             Err(error) => return unusable(entry, &error),
         }
@@ -185,9 +183,9 @@ async fn first_byte(partial: &Arc<Partial>, first: u64, guard: &FlightGuard, dea
 }
 
 /// What leaves only once the body has its expected digest.
-fn hold(entry: &Entry, length: Option<u64>) -> Option<Hold> {
+fn hold(entry: &Entry, length: Option<u64>) -> Option<HeldEnd> {
     entry.record.expected?;
-    length.map(Hold::of)
+    length.map(HeldEnd::of)
 }
 
 /// 503 while the fill goes on as if the client were there, so that it is further when the client comes back.

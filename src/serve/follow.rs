@@ -50,7 +50,7 @@ pub(super) struct Follow {
     partial: Arc<Partial>,
     position: u64,
     end: Option<u64>,
-    hold: Option<Hold>,
+    hold: Option<HeldEnd>,
     reserve: Option<Reserve>,
     guard: Arc<FlightGuard>,
     begun: bool,
@@ -58,7 +58,7 @@ pub(super) struct Follow {
 
 /// Bytes that leave only once the body has turned out to have its expected digest.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Hold {
+pub(super) struct HeldEnd {
     /// The first of them.
     from: u64,
     /// Length of the body.
@@ -80,7 +80,7 @@ struct Reserve {
     sipping: bool,
 }
 
-impl Hold {
+impl HeldEnd {
     /// What is held back of a body of `length` bytes with an expected digest.
     pub(super) fn of(length: u64) -> Self {
         Self { from: length.saturating_sub(HELD_BACK), length, since: None }
@@ -99,7 +99,7 @@ impl Follow {
         partial: Arc<Partial>,
         start: u64,
         end: Option<u64>,
-        hold: Option<Hold>,
+        hold: Option<HeldEnd>,
         agent: bool,
         guard: Arc<FlightGuard>,
     ) -> Self {

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::wire::{Piece, PieceBody};
 use crate::shutdown::Drain;
 use crate::telemetry::Metrics;
 
@@ -199,6 +200,19 @@ impl<B: Body> Body for LimitedBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl<B: PieceBody> PieceBody for LimitedBody<B> {
+    fn poll_piece(self: Pin<&mut Self>, cx: &mut Context<'_>, files: bool) -> Poll<Option<Result<Piece, Self::Error>>> {
+        let mut this = self.project();
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        let piece = ready!(inner.poll_piece(cx, files));
+        if piece.is_none() {
+            this.inner.set(None);
+            *this.permit = None;
+        }
+        Poll::Ready(piece)
     }
 }
 

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
-use http_body::Body;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -26,7 +25,7 @@ pub use descriptors::{DescriptorBudget, raise_descriptor_limit};
 
 use crate::content::AccessList;
 
-use super::wire::{Refusal, WireContext, serve_connection, turn_away};
+use super::wire::{PieceBody, Refusal, WireContext, serve_connection, turn_away};
 
 /// Pause after a failed accept that nothing can be done about.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -160,8 +159,7 @@ where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S::Future: Send,
-    B: Body + Send + 'static,
-    B::Data: Send,
+    B: PieceBody + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut spare = Spare::new();

@@ -2,20 +2,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::block_sums::BlockSums;
-use super::disk::{self, FileIdentity};
+use super::checked::Checked;
+use super::disk;
 use super::drive::{DataFile, Drive};
 use super::error::ReadError;
 use super::inner::Inner;
 use crate::content::Digest;
-
-/// How long a file is believed not to have changed.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether a digest is still stored. Shared by the entries that point to it and by its open blob, so that all of
 /// them are missing at once when the blob goes.
@@ -36,16 +34,7 @@ pub struct Blob {
     store: Weak<Inner>,
     /// Whether the file is the one under the digest's name: not so for a dropped duplicate that is still read.
     named: bool,
-    checked: Mutex<Checked>,
-}
-
-/// Which blocks were checked, as long as the file does not change.
-#[derive(Debug)]
-struct Checked {
-    blocks: Vec<u64>,
-    identity: FileIdentity,
-    looked: Instant,
-    since: Instant,
+    checked: Checked,
 }
 
 impl Life {
@@ -89,11 +78,10 @@ impl Blob {
         is_checked: impl Fn(u64) -> bool,
     ) -> std::io::Result<Self> {
         let identity = disk::identity(file.file())?;
-        let count = sums.crcs().len();
-        let mut checked =
-            Checked { blocks: vec![0; count.div_ceil(64)], identity, looked: Instant::now(), since: Instant::now() };
-        (0..count as u64).filter(|block| is_checked(*block)).for_each(|block| checked.set(block));
-        Ok(Self { life, sums, file, drive, store, named, checked: Mutex::new(checked) })
+        let count = sums.crcs().len() as u64;
+        let checked = Checked::new(count, identity);
+        (0..count).filter(|block| is_checked(*block)).for_each(|block| checked.set(block, identity));
+        Ok(Self { life, sums, file, drive, store, named, checked })
     }
 
     /// Its name.
@@ -129,18 +117,50 @@ impl Blob {
     /// The file was renamed by us: what was checked stays checked.
     pub(super) fn renamed(&self) {
         if let Ok(now) = disk::identity(self.file.file()) {
-            let mut checked = self.checked.lock();
-            if checked.identity.same_file(&now) {
-                checked.identity = now;
-            }
+            self.checked.renamed(now);
         }
     }
 
     /// As if a second had passed.
     #[cfg(test)]
     pub(super) fn look_again_now(&self) {
-        let before = Instant::now().checked_sub(LOOK_AGAIN);
-        self.checked.lock().looked = before.unwrap_or_else(Instant::now);
+        self.checked.look_again_now();
+    }
+
+    /// How many of the `max` bytes from `offset` lie in blocks that are checked; 0 when the first one does not. Asks
+    /// no disk: at most each second the kernel whether the file is still what it was.
+    pub(super) fn checked_len(&self, offset: u64, max: u64) -> Result<u64, ReadError> {
+        let wanted = max.max(1).min(self.length().saturating_sub(offset));
+        if wanted == 0 {
+            return Err(ReadError::Absent { offset });
+        }
+        let size = self.sums.block_size();
+        let block = size.block_of(offset);
+        self.look(block)?;
+        let until = self.checked.run_from(block, size.block_of(offset + wanted - 1));
+        Ok(if until > block { wanted.min(size.begin_of(until) - offset) } else { 0 })
+    }
+
+    /// Makes sure that the block of `offset` is checked, and returns how many of the `max` bytes from there are. On
+    /// one of the drive's threads.
+    pub(super) fn check(&self, offset: u64, max: u64) -> Result<u64, ReadError> {
+        let len = self.checked_len(offset, max)?;
+        if len > 0 {
+            return Ok(len);
+        }
+        let block = self.sums.block_size().block_of(offset);
+        let identity = self.checked.identity();
+        let Some(range) = self.sums.block_range(block) else { return Err(ReadError::Absent { offset }) };
+        let mut sum = 0;
+        let read = disk::pass_through(self.file.file(), range.start(), range.len(), |piece| {
+            sum = crc32c::crc32c_append(sum, piece);
+        });
+        read.map_err(|error| self.unreadable(block, error))?;
+        if !self.sums.holds(block, sum) {
+            return Err(self.damaged(block));
+        }
+        self.checked.set(block, identity);
+        Ok(max.max(1).min(range.end() - offset))
     }
 
     /// Reads on the calling thread, which is one of the drive's. Returns at least one byte; a read that meets a
@@ -150,25 +170,19 @@ impl Blob {
         if offset >= length {
             return Err(ReadError::Absent { offset });
         }
-        let size = self.sums.block_size();
-        let block = size.block_of(offset);
-        let identity = self.look(block)?;
-        let wanted = (max.max(1) as u64).min(length - offset);
-        let until = self.checked.lock().run_from(block, size.block_of(offset + wanted - 1));
-        if until > block {
-            let end = (offset + wanted).min(size.begin_of(until));
-            return Ok(self.pread(block, offset, end - offset)?.into());
+        let len = self.checked_len(offset, max as u64)?;
+        let block = self.sums.block_size().block_of(offset);
+        if len > 0 {
+            return Ok(self.pread(block, offset, len)?.into());
         }
+        let identity = self.checked.identity();
+        let wanted = (max.max(1) as u64).min(length - offset);
         let Some(range) = self.sums.block_range(block) else { return Err(ReadError::Absent { offset }) };
         let content = Bytes::from(self.pread(block, range.start(), range.len())?);
         if !self.sums.verify(block, &content) {
             return Err(self.damaged(block));
         }
-        let mut checked = self.checked.lock();
-        if checked.identity == identity {
-            checked.set(block);
-        }
-        drop(checked);
+        self.checked.set(block, identity);
         let from = (offset - range.start()) as usize;
         let to = content.len().min(from.saturating_add(wanted as usize));
         Ok(content.slice(from..to))
@@ -184,29 +198,23 @@ impl Blob {
     }
 
     /// Looks after the file at most each second; forgets what was checked when it changed or a set time is over.
-    fn look(&self, block: u64) -> Result<FileIdentity, ReadError> {
-        let mut checked = self.checked.lock();
-        if checked.looked.elapsed() >= LOOK_AGAIN {
-            let identity = disk::identity(self.file.file())?;
-            let reverify = self.store.upgrade().map_or(Duration::MAX, |store| store.settings.reverify);
-            if identity != checked.identity || checked.since.elapsed() >= reverify {
-                checked.blocks.fill(0);
-                checked.since = Instant::now();
-            }
-            checked.identity = identity;
-            checked.looked = Instant::now();
+    fn look(&self, block: u64) -> Result<(), ReadError> {
+        let reverify = || self.store.upgrade().map_or(Duration::MAX, |store| store.settings.reverify);
+        match self.checked.look(self.file.file(), reverify)? {
+            Some(size) if size != self.length() => Err(self.damaged(block)),
+            _ => Ok(()),
         }
-        let identity = checked.identity;
-        drop(checked);
-        if identity.size() == self.length() { Ok(identity) } else { Err(self.damaged(block)) }
     }
 
     fn pread(&self, block: u64, offset: u64, length: u64) -> Result<Vec<u8>, ReadError> {
         let length = usize::try_from(length).map_err(|_| ReadError::Absent { offset })?;
-        disk::read_exact_at(self.file.file(), offset, length).map_err(|error| {
-            self.drive.failed("read a blob", &error);
-            if disk::is_unreadable(&error) { self.damaged(block) } else { ReadError::Io(error) }
-        })
+        disk::read_exact_at(self.file.file(), offset, length).map_err(|error| self.unreadable(block, error))
+    }
+
+    /// A block could not be read: when that is the medium's fault the blob goes out of service.
+    pub(super) fn unreadable(&self, block: u64, error: std::io::Error) -> ReadError {
+        self.drive.failed("read a blob", &error);
+        if disk::is_unreadable(&error) { self.damaged(block) } else { ReadError::Io(error) }
     }
 
     /// Takes the blob out of service.
@@ -221,22 +229,5 @@ impl Blob {
 impl std::fmt::Debug for Blob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Blob").field("digest", &self.digest()).field("length", &self.length()).finish_non_exhaustive()
-    }
-}
-
-impl Checked {
-    fn set(&mut self, block: u64) {
-        if let Some(word) = self.blocks.get_mut((block / 64) as usize) {
-            *word |= 1 << (block % 64);
-        }
-    }
-
-    fn get(&self, block: u64) -> bool {
-        self.blocks.get((block / 64) as usize).is_some_and(|word| word & (1 << (block % 64)) != 0)
-    }
-
-    /// The first block from `block` to `last` that is not checked, or the one behind `last`.
-    fn run_from(&self, block: u64, last: u64) -> u64 {
-        (block..=last).find(|block| !self.get(*block)).unwrap_or(last.saturating_add(1))
     }
 }

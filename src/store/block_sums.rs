@@ -69,8 +69,12 @@ impl BlockSums {
     /// Whether `data` is exactly the content of a block.
     pub(super) fn verify(&self, block_index: u64, data: &[u8]) -> bool {
         let Some(range) = self.block_range(block_index) else { return false };
-        let crc = usize::try_from(block_index).ok().and_then(|index| self.crcs.get(index));
-        data.len() as u64 == range.len() && crc == Some(&crc32c(data))
+        data.len() as u64 == range.len() && self.holds(block_index, crc32c(data))
+    }
+
+    /// Whether all bytes of a block sum to this.
+    pub(super) fn holds(&self, block_index: u64, crc: u32) -> bool {
+        usize::try_from(block_index).ok().and_then(|index| self.crcs.get(index)) == Some(&crc)
     }
 }
 

@@ -7,7 +7,22 @@ use bytes::Bytes;
 use super::blob::Blob;
 use super::error::ReadError;
 use super::partial::Partial;
+use super::ready::Ready;
+use super::window::Window;
 use crate::content::Digest;
+
+/// Pieces up to this size in bytes are read at once when they are in the kernel's memory: below it that costs no more
+/// than to have the kernel send them.
+const READ_AT_ONCE: u64 = 16 * 1024;
+
+/// The next bytes of a body.
+#[derive(Debug)]
+pub enum Piece {
+    /// In memory.
+    Bytes(Bytes),
+    /// In a file, checked.
+    Window(Window),
+}
 
 /// A readable body, complete or still being filled. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -18,6 +33,17 @@ pub enum Body {
     Blob(Arc<Blob>),
     /// One that is being filled or waits to be.
     Partial(Arc<Partial>),
+}
+
+impl Piece {
+    /// How many bytes it has: at least one.
+    #[allow(clippy::len_without_is_empty, reason = "there is no empty one")]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Window(window) => window.len(),
+        }
+    }
 }
 
 impl Body {
@@ -73,4 +99,70 @@ impl Body {
             }
         }
     }
+
+    /// The next bytes from `offset`, at least one and at most `max`, without waiting for a disk; `None` when a thread of
+    /// the drive has to look first.
+    ///
+    /// # Errors
+    /// As [`Body::read`].
+    pub fn piece_now(&self, offset: u64, max: u64) -> Result<Option<Piece>, ReadError> {
+        let max = max.max(1);
+        let window = match self {
+            Self::Memory(bytes) => {
+                let start = usize::try_from(offset).ok().filter(|start| *start < bytes.len());
+                let start = start.ok_or(ReadError::Absent { offset })?;
+                let end = start.saturating_add(usize::try_from(max).unwrap_or(usize::MAX)).min(bytes.len());
+                return Ok(Some(Piece::Bytes(bytes.slice(start..end))));
+            }
+            Self::Blob(blob) => checked_window(blob, offset, max)?,
+            Self::Partial(partial) => match partial.ready_len(offset, max)? {
+                Some(Ready::Blob(blob)) => checked_window(&blob, offset, max)?,
+                Some(Ready::File(file, len)) => Some(Window::of_partial(Arc::clone(partial), file, offset, len)),
+                None => None,
+            },
+        };
+        Ok(match window {
+            Some(window) if window.len() <= READ_AT_ONCE => window.read_now(READ_AT_ONCE as usize).map(Piece::Bytes),
+            window => window.map(Piece::Window),
+        })
+    }
+
+    /// The next bytes from `offset`, at least one and at most `max`. Bytes at rest are verified before they are returned
+    /// for the first time.
+    ///
+    /// # Errors
+    /// As [`Body::read`].
+    pub async fn piece(&self, offset: u64, max: u64) -> Result<Piece, ReadError> {
+        if let Some(piece) = self.piece_now(offset, max)? {
+            return Ok(piece);
+        }
+        if max <= READ_AT_ONCE {
+            return self.read(offset, max as usize).await.map(Piece::Bytes);
+        }
+        let window = match self {
+            Self::Memory(_) => return Err(ReadError::Absent { offset }),
+            Self::Blob(blob) => {
+                let job = Arc::clone(blob);
+                let checked = blob.drive().pool.run(move || job.check(offset, max));
+                Window::of_blob(Arc::clone(blob), offset, checked.await??)
+            }
+            Self::Partial(partial) => {
+                let job = Arc::clone(partial);
+                let ready = partial.drive.pool.run(move || match job.ready(offset, max)? {
+                    Ready::File(file, len) => Ok::<_, ReadError>(Window::of_partial(job, file, offset, len)),
+                    Ready::Blob(blob) => {
+                        let len = blob.check(offset, max)?;
+                        Ok(Window::of_blob(blob, offset, len))
+                    }
+                });
+                ready.await??
+            }
+        };
+        Ok(Piece::Window(window))
+    }
+}
+
+fn checked_window(blob: &Arc<Blob>, offset: u64, max: u64) -> Result<Option<Window>, ReadError> {
+    let len = blob.checked_len(offset, max)?;
+    Ok((len > 0).then(|| Window::of_blob(Arc::clone(blob), offset, len)))
 }

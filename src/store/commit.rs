@@ -9,127 +9,25 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
-
-use super::blob::Blob;
 use super::compact::Compaction;
 use super::disk;
-use super::drive::{DataFile, Drive, DriveId};
-use super::entries::{Entry, same_row};
+use super::drive::{DataFile, Drive};
+use super::entries::same_row;
 use super::index::{Applied, Watermark};
 use super::inner::Inner;
 use super::journal::Journal;
-use super::journal_entry::JournalEntry;
+use super::journal_entry::{JournalEntry, Row};
 use super::journal_format::encode_frame;
 use super::layout;
 use super::pool::panic_text;
 use super::quarantine;
-use crate::content::{Digest, KeyHash, PartialId, Record};
+use super::queue::{Change, Older, RowId};
+use crate::content::{Digest, PartialId, UnixMillis};
 
-/// Longest time that a change waits for others to share its syncs.
-const WINDOW: Duration = Duration::from_millis(100);
-/// Bytes of new blobs that end the wait.
-const BYTES: u64 = 64 * 1024 * 1024;
 /// Pauses between the attempts at failing operations of one batch.
 static PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
-
-/// One change that is visible and not durable yet.
-pub(super) enum Change {
-    /// A partial body became a blob.
-    Complete { row: RowId, record: Record, partial: PartialId, blob: Arc<Blob>, serial: u64 },
-    /// A response whose blob is stored already.
-    Stored { row: RowId, record: Record },
-    /// Another record for the same body.
-    Updated { row: RowId, record: Record },
-    /// A response is forgotten, if the row still has it.
-    Forget { row: RowId, entry: Arc<Entry> },
-    /// A blob goes; into quarantine for the reason given, or for good.
-    BlobGone { digest: Digest, serial: u64, file: Option<Arc<DataFile>>, size: u64, quarantine: Option<String> },
-    /// The files of a partial body go.
-    PartialGone { id: PartialId, file: Option<Arc<DataFile>>, size: u64 },
-    /// Somebody wants to know when everything before is done.
-    Ack(oneshot::Sender<()>),
-}
-
-/// A row of the index and the serial of its change in memory.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RowId {
-    pub(super) key: KeyHash,
-    pub(super) drive: DriveId,
-    pub(super) variant: u64,
-    pub(super) serial: u64,
-}
-
-/// What waits for the commit thread of a drive. A leaf lock; changes are pushed under the lock of the entries, so
-/// that the journal has them in the order in which they became visible.
-#[derive(Default)]
-pub(super) struct Queue {
-    state: Mutex<Waiting>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Waiting {
-    changes: Vec<Change>,
-    since: Option<Instant>,
-    bytes: u64,
-    urgent: bool,
-    closed: bool,
-}
-
-impl Queue {
-    /// Adds a change to the next batch. After the store was closed it is dropped: the files say what was there.
-    pub(super) fn push(&self, change: Change) {
-        let mut state = self.state.lock();
-        if let Change::Complete { blob, .. } = &change {
-            state.bytes = state.bytes.saturating_add(blob.length());
-        }
-        state.urgent |= matches!(change, Change::Ack(_));
-        state.since.get_or_insert_with(Instant::now);
-        if !state.closed {
-            state.changes.push(change);
-        }
-        self.changed.notify_one();
-    }
-
-    /// A receiver that resolves once all changes so far are durable.
-    pub(super) fn barrier(&self) -> oneshot::Receiver<()> {
-        let (sender, receiver) = oneshot::channel();
-        self.push(Change::Ack(sender));
-        receiver
-    }
-
-    /// Ends the commit thread after a last batch.
-    pub(super) fn close(&self) {
-        self.state.lock().closed = true;
-        self.changed.notify_one();
-    }
-
-    /// The next batch; `None` when the queue is closed and empty.
-    fn next(&self) -> Option<Vec<Change>> {
-        let mut state = self.state.lock();
-        loop {
-            let deadline = state.since.map(|since| since + WINDOW);
-            let due = state.urgent || state.bytes >= BYTES || deadline.is_some_and(|at| at <= Instant::now());
-            if !state.changes.is_empty() && (due || state.closed) {
-                let closed = state.closed;
-                let taken = std::mem::take(&mut *state);
-                state.closed = closed;
-                return Some(taken.changes);
-            }
-            if state.closed {
-                return None;
-            }
-            match deadline {
-                Some(at) => drop(self.changed.wait_until(&mut state, at)),
-                None => self.changed.wait(&mut state),
-            }
-        }
-    }
-}
 
 /// The commit thread of a drive.
 pub(super) struct Committer {
@@ -223,14 +121,14 @@ impl Committer {
     fn rename(&self, change: &Change, lost: &mut HashSet<Digest>, touched: &mut BTreeSet<String>) {
         let dir = &self.drive.dir;
         match change {
-            Change::Complete { partial, blob, .. } if !lost.contains(&blob.digest()) => {
+            Change::Complete { entry, blob, .. } if !lost.contains(&blob.digest()) => {
                 let digest = blob.digest();
                 let directory = layout::blob_directory(&digest);
                 let renamed = self.retry("name a blob", || {
                     if dir.make_directory(&directory)? {
                         dir.sync_directory(layout::BLOBS)?;
                     }
-                    dir.rename(&layout::partial_data(*partial), &layout::blob(&digest))
+                    dir.rename(&layout::partial_data(entry.birth), &layout::blob(&digest))
                 });
                 if renamed.is_err() {
                     lost.insert(digest);
@@ -293,29 +191,38 @@ impl Committer {
         let mut entries: Vec<(JournalEntry, Option<u64>)> = Vec::new();
         for change in batch {
             let entry = match change {
-                Change::Complete { record, blob, .. } if !lost.contains(&blob.digest()) => {
-                    let sums = Some(blob.sums().clone());
-                    (JournalEntry::Stored { record: record.clone(), sums }, Some(blob.file().counted()))
+                Change::Complete { entry, blob, older, .. } if !lost.contains(&blob.digest()) => {
+                    let (row, sums) = (entry.as_row(), Some(blob.sums().clone()));
+                    let supersedes = supersedes(&row, older.as_ref());
+                    (JournalEntry::Stored { row, sums, supersedes }, Some(blob.file().counted()))
                 }
-                Change::Stored { record, .. } => (JournalEntry::Stored { record: record.clone(), sums: None }, None),
-                Change::Updated { row, record } => {
+                Change::Stored { entry, older, .. } => {
+                    let row = entry.as_row();
+                    let supersedes = supersedes(&row, older.as_ref());
+                    (JournalEntry::Stored { row, sums: None, supersedes }, None)
+                }
+                Change::Updated { row, entry } => {
                     // The row may have got another body since the caller looked, or none.
                     let stays = match self.row_in(&entries, row) {
-                        Some(now) => now.body == record.body,
+                        Some(now) => now.record.body == entry.record.body,
                         None => !self.store.index_is_sound(),
                     };
                     if !stays {
                         skipped.insert(row.serial);
                         continue;
                     }
-                    (JournalEntry::Updated { record: record.clone() }, None)
+                    (JournalEntry::Updated { row: entry.as_row() }, None)
                 }
                 Change::Forget { row, entry } => {
-                    if self.row_in(&entries, row).is_some_and(|now| !same_row(&now, &entry.record)) {
+                    if self.row_in(&entries, row).is_some_and(|now| !same_row(&now.record, &entry.record)) {
                         skipped.insert(row.serial);
                         continue;
                     }
-                    (JournalEntry::Forgotten { key: row.key, variant: row.variant }, None)
+                    (JournalEntry::Forgotten { key: row.key, place: row.place }, None)
+                }
+                Change::Superseded { older: Older { entry, at, rows: [row, _] } } => {
+                    let (variant, birth) = (entry.record.variant(), entry.birth);
+                    (JournalEntry::Superseded { key: row.key, variant, birth, at: *at }, None)
                 }
                 Change::BlobGone { digest, .. } => (JournalEntry::BlobGone { digest: *digest }, None),
                 _ => continue,
@@ -326,17 +233,19 @@ impl Committer {
     }
 
     /// The row as it is after `entries`.
-    fn row_in(&self, entries: &[(JournalEntry, Option<u64>)], row: &RowId) -> Option<Record> {
+    fn row_in(&self, entries: &[(JournalEntry, Option<u64>)], id: &RowId) -> Option<Row> {
         let staged = entries.iter().rev().find_map(|(entry, _)| match entry {
-            JournalEntry::Stored { record, .. } | JournalEntry::Updated { record } => {
-                (record.key.hash() == row.key && record.variant() == row.variant).then(|| Some(record.clone()))
+            JournalEntry::Stored { row, .. } | JournalEntry::Updated { row } => {
+                (row.record.key.hash() == id.key && row.place() == id.place).then(|| Some(row.clone()))
             }
-            JournalEntry::Forgotten { key, variant } => (*key == row.key && *variant == row.variant).then_some(None),
+            JournalEntry::Forgotten { key, place } => (*key == id.key && *place == id.place).then_some(None),
+            // An older version that came to be here is not in the index yet; nothing else can have its place.
+            JournalEntry::Superseded { key, variant, .. } => (*key == id.key && *variant == id.place).then_some(None),
             JournalEntry::BlobGone { .. } | JournalEntry::Blob { .. } => None,
         });
         staged.unwrap_or_else(|| {
             let index = self.store.index()?;
-            index.record(row.key, row.drive, row.variant).ok().flatten()
+            index.row(id.key, id.drive, id.place).ok().flatten()
         })
     }
 
@@ -369,22 +278,36 @@ impl Committer {
 
     fn settle(&self, change: Change, lost: &HashSet<Digest>, skipped: &HashSet<u64>, written: bool) {
         match change {
-            Change::Complete { row, partial, blob, serial, .. } => {
+            Change::Complete { row, entry, older, blob, serial } => {
+                let partial = entry.birth;
                 if lost.contains(&blob.digest()) {
                     tracing::error!(drive = %self.drive.label(), digest = %blob.digest(), "content could not be stored and counts as missing");
                     self.store.content_lost(&blob, row, serial);
+                    older.iter().flat_map(|older| &older.rows).for_each(|row| self.store.entries.withdraw_row(row));
                     self.unlink(&layout::partial_data(partial), Some(blob.file()), 0);
                     self.unlink(&layout::blob(&blob.digest()), Some(blob.file()), 0);
                 } else {
                     let indexed = self.store.index_is_sound();
                     if indexed {
-                        self.store.entries.retire_row(&row);
+                        self.retire(&row, older.as_ref());
                     }
                     self.store.entries.lock().retire_blob(&blob.digest(), serial, indexed);
                 }
                 self.unlink_map(partial);
             }
-            Change::Stored { row, .. } | Change::Updated { row, .. } | Change::Forget { row, .. } => {
+            Change::Superseded { older } => {
+                if written && self.store.index_is_sound() {
+                    older.rows.iter().for_each(|row| self.store.entries.retire_row(row));
+                }
+            }
+            Change::Stored { row, older, .. } => {
+                if !written {
+                    tracing::error!(drive = %self.drive.label(), "a stored response may not survive a restart");
+                } else if self.store.index_is_sound() {
+                    self.retire(&row, older.as_ref());
+                }
+            }
+            Change::Updated { row, .. } | Change::Forget { row, .. } => {
                 if !written {
                     tracing::error!(drive = %self.drive.label(), "a change of a stored response may not survive a restart");
                 } else if skipped.contains(&row.serial) {
@@ -406,6 +329,11 @@ impl Committer {
         }
     }
 
+    fn retire(&self, row: &RowId, older: Option<&Older>) {
+        let rows = older.iter().flat_map(|older| &older.rows);
+        rows.chain([row]).for_each(|row| self.store.entries.retire_row(row));
+    }
+
     fn retry(&self, action: &'static str, mut operation: impl FnMut() -> io::Result<()>) -> io::Result<()> {
         loop {
             let error = match operation() {
@@ -417,6 +345,13 @@ impl Committer {
             std::thread::sleep(*pause);
         }
     }
+}
+
+/// Since when what has the place of `row` is an older version, if it is another one. The index may know one that is not
+/// in memory any more.
+fn supersedes(row: &Row, older: Option<&Older>) -> Option<UnixMillis> {
+    let at = || older.map_or_else(|| UnixMillis::from(SystemTime::now()), |older| older.at);
+    row.superseded.is_none().then(at)
 }
 
 fn completed_digest(change: &Change) -> Option<Digest> {

@@ -6,12 +6,12 @@ use std::io;
 
 use super::drive::Drive;
 use super::index::{Index, IndexError};
-use super::journal_entry::JournalEntry;
+use super::journal_entry::{JournalEntry, Row, encode_row, older_place};
 use super::journal_format::{Frame, Frames, encode_frame};
 use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
 use super::layout;
 use super::meta::encode_record;
-use crate::content::{BodyRef, Digest, Record};
+use crate::content::{BodyRef, Digest};
 
 /// With fewer segments nothing is worth the work.
 const FEW: usize = 4;
@@ -117,25 +117,27 @@ fn keep(
         Ok(index.blob_on(digest, drive.id)?.filter(|row| row.order == at).map(|row| row.allocated))
     };
     match entry {
-        JournalEntry::Stored { record, sums } => {
-            let allocated = match (record.body, &sums) {
+        JournalEntry::Stored { row, sums, .. } => {
+            let allocated = match (row.record.body, &sums) {
                 (BodyRef::Blob(digest), Some(_)) => blob_here(&digest)?,
                 _ => None,
             };
-            let now = index.record(record.key.hash(), drive.id, record.variant())?;
-            if now.is_some_and(|now| is_same(&now, &record)) {
-                // Sums that came anew later stay there.
-                let sums = sums.filter(|_| allocated.is_some());
-                kept.push((JournalEntry::Stored { record, sums }, allocated));
-            } else if let (BodyRef::Blob(digest), Some(sums), Some(_)) = (record.body, sums, allocated) {
-                // What is true of the record comes later.
-                kept.push((JournalEntry::Blob { digest, sums }, allocated));
+            // Sums that came anew later stay there.
+            let sums = sums.filter(|_| allocated.is_some());
+            let blob = row.record.body;
+            match still_there(drive, index, row)? {
+                Some(row) => kept.push((JournalEntry::Stored { row, sums, supersedes: None }, allocated)),
+                None => {
+                    if let (BodyRef::Blob(digest), Some(sums)) = (blob, sums) {
+                        // What is true of the response comes later.
+                        kept.push((JournalEntry::Blob { digest, sums }, allocated));
+                    }
+                }
             }
         }
-        JournalEntry::Updated { record } => {
-            let now = index.record(record.key.hash(), drive.id, record.variant())?;
-            if now.is_some_and(|now| is_same(&now, &record)) {
-                kept.push((JournalEntry::Updated { record }, None));
+        JournalEntry::Updated { row } => {
+            if let Some(row) = still_there(drive, index, row)? {
+                kept.push((JournalEntry::Updated { row }, None));
             }
         }
         JournalEntry::Blob { digest, sums } => {
@@ -144,9 +146,9 @@ fn keep(
                 kept.push((JournalEntry::Blob { digest, sums }, allocated));
             }
         }
-        JournalEntry::Forgotten { key, variant } => {
-            if tombstones && index.record(key, drive.id, variant)?.is_none() {
-                kept.push((JournalEntry::Forgotten { key, variant }, None));
+        JournalEntry::Forgotten { key, place } => {
+            if tombstones && index.row(key, drive.id, place)?.is_none() {
+                kept.push((JournalEntry::Forgotten { key, place }, None));
             }
         }
         JournalEntry::BlobGone { digest } => {
@@ -154,10 +156,25 @@ fn keep(
                 kept.push((JournalEntry::BlobGone { digest }, None));
             }
         }
+        // The older version itself moves with the entry that stored it.
+        JournalEntry::Superseded { key, variant, birth, at } => {
+            if tombstones && index.row(key, drive.id, older_place(variant, birth))?.is_some() {
+                kept.push((JournalEntry::Superseded { key, variant, birth, at }, None));
+            }
+        }
     }
     Ok(())
 }
 
-fn is_same(a: &Record, b: &Record) -> bool {
-    encode_record(a) == encode_record(b)
+/// The row as the index has it, if it is there still: as it was stored, or as an older version by now.
+fn still_there(drive: &Drive, index: &Index, row: Row) -> Result<Option<Row>, IndexError> {
+    let key = row.record.key.hash();
+    if index.row(key, drive.id, row.place())?.is_some_and(|now| encode_row(&now) == encode_row(&row)) {
+        return Ok(Some(row));
+    }
+    if row.superseded.is_some() {
+        return Ok(None);
+    }
+    let older = index.row(key, drive.id, older_place(row.record.variant(), row.birth))?;
+    Ok(older.filter(|older| encode_record(&older.record) == encode_record(&row.record)))
 }

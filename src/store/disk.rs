@@ -1,6 +1,7 @@
 //! The narrow seam to the file system: every operation of the store on a drive, relative to the drive's open
 //! directory, so that a lost mount cannot redirect it. Blocking; called on the drive's own threads only.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
@@ -28,6 +29,8 @@ pub(super) struct FileIdentity {
 
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+/// Size of the buffer that a drive's thread reads through: it stays in the processor's cache.
+const SCRATCH_SIZE: usize = 128 * 1024;
 /// Slices that one `pwritev` takes (`IOV_MAX` of Linux).
 const SLICES: usize = 1024;
 
@@ -234,6 +237,41 @@ pub(super) fn read_exact_at(file: &File, offset: u64, length: usize) -> io::Resu
     let mut buffer = vec![0; length];
     file.read_exact_at(&mut buffer, offset)?;
     Ok(buffer)
+}
+
+/// Reads what of `buffer` at `offset` is in the page cache, without waiting for the disk: at least one byte, 0 at the
+/// end of the file. An error of kind `WouldBlock` says that the disk would have to be asked; others, that the file
+/// system cannot tell.
+#[cfg(target_os = "linux")]
+pub(super) fn read_now(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut slices = [io::IoSliceMut::new(buffer)];
+    Ok(rustix::io::preadv2(file, &mut slices, offset, rustix::io::ReadWriteFlags::NOWAIT)?)
+}
+
+/// Elsewhere a read cannot be told not to wait.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn read_now(_: &File, _: u64, _: &mut [u8]) -> io::Result<usize> {
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
+/// Reads `length` bytes at `offset` through a buffer of this thread, and gives each piece to `each`. A shorter file is
+/// an error of kind `UnexpectedEof`.
+pub(super) fn pass_through(file: &File, offset: u64, length: u64, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.resize(SCRATCH_SIZE, 0);
+        let (mut at, end) = (offset, offset.saturating_add(length));
+        while at < end {
+            let wanted = SCRATCH_SIZE.min(usize::try_from(end - at).unwrap_or(SCRATCH_SIZE));
+            let piece = scratch.get_mut(..wanted).unwrap_or_default();
+            file.read_exact_at(piece, at)?;
+            each(piece);
+            at += wanted as u64;
+        }
+        Ok(())
+    })
 }
 
 /// Whether the error says that there is no room.

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge};
 
-use super::commit::Queue;
 use super::disk::{self, Dir};
 use super::error::OpenError;
 use super::evict::Sieve;
 use super::layout;
 use super::pool::Pool;
+use super::queue::Queue;
 use super::settings::DriveSettings;
 use crate::content::{Digest, PartialId};
 use crate::telemetry::Metrics;
@@ -322,6 +322,10 @@ fn identify(dir: &Dir, path: &Path) -> Result<DriveId, OpenError> {
         }
         let identity: Identity = serde_json::from_value(value).map_err(|error| damaged(&error.to_string()))?;
         let id = u128::from_str_radix(&identity.drive, 16).map_err(|_| damaged("the drive id is no number"))?;
+        if identity.format < layout::FORMAT {
+            // Before anything is written that the older release does not know.
+            write_identity(dir, DriveId(id)).map_err(io("upgrade waystation.json"))?;
+        }
         return Ok(DriveId(id));
     }
     if dir.stat(layout::JOURNAL).map_err(io("look for a journal"))?.is_some() {
@@ -330,18 +334,19 @@ fn identify(dir: &Dir, path: &Path) -> Result<DriveId, OpenError> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| io("name the drive")(io::Error::other(error.to_string())))?;
     let id = DriveId(u128::from_be_bytes(random));
-    let identity = Identity { format: layout::FORMAT, drive: format!("{:032x}", id.0) };
-    let text = serde_json::to_vec_pretty(&identity).map_err(|error| damaged(&error.to_string()))?;
-    let write = || -> io::Result<()> {
-        dir.unlink(layout::IDENTITY_NEW)?;
-        let file = dir.create_file(layout::IDENTITY_NEW)?;
-        io::Write::write_all(&mut &file, &text)?;
-        disk::sync_data(&file)?;
-        dir.rename(layout::IDENTITY_NEW, layout::IDENTITY)?;
-        dir.sync_directory(".")
-    };
-    write().map_err(io("write waystation.json"))?;
+    write_identity(dir, id).map_err(io("write waystation.json"))?;
     Ok(id)
+}
+
+fn write_identity(dir: &Dir, id: DriveId) -> io::Result<()> {
+    let identity = Identity { format: layout::FORMAT, drive: format!("{:032x}", id.0) };
+    let text = serde_json::to_vec_pretty(&identity).map_err(io::Error::other)?;
+    dir.unlink(layout::IDENTITY_NEW)?;
+    let file = dir.create_file(layout::IDENTITY_NEW)?;
+    io::Write::write_all(&mut &file, &text)?;
+    disk::sync_data(&file)?;
+    dir.rename(layout::IDENTITY_NEW, layout::IDENTITY)?;
+    dir.sync_directory(".")
 }
 
 fn to_gauge(bytes: u64) -> i64 {

@@ -13,11 +13,12 @@ use moka::sync::Cache;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::blob::Life;
-use super::commit::RowId;
 use super::drive::DriveId;
+use super::journal_entry::{self, place};
 use super::partial::Partial;
-use super::table::{Row, RowState, Table, merge, sorted};
-use crate::content::{BodyRef, CacheKey, KeyHash, PartialId, Record};
+use super::queue::RowId;
+use super::table::{PendingRow, RowState, Table, merge, sorted};
+use crate::content::{BodyRef, CacheKey, KeyHash, PartialId, Record, UnixMillis, Version};
 
 /// Memory for answers in bytes, roughly.
 const HOT: u64 = 32 * 1024 * 1024;
@@ -32,6 +33,11 @@ pub struct Entry {
     pub record: Record,
     /// The response fields that do not change from answer to answer, made once by `serve`.
     pub head: OnceLock<HeaderMap>,
+    /// The partial body in which its bytes came.
+    pub(super) birth: PartialId,
+    /// Since when another version has its place, if one has.
+    pub(super) superseded: Option<UnixMillis>,
+    version: OnceLock<Version>,
     /// The drive whose journal knows it.
     pub(super) drive: DriveId,
     /// Order of arrival in this process, 0 for what was there before.
@@ -45,8 +51,17 @@ pub(super) enum Target {
     Partial(Arc<Partial>),
 }
 
-/// All stored responses of one key, newest first. Partials are among them.
+/// Stored responses of one key, newest first. Partials are among them.
 pub type Variants = Arc<[Arc<Entry>]>;
+
+/// Everything that is stored under one key.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// What requests are answered with.
+    pub current: Variants,
+    /// Older versions of it; `None` stands for none, and shares no counter with other keys.
+    pub(super) older: Option<Variants>,
+}
 
 /// The two levels in memory.
 pub(super) struct Entries {
@@ -57,11 +72,28 @@ pub(super) struct Entries {
 
 /// A remembered answer. It is changed in place: what the cache drops it drops late, and bodies that are gone must
 /// not be kept open by that.
-struct Answer(RwLock<Option<Variants>>);
+struct Answer(RwLock<Option<Known>>);
 
 impl Entry {
-    pub(super) fn new(record: Record, drive: DriveId, serial: u64, target: Target) -> Arc<Self> {
-        Arc::new(Self { record, head: OnceLock::new(), drive, serial, target })
+    pub(super) fn new(row: journal_entry::Row, drive: DriveId, serial: u64, target: Target) -> Arc<Self> {
+        let journal_entry::Row { record, birth, superseded } = row;
+        let (head, version) = (OnceLock::new(), OnceLock::new());
+        Arc::new(Self { record, head, birth, superseded, version, drive, serial, target })
+    }
+
+    /// Which version of the resource it is.
+    pub fn version(&self) -> Version {
+        *self.version.get_or_init(|| Version::of(&self.record, self.birth))
+    }
+
+    /// As its drive's journal has it.
+    pub(super) fn as_row(&self) -> journal_entry::Row {
+        journal_entry::Row { record: self.record.clone(), birth: self.birth, superseded: self.superseded }
+    }
+
+    /// Its place among the rows of its key.
+    pub(super) fn place(&self) -> u64 {
+        place(&self.record, self.birth, self.superseded)
     }
 
     /// Whether its body is known to be gone.
@@ -81,7 +113,8 @@ impl Entry {
 
     /// Whether both are the same row with the same content, loaded at different times perhaps.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.drive == other.drive && same_row(&self.record, &other.record)
+        let rows = (self.superseded.is_some(), other.superseded.is_some());
+        self.drive == other.drive && rows.0 == rows.1 && same_row(&self.record, &other.record)
     }
 }
 
@@ -100,7 +133,7 @@ impl Entries {
     pub(super) fn new() -> Self {
         let weigh = |_: &KeyHash, answer: &Arc<Answer>| {
             let weight: usize =
-                answer.0.read().iter().flat_map(|variants| variants.iter()).map(|entry| weight(&entry.record)).sum();
+                answer.0.read().iter().flat_map(Known::entries).map(|entry| weight(&entry.record)).sum();
             u32::try_from(weight + 128).unwrap_or(u32::MAX)
         };
         Self {
@@ -120,12 +153,12 @@ impl Entries {
     }
 
     /// A remembered answer, if all of it is still true.
-    pub(super) fn hot(&self, key: &CacheKey) -> Option<Variants> {
-        let variants = self.answer(key.hash())?;
-        if variants.iter().any(|entry| entry.is_gone()) {
+    pub(super) fn hot(&self, key: &CacheKey) -> Option<Known> {
+        let known = self.answer(key.hash())?;
+        if known.entries().any(|entry| entry.is_gone()) {
             return None;
         }
-        Some(of_key(variants, key))
+        Some(known.of_key(key))
     }
 
     /// Joins what is pending with what the index said, and remembers it when `generation` is still that of the
@@ -134,40 +167,38 @@ impl Entries {
         &self,
         key: &CacheKey,
         generation: u64,
-        rows: &[(DriveId, Record)],
+        rows: &[(DriveId, journal_entry::Row)],
         remember: bool,
-    ) -> Option<Variants> {
+    ) -> Option<Known> {
         let mut table = self.table.lock();
         if table.generation(key.hash()) != generation {
             return None;
         }
         let mut base = Vec::new();
-        for (drive, record) in rows {
-            let BodyRef::Blob(digest) = record.body else { continue };
+        for (drive, row) in rows {
+            let BodyRef::Blob(digest) = row.record.body else { continue };
             if let Some(life) = table.life(digest) {
-                base.push(Entry::new(record.clone(), *drive, 0, Target::Blob(life)));
+                base.push(Entry::new(row.clone(), *drive, 0, Target::Blob(life)));
             }
         }
-        let variants = merge(table.keys.get(&key.hash()), base);
+        let known = merge(table.keys.get(&key.hash()), base);
         if remember {
-            self.remember(key.hash(), Arc::clone(&variants));
+            self.remember(key.hash(), known.clone());
         }
         drop(table);
-        Some(of_key(variants, key))
+        Some(known.of_key(key))
     }
 
-    /// What memory alone knows of a key, complete or not.
+    /// What memory alone knows of a key, complete or not; older versions are the last.
     pub(super) fn known(&self, table: &Table, key: KeyHash) -> Vec<Arc<Entry>> {
-        match self.answer(key) {
-            Some(variants) => variants.to_vec(),
-            None => merge(table.keys.get(&key), Vec::new()).to_vec(),
-        }
+        let known = self.answer(key).unwrap_or_else(|| merge(table.keys.get(&key), Vec::new()));
+        known.entries().cloned().collect()
     }
 
     /// Whether memory alone can tell that the row of `entry` has no entry any more.
     pub(super) fn knows_all(&self, table: &Table, entry: &Entry) -> bool {
         let key = entry.record.key.hash();
-        let in_row = |row: &Row| row.drive == entry.drive && row.variant == entry.record.variant();
+        let in_row = |row: &PendingRow| row.drive == entry.drive && row.place == entry.place();
         self.answer(key).is_some() || table.keys.get(&key).is_some_and(|pending| pending.rows.iter().any(in_row))
     }
 
@@ -206,34 +237,39 @@ impl Entries {
     /// Makes an entry with a blob visible in place of the row's former one.
     pub(super) fn put_row(&self, table: &mut Table, entry: &Arc<Entry>) -> RowId {
         let serial = self.next_serial();
-        let (key, drive, variant) = (entry.record.key.hash(), entry.drive, entry.record.variant());
-        table.set_row(key, Row { drive, variant, serial, state: RowState::Live(Arc::clone(entry)) });
-        let is_old = |old: &Entry| old.partial().is_none() && old.drive == drive && old.record.variant() == variant;
+        let (key, drive, place) = (entry.record.key.hash(), entry.drive, entry.place());
+        table.set_row(key, PendingRow { drive, place, serial, state: RowState::Live(Arc::clone(entry)) });
+        let is_old = |old: &Entry| old.partial().is_none() && old.drive == drive && old.place() == place;
         self.amend(table, key, is_old, Some(entry));
-        RowId { key, drive, variant, serial }
+        RowId { key, drive, place, serial }
     }
 
     /// Hides an entry with a blob; `None` when the row has a newer entry.
     pub(super) fn remove_row(&self, table: &mut Table, entry: &Arc<Entry>) -> Option<RowId> {
-        let (key, drive, variant) = (entry.record.key.hash(), entry.drive, entry.record.variant());
-        let in_row =
-            |other: &Entry| other.partial().is_none() && other.drive == drive && other.record.variant() == variant;
+        let (key, drive, place) = (entry.record.key.hash(), entry.drive, entry.place());
+        let in_row = |other: &Entry| other.partial().is_none() && other.drive == drive && other.place() == place;
         let newer = self.known(table, key).iter().any(|other| in_row(other) && !other.is_same(entry));
         if newer {
             return None;
         }
+        Some(self.hide_row(table, entry))
+    }
+
+    /// Hides an entry with a blob.
+    pub(super) fn hide_row(&self, table: &mut Table, entry: &Arc<Entry>) -> RowId {
+        let (key, drive, place) = (entry.record.key.hash(), entry.drive, entry.place());
         let serial = self.next_serial();
-        table.set_row(key, Row { drive, variant, serial, state: RowState::Dead(Arc::clone(entry)) });
+        table.set_row(key, PendingRow { drive, place, serial, state: RowState::Dead(Arc::clone(entry)) });
         self.amend(table, key, |old| old.is_same(entry), None);
-        Some(RowId { key, drive, variant, serial })
+        RowId { key, drive, place, serial }
     }
 
     /// The index knows of the change now.
     pub(super) fn retire_row(&self, row: &RowId) {
-        let RowId { key, drive, variant, serial } = *row;
+        let RowId { key, drive, place, serial } = *row;
         let mut table = self.table.lock();
         if let Some(pending) = table.keys.get_mut(&key) {
-            pending.rows.retain(|row| !(row.drive == drive && row.variant == variant && row.serial == serial));
+            pending.rows.retain(|row| !(row.drive == drive && row.place == place && row.serial == serial));
         }
         table.tidy(key);
         // A loader may have asked the index before the change came there.
@@ -250,18 +286,18 @@ impl Entries {
         }
     }
 
-    fn answer(&self, key: KeyHash) -> Option<Variants> {
+    fn answer(&self, key: KeyHash) -> Option<Known> {
         self.hot.get(&key)?.0.read().clone()
     }
 
     /// Called under the lock of the table only.
-    fn remember(&self, key: KeyHash, variants: Variants) {
+    fn remember(&self, key: KeyHash, known: Known) {
         let answer = match self.hot.get(&key) {
             Some(answer) => {
-                *answer.0.write() = Some(variants);
+                *answer.0.write() = Some(known);
                 answer
             }
-            None => Arc::new(Answer(RwLock::new(Some(variants)))),
+            None => Arc::new(Answer(RwLock::new(Some(known)))),
         };
         // Again even when it was there, since its weight changed.
         self.hot.insert(key, answer);
@@ -270,19 +306,32 @@ impl Entries {
     /// Changes the remembered answer, if there is one, and keeps loaders from remembering an older one.
     fn amend(&self, table: &mut Table, key: KeyHash, is_old: impl Fn(&Entry) -> bool, new: Option<&Arc<Entry>>) {
         table.advance(key);
-        if let Some(variants) = self.answer(key) {
-            let kept = variants.iter().filter(|entry| !is_old(entry)).cloned();
+        if let Some(known) = self.answer(key) {
+            let kept = known.entries().filter(|entry| !is_old(entry)).cloned();
             self.remember(key, sorted(kept.chain(new.cloned()).collect()));
         }
     }
 }
 
-/// Leaves out the entries of another key with the same hash.
-fn of_key(variants: Variants, key: &CacheKey) -> Variants {
-    if variants.iter().all(|entry| entry.record.key == *key) {
-        return variants;
+impl Known {
+    /// Older versions, for those who have a part of one; those that were superseded last first.
+    pub fn older(&self) -> &[Arc<Entry>] {
+        self.older.as_deref().unwrap_or_default()
     }
-    variants.iter().filter(|entry| entry.record.key == *key).cloned().collect()
+
+    /// All of it, what is current first.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.current.iter().chain(self.older())
+    }
+
+    /// Leaves out the entries of another key with the same hash.
+    fn of_key(self, key: &CacheKey) -> Self {
+        if self.entries().all(|entry| entry.record.key == *key) {
+            return self;
+        }
+        let of = |entries: &Variants| entries.iter().filter(|entry| entry.record.key == *key).cloned().collect();
+        Self { current: of(&self.current), older: self.older.as_ref().map(of) }
+    }
 }
 
 /// Memory of a record, roughly.

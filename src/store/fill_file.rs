@@ -194,7 +194,7 @@ impl Partial {
                 let gone = io::Error::other("the body has no writer any more");
                 return Err(WriteFailure::Other(StoreError::Io(gone)));
             }
-            if !has_place(&state, range) {
+            if !state.has_place(range) {
                 return Err(misplaced());
             }
             (state.map.block_size(), state.length, state.intended.available_from(offset))
@@ -374,6 +374,7 @@ impl Partial {
             bytes.extend(
                 boundary.and_then(|boundary| map_file::encode_midstate(&boundary, &state.map)).into_iter().flatten(),
             );
+            bytes.extend(state.superseded.into_iter().flat_map(|since| map_file::encode_superseded(Some(since))));
             bytes
         };
         let (dir, new) = (&self.drive.dir, layout::partial_map_new(self.id()));
@@ -439,14 +440,4 @@ impl Partial {
         core.map = None;
         Ok(Finished { digest, sums, file, unchecked })
     }
-}
-
-/// Whether all of `range` is absent and begins where its first block's present bytes end.
-fn has_place(state: &State, range: ByteRange) -> bool {
-    let size = state.map.block_size();
-    let first = size.block_of(range.start());
-    let valid = u64::from(state.map.block(first).map_or(0, |known| known.valid_len));
-    let begins = size.begin_of(first) + valid == range.start();
-    let absent = state.map.present().missing(range) == [range];
-    begins && absent && state.length.is_none_or(|length| range.end() <= length)
 }

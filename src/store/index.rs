@@ -3,9 +3,9 @@
 //! One tree, so that a batch over all kinds of rows is atomic:
 //! ```text
 //! f                                   format of the index
-//! k <key hash 16> <drive 16> <variant 8>   record (see `meta`)
+//! k <key hash 16> <drive 16> <place 8>   row (see `journal_entry`): a variant, or an older version of one
 //! b <digest 32> <drive 16>            blob row: place in the journal, real bytes, sums
-//! r <digest 32> <drive 16> <key hash 16> <variant 8>   nothing; which records point to a blob
+//! r <digest 32> <drive 16> <key hash 16> <place 8>   nothing; which rows point to a blob
 //! w <drive 16>                        watermark: how far the drive's journal is applied
 //! ```
 //! It may lag behind the journals and be deleted at any time, but is never ahead of them: rows are written after
@@ -18,13 +18,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::block_sums::BlockSums;
 use super::drive::DriveId;
-use super::journal_entry::JournalEntry;
-use super::meta::{decode_record, encode_record};
+use super::journal_entry::{JournalEntry, Row, decode_row, encode_row};
 use super::pool::panic_text;
-use crate::content::{BodyRef, Digest, KeyHash, Record};
+use crate::content::{BodyRef, Digest, KeyHash, UnixMillis};
 
 /// Written into a new index; another value means: rebuild.
-const FORMAT: &[u8] = b"waystation index 1";
+const FORMAT: &[u8] = b"waystation index 2";
 /// Memory for the database's pages.
 const CACHE: u64 = 16 * 1024 * 1024;
 
@@ -82,21 +81,21 @@ impl Index {
         Ok(Self { database, drives, broken: AtomicBool::new(false) })
     }
 
-    /// All records of a key whose blobs are known, with their drives.
-    pub(super) fn records(&self, key: KeyHash) -> Result<Vec<(DriveId, Record)>, IndexError> {
+    /// All rows of a key whose blobs are known, with their drives.
+    pub(super) fn rows(&self, key: KeyHash) -> Result<Vec<(DriveId, Row)>, IndexError> {
         guarded(|| {
-            let mut records = Vec::new();
+            let mut rows = Vec::new();
             for row in self.database.scan_prefix(key_prefix(key)) {
                 let (name, value) = row.map_err(failed)?;
                 let Some(drive) = drive_at(&name, 17).filter(|drive| self.drives.contains(drive)) else { continue };
                 // A row that cannot be read counts as missing.
-                let Ok(record) = decode_record(&value) else { continue };
-                let BodyRef::Blob(digest) = record.body else { continue };
+                let Some(row) = decode_row(&value) else { continue };
+                let BodyRef::Blob(digest) = row.record.body else { continue };
                 if self.blob(&digest)?.is_some() {
-                    records.push((drive, record));
+                    rows.push((drive, row));
                 }
             }
-            Ok(records)
+            Ok(rows)
         })
     }
 
@@ -114,20 +113,19 @@ impl Index {
         })
     }
 
-    /// Every record on the drives that are here whose body is this blob.
-    pub(super) fn pointing_to(&self, digest: &Digest) -> Result<Vec<Record>, IndexError> {
-        let mut records = Vec::new();
+    /// Every row on the drives that are here whose body is this blob.
+    pub(super) fn pointing_to(&self, digest: &Digest) -> Result<Vec<Row>, IndexError> {
+        let mut rows = Vec::new();
         for name in self.database.scan_prefix([&b"r"[..], digest.as_bytes()].concat()).keys() {
             let name = name.map_err(failed)?;
             let here = drive_at(&name, 33).is_some_and(|drive| self.drives.contains(&drive));
-            let (Some(drive), Some(key_and_variant)) = (name.get(33..49), name.get(49..)) else { continue };
-            let (Some(key), Some(variant)) = (key_and_variant.get(..16), key_and_variant.get(16..)) else { continue };
-            if let Some(row) = self.database.get([b"k", key, drive, variant].concat()).map_err(failed)?.filter(|_| here)
-            {
-                records.extend(decode_record(&row).ok());
+            let (Some(drive), Some(key_and_place)) = (name.get(33..49), name.get(49..)) else { continue };
+            let (Some(key), Some(place)) = (key_and_place.get(..16), key_and_place.get(16..)) else { continue };
+            if let Some(row) = self.database.get([b"k", key, drive, place].concat()).map_err(failed)?.filter(|_| here) {
+                rows.extend(decode_row(&row));
             }
         }
-        Ok(records)
+        Ok(rows)
     }
 
     /// Whether a drive has a blob.
@@ -223,11 +221,11 @@ impl Index {
         self.broken.load(Ordering::Relaxed)
     }
 
-    /// The record of one row, as it is now.
-    pub(super) fn record(&self, key: KeyHash, drive: DriveId, variant: u64) -> Result<Option<Record>, IndexError> {
+    /// One row, as it is now.
+    pub(super) fn row(&self, key: KeyHash, drive: DriveId, place: u64) -> Result<Option<Row>, IndexError> {
         guarded(|| {
-            let value = self.database.get(record_key(key, drive, variant)).map_err(failed)?;
-            Ok(value.and_then(|value| decode_record(&value).ok()))
+            let value = self.database.get(row_key(key, drive, place)).map_err(failed)?;
+            Ok(value.and_then(|value| decode_row(&value)))
         })
     }
 }
@@ -248,22 +246,29 @@ struct Staged<'a> {
 impl Staged<'_> {
     fn apply(&mut self, drive: DriveId, applied: &Applied) -> Result<(), IndexError> {
         match &applied.entry {
-            JournalEntry::Stored { record, sums } => {
-                if let (BodyRef::Blob(digest), Some(sums)) = (record.body, sums) {
+            JournalEntry::Stored { row, sums, supersedes } => {
+                if let (BodyRef::Blob(digest), Some(sums)) = (row.record.body, sums) {
                     self.put_blob(drive, applied, digest, sums)?;
                 }
-                self.put_record(drive, record)
+                if let Some(at) = supersedes {
+                    let is_other = |there: &Row| !there.version().is_same(&row.version());
+                    self.supersede(drive, row.record.key.hash(), row.record.variant(), *at, is_other)?;
+                }
+                self.put_row(drive, row)
             }
             JournalEntry::Blob { digest, sums } => self.put_blob(drive, applied, *digest, sums),
-            JournalEntry::Updated { record } => self.put_record(drive, record),
-            JournalEntry::Forgotten { key, variant } => self.remove_record(drive, *key, *variant),
+            JournalEntry::Updated { row } => self.put_row(drive, row),
+            JournalEntry::Forgotten { key, place } => self.remove_row(drive, *key, *place),
+            JournalEntry::Superseded { key, variant, birth, at } => {
+                self.supersede(drive, *key, *variant, *at, |older| older.birth == *birth)
+            }
             JournalEntry::BlobGone { digest } => {
                 self.changes.insert(blob_key(digest, drive), None);
                 for name in self.scan(&[&[b'r'][..], digest.as_bytes(), &drive.0.to_be_bytes()].concat())? {
                     let key = name.get(49..65).and_then(|b| b.try_into().ok()).map(KeyHash::from_bytes);
-                    let variant = name.get(65..73).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
-                    if let Some((key, variant)) = key.zip(variant) {
-                        self.changes.insert(record_key(key, drive, variant), None);
+                    let place = name.get(65..73).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+                    if let Some((key, place)) = key.zip(place) {
+                        self.changes.insert(row_key(key, drive, place), None);
                     }
                     self.changes.insert(name, None);
                 }
@@ -287,24 +292,44 @@ impl Staged<'_> {
         Ok(())
     }
 
-    fn put_record(&mut self, drive: DriveId, record: &Record) -> Result<(), IndexError> {
-        let (key, variant) = (record.key.hash(), record.variant());
-        self.remove_record(drive, key, variant)?;
-        if let BodyRef::Blob(digest) = record.body {
-            self.changes.insert(record_key(key, drive, variant), Some(encode_record(record)));
-            self.changes.insert(pointer_key(&digest, drive, key, variant), Some(Vec::new()));
+    fn put_row(&mut self, drive: DriveId, row: &Row) -> Result<(), IndexError> {
+        let (key, place) = (row.record.key.hash(), row.place());
+        self.remove_row(drive, key, place)?;
+        if let BodyRef::Blob(digest) = row.record.body {
+            self.changes.insert(row_key(key, drive, place), Some(encode_row(row)));
+            self.changes.insert(pointer_key(&digest, drive, key, place), Some(Vec::new()));
         }
         Ok(())
     }
 
-    fn remove_record(&mut self, drive: DriveId, key: KeyHash, variant: u64) -> Result<(), IndexError> {
-        let name = record_key(key, drive, variant);
-        let before = match self.changes.get(&name) {
+    /// Makes the response of a variant an older version, if `is_meant` says so of what is there.
+    fn supersede(
+        &mut self,
+        drive: DriveId,
+        key: KeyHash,
+        variant: u64,
+        at: UnixMillis,
+        is_meant: impl Fn(&Row) -> bool,
+    ) -> Result<(), IndexError> {
+        let row = self.row(&row_key(key, drive, variant))?;
+        let Some(row) = row.filter(|row| row.superseded.is_none() && is_meant(row)) else { return Ok(()) };
+        self.remove_row(drive, key, variant)?;
+        self.put_row(drive, &row.superseded_at(at))
+    }
+
+    /// The row of this name as it is after the changes so far.
+    fn row(&self, name: &[u8]) -> Result<Option<Row>, IndexError> {
+        let value = match self.changes.get(name) {
             Some(change) => change.clone(),
-            None => self.database.get(&name).map_err(failed)?.map(|value| value.to_vec()),
+            None => self.database.get(name).map_err(failed)?.map(|value| value.to_vec()),
         };
-        if let Some(Ok(Record { body: BodyRef::Blob(digest), .. })) = before.as_deref().map(decode_record) {
-            self.changes.insert(pointer_key(&digest, drive, key, variant), None);
+        Ok(value.and_then(|value| decode_row(&value)))
+    }
+
+    fn remove_row(&mut self, drive: DriveId, key: KeyHash, place: u64) -> Result<(), IndexError> {
+        let name = row_key(key, drive, place);
+        if let Some(BodyRef::Blob(digest)) = self.row(&name)?.map(|row| row.record.body) {
+            self.changes.insert(pointer_key(&digest, drive, key, place), None);
         }
         self.changes.insert(name, None);
         Ok(())
@@ -338,8 +363,8 @@ fn key_prefix(key: KeyHash) -> Vec<u8> {
     [&b"k"[..], key.as_bytes()].concat()
 }
 
-fn record_key(key: KeyHash, drive: DriveId, variant: u64) -> Vec<u8> {
-    [&b"k"[..], key.as_bytes(), &drive.0.to_be_bytes(), &variant.to_be_bytes()].concat()
+fn row_key(key: KeyHash, drive: DriveId, place: u64) -> Vec<u8> {
+    [&b"k"[..], key.as_bytes(), &drive.0.to_be_bytes(), &place.to_be_bytes()].concat()
 }
 
 fn blob_prefix(digest: &Digest) -> Vec<u8> {
@@ -350,9 +375,9 @@ fn blob_key(digest: &Digest, drive: DriveId) -> Vec<u8> {
     [&b"b"[..], digest.as_bytes(), &drive.0.to_be_bytes()].concat()
 }
 
-fn pointer_key(digest: &Digest, drive: DriveId, key: KeyHash, variant: u64) -> Vec<u8> {
+fn pointer_key(digest: &Digest, drive: DriveId, key: KeyHash, place: u64) -> Vec<u8> {
     let drive = drive.0.to_be_bytes();
-    [&b"r"[..], digest.as_bytes(), &drive, key.as_bytes(), &variant.to_be_bytes()].concat()
+    [&b"r"[..], digest.as_bytes(), &drive, key.as_bytes(), &place.to_be_bytes()].concat()
 }
 
 fn watermark_key(drive: DriveId) -> Vec<u8> {

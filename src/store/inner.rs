@@ -10,17 +10,18 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::blob::{Blob, Life};
-use super::commit::{Change, RowId};
 use super::drive::{DataFile, Drive, DriveId, Victim};
-use super::entries::{Entries, Variants};
+use super::entries::{Entries, Known};
 use super::error::ReadError;
 use super::index::{Applied, BlobRow, Index, Watermark};
+use super::journal_entry::Row;
 use super::memory::Memory;
 use super::pool::{Pool, panic_text};
+use super::queue::{Change, RowId};
 use super::settings::{DriveSettings, Settings};
 use super::table::{PendingBlob, Table};
 use super::{disk, layout};
-use crate::content::{CacheKey, Digest, Record};
+use crate::content::{CacheKey, Digest};
 use crate::telemetry::Metrics;
 
 /// How often a look-up asks the index anew when the key changed meanwhile, before it goes without being remembered.
@@ -98,9 +99,9 @@ impl Inner {
 
     // === Looking up ===
 
-    pub(super) async fn lookup(&self, key: &CacheKey) -> Variants {
-        if let Some(variants) = self.entries.hot(key) {
-            return variants;
+    pub(super) async fn lookup(&self, key: &CacheKey) -> Known {
+        if let Some(known) = self.entries.hot(key) {
+            return known;
         }
         self.wait_ready().await;
         for attempt in 0.. {
@@ -114,17 +115,17 @@ impl Inner {
             };
             let last = attempt >= ATTEMPTS;
             let generation = if last { self.entries.lock().generation(key.hash()) } else { generation };
-            if let Some(variants) = self.entries.join(key, generation, &rows, sound && !last) {
-                return variants;
+            if let Some(known) = self.entries.join(key, generation, &rows, sound && !last) {
+                return known;
             }
         }
-        Arc::default()
+        Known::default()
     }
 
-    async fn rows(&self, key: &CacheKey) -> Result<Vec<(DriveId, Record)>, String> {
+    async fn rows(&self, key: &CacheKey) -> Result<Vec<(DriveId, Row)>, String> {
         let Some(index) = self.index() else { return Ok(Vec::new()) };
         let hash = key.hash();
-        let rows = self.lookups.run(move || index.records(hash)).await;
+        let rows = self.lookups.run(move || index.rows(hash)).await;
         rows.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 

@@ -54,10 +54,14 @@ pub(super) struct Frames<'a> {
 /// the blob is then known by its digest alone.
 pub(super) fn encode_frame(entry: &JournalEntry) -> Vec<u8> {
     let payload = encode_payload(entry, true);
-    let payload = if payload.len() > MAX_PAYLOAD { encode_payload(entry, false) } else { payload };
+    frame_of(&if payload.len() > MAX_PAYLOAD { encode_payload(entry, false) } else { payload })
+}
+
+/// A frame around a payload.
+pub(super) fn frame_of(payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let check = crc32c_append(crc32c(&length), &payload).to_le_bytes();
-    [&MARKER[..], &length, &check, &payload].concat()
+    let check = crc32c_append(crc32c(&length), payload).to_le_bytes();
+    [&MARKER[..], &length, &check, payload].concat()
 }
 
 impl<'a> Frames<'a> {
@@ -133,12 +137,13 @@ mod tests {
 
     use super::super::block_map::BlockSize;
     use super::super::block_sums::BlockSums;
+    use super::super::journal_entry::Row;
     use super::super::journal_segment::{SEGMENT_HEADER_LEN, SegmentHeader, encode_segment_header};
     use super::super::meta::encode_record;
     use super::super::meta::tests::{any_record, plain_record};
-    use super::super::stuffing::unstuff;
+    use super::super::stuffing::{stuff, unstuff};
     use super::*;
-    use crate::content::{Digest, KeyHash};
+    use crate::content::{BodyRef, Digest, KeyHash, PartialId, Record, UnixMillis};
 
     fn any_sums() -> impl Strategy<Value = BlockSums> {
         (prop::collection::vec(any::<u32>(), 0..80), 0u64..65536).prop_map(|(crcs, short)| {
@@ -150,11 +155,22 @@ mod tests {
     fn any_entry() -> impl Strategy<Value = JournalEntry> {
         let digest = any::<[u8; 32]>().prop_map(Digest::from_bytes);
         let key = any::<[u8; 16]>().prop_map(KeyHash::from_bytes);
+        let time = || any::<u64>().prop_map(UnixMillis);
+        let row = || {
+            (any_record(), any::<u64>(), prop::option::of(time())).prop_map(|(record, birth, superseded)| Row {
+                record,
+                birth: PartialId(birth),
+                superseded,
+            })
+        };
         prop_oneof![
-            (any_record(), prop::option::of(any_sums()))
-                .prop_map(|(record, sums)| JournalEntry::Stored { record, sums }),
-            any_record().prop_map(|record| JournalEntry::Updated { record }),
-            (key, any::<u64>()).prop_map(|(key, variant)| JournalEntry::Forgotten { key, variant }),
+            (row(), prop::option::of(any_sums()), prop::option::of(time()))
+                .prop_map(|(row, sums, supersedes)| JournalEntry::Stored { row, sums, supersedes }),
+            row().prop_map(|row| JournalEntry::Updated { row }),
+            (key.clone(), any::<u64>()).prop_map(|(key, place)| JournalEntry::Forgotten { key, place }),
+            (key, any::<u64>(), any::<u64>(), time()).prop_map(|(key, variant, birth, at)| {
+                JournalEntry::Superseded { key, variant, birth: PartialId(birth), at }
+            }),
             digest.clone().prop_map(|digest| JournalEntry::BlobGone { digest }),
             (digest, any_sums()).prop_map(|(digest, sums)| JournalEntry::Blob { digest, sums }),
         ]
@@ -200,19 +216,43 @@ mod tests {
         (entries, damages, position)
     }
 
+    fn plain_row() -> Row {
+        Row { record: plain_record(), birth: PartialId(5), superseded: Some(UnixMillis(2)) }
+    }
+
     fn gone(seed: u8) -> JournalEntry {
         JournalEntry::BlobGone { digest: Digest::from_bytes([seed; 32]) }
     }
 
     #[test]
     fn the_format_stays_as_it_was_released() {
-        let forgotten = JournalEntry::Forgotten { key: KeyHash::from_bytes([9; 16]), variant: 0 };
+        let forgotten = JournalEntry::Forgotten { key: KeyHash::from_bytes([9; 16]), place: 0 };
         let frame = encode_frame(&forgotten);
         assert_eq!(frame[..8], [0x00, 0xa7, b'J', 0xf1, 19, 0, 0, 0]);
         assert_eq!(frame[12..], [&[18, 2][..], &[9; 16], &[1]].concat());
         let record = encode_record(&plain_record());
-        let stored = encode_payload(&JournalEntry::Updated { record: plain_record() }, true);
-        assert_eq!(unstuff(&stored).unwrap(), [&[1, record.len() as u8][..], &record].concat());
+        let updated = encode_payload(&JournalEntry::Updated { row: plain_row() }, true);
+        assert_eq!(unstuff(&updated).unwrap(), [&[6, record.len() as u8][..], &record, &[5, 1, 2]].concat());
+        let (key, at) = (KeyHash::from_bytes([9; 16]), UnixMillis(4));
+        let superseded = JournalEntry::Superseded { key, variant: 3, birth: PartialId(5), at };
+        assert_eq!(unstuff(&encode_payload(&superseded, true)).unwrap(), [&[7][..], &[9; 16], &[3, 5, 4]].concat());
+    }
+
+    #[test]
+    fn entries_of_the_first_release_are_read() {
+        let digest = Digest::from_bytes([0xab; 32]);
+        let record = encode_record(&Record { body: BodyRef::Blob(digest), ..plain_record() });
+        let old = |kind: u8, end: &[u8]| stuff(&[&[kind, record.len() as u8][..], &record, end].concat());
+        for (payload, is_update) in [(old(0, &[0]), false), (old(1, &[]), true)] {
+            let row = match decode_payload(&payload) {
+                Some(JournalEntry::Stored { row, sums: None, supersedes: None }) if !is_update => row,
+                Some(JournalEntry::Updated { row }) if is_update => row,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!((row.birth, row.superseded), (PartialId(0xabab_abab_abab_abab), None));
+            assert_eq!(row.place(), row.record.variant());
+            assert_eq!(encode_record(&row.record), record);
+        }
     }
 
     #[test]
@@ -245,7 +285,7 @@ mod tests {
         let crcs: Vec<u32> = spelled.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
         let sums = BlockSums::new(BlockSize::MIN, crcs.len() as u64 * 65536, crcs).unwrap();
         let (mut bytes, places) =
-            segment(&[JournalEntry::Stored { record: plain_record(), sums: Some(sums) }, gone(1)]);
+            segment(&[JournalEntry::Stored { row: plain_row(), sums: Some(sums), supersedes: None }, gone(1)]);
         bytes[places[0].0 + 5] ^= 1;
         let (entries, damages, _) = read(&bytes);
         assert_eq!((entries, damages), (vec![(places[1].0, encode_frame(&gone(1)))], vec![places[0]]));
@@ -255,7 +295,7 @@ mod tests {
     fn sums_that_do_not_fit_are_left_out_rather_than_the_entry() {
         let blocks = MAX_PAYLOAD / 4;
         let sums = BlockSums::new(BlockSize::MIN, blocks as u64 * 65536, vec![0x0101_0101; blocks]).unwrap();
-        let entry = JournalEntry::Stored { record: plain_record(), sums: Some(sums) };
+        let entry = JournalEntry::Stored { row: plain_row(), sums: Some(sums), supersedes: None };
         let (bytes, _) = segment(&[entry]);
         let frame = Frames::new(&bytes, SEGMENT_HEADER_LEN).next();
         assert!(matches!(frame, Some(Frame::Entry { entry: JournalEntry::Stored { sums: None, .. }, .. })));

@@ -12,8 +12,8 @@ use super::journal_format::u32_at;
 
 const MAGIC: [u8; 8] = *b"WSTNJRN\0";
 /// The version that is written. A release that changes a frame's form or adds a kind raises it, and goes on
-/// reading segments of the one before.
-const VERSION: u32 = 1;
+/// reading segments of the ones before. 2 has kinds that keep older versions of a response.
+const VERSION: u32 = 2;
 
 /// Length of a segment's header in bytes: where its first frame begins.
 pub(super) const SEGMENT_HEADER_LEN: usize = 40;
@@ -71,7 +71,7 @@ pub(super) fn decode_segment_header(bytes: &[u8]) -> Result<SegmentHeader, Segme
         let fields = bytes.get(..SEGMENT_HEADER_LEN - 4)?;
         let drive = u128::from_le_bytes(fields.get(12..28)?.try_into().ok()?);
         let sequence = u64::from_le_bytes(fields.get(28..36)?.try_into().ok()?);
-        let holds = u32_at(bytes, SEGMENT_HEADER_LEN - 4)? == crc32c(fields) && version == VERSION;
+        let holds = u32_at(bytes, SEGMENT_HEADER_LEN - 4)? == crc32c(fields) && version != 0;
         holds.then_some(SegmentHeader { drive, sequence })
     };
     intact().ok_or(SegmentError::Damaged)
@@ -87,7 +87,7 @@ mod tests {
     fn the_format_stays_as_it_was_released() {
         let header = encode_segment_header(&SegmentHeader { drive: 0x0102, sequence: 3 });
         assert_eq!(header.len(), SEGMENT_HEADER_LEN);
-        assert_eq!(header[..36], *b"WSTNJRN\0\x01\0\0\0\x02\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0");
+        assert_eq!(header[..36], *b"WSTNJRN\0\x02\0\0\0\x02\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0");
     }
 
     #[test]
@@ -101,9 +101,18 @@ mod tests {
             assert!(decode_segment_header(&damaged).is_err(), "changed at {at}");
         }
         let mut newer = header;
-        newer[8] = 2;
-        assert_eq!(decode_segment_header(&newer), Err(SegmentError::NewerFormat { found: 2 }));
+        newer[8] = 3;
+        assert_eq!(decode_segment_header(&newer), Err(SegmentError::NewerFormat { found: 3 }));
         assert_eq!(decode_segment_header(b"something else"), Err(SegmentError::NotASegment));
+    }
+
+    #[test]
+    fn segments_of_the_first_release_are_read() {
+        let mut header = encode_segment_header(&SegmentHeader { drive: 0x0102, sequence: 3 });
+        header[8] = 1;
+        let check = crc32c(&header[..SEGMENT_HEADER_LEN - 4]).to_le_bytes();
+        header[SEGMENT_HEADER_LEN - 4..].copy_from_slice(&check);
+        assert_eq!(decode_segment_header(&header), Ok(SegmentHeader { drive: 0x0102, sequence: 3 }));
     }
 
     proptest! {

@@ -16,8 +16,9 @@
 
 use crate::content::{Digest, PartialId};
 
-/// The format of the tree that this release writes.
-pub(super) const FORMAT: u32 = 1;
+/// The format of the tree that this release writes. 2 has journals that keep older versions of a response; a drive of
+/// format 1 becomes one of format 2 when it is opened.
+pub(super) const FORMAT: u32 = 2;
 
 pub(super) const LOCK: &str = "lock";
 pub(super) const IDENTITY: &str = "waystation.json";

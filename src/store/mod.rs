@@ -27,6 +27,8 @@ mod blob;
 mod block_map;
 mod block_sums;
 mod body;
+mod buffers;
+mod checked;
 mod commit;
 mod compact;
 mod disk;
@@ -53,32 +55,38 @@ mod partial;
 mod pool;
 mod publish;
 mod quarantine;
+mod queue;
+mod ready;
 mod recover;
+mod running;
 mod settings;
 mod space;
 mod stuffing;
+mod superseded;
 mod table;
 #[cfg(test)]
 mod tests;
+mod window;
 mod writer;
 
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
 pub use blob::Blob;
-pub use body::Body;
-pub use entries::{Entry, Variants};
+pub use body::{Body, Piece};
+pub use entries::{Entry, Known, Variants};
 pub use error::{CompleteError, OpenError, ReadError, StoreError};
 pub use partial::{Partial, Progress};
 pub use settings::{DriveSettings, Settings};
+pub use window::{Hold, Window};
 pub use writer::{Completed, PartialWriter};
 
-use crate::content::{BodyRef, CacheKey, Digest, Record};
+use crate::content::{BodyRef, CacheKey, Digest, Record, UnixMillis};
 use crate::telemetry::Metrics;
 use disk::Dir;
 use drive::{Drive, Victim, take_lock};
@@ -86,6 +94,7 @@ use entries::Target;
 use inner::Inner;
 use known_drives::KnownDrives;
 use pool::Pool;
+use running::Running;
 
 /// Handle on all drives and the index. Cheap to clone. When the last one is dropped everything that is visible is
 /// committed, the threads end and the drives are free for others; readers and writers that are left get errors.
@@ -183,12 +192,30 @@ impl Store {
 
     /// What is known in memory; `None` means: ask [`Store::lookup`]. Never blocks, no database call.
     pub fn lookup_hot(&self, key: &CacheKey) -> Option<Variants> {
-        self.inner.entries.hot(key)
+        Some(self.inner.entries.hot(key)?.current)
     }
 
     /// Everything stored under `key`. Waits until the store is ready.
     pub async fn lookup(&self, key: &CacheKey) -> Variants {
-        self.inner.lookup(key).await
+        self.inner.lookup(key).await.current
+    }
+
+    /// The same with older versions. Those that have outlived their time are left out.
+    pub async fn known(&self, key: &CacheKey) -> Known {
+        let mut known = self.inner.lookup(key).await;
+        let now = UnixMillis::from(SystemTime::now());
+        if known.older().iter().any(|entry| entry.is_outlived(now)) {
+            let stays = |entry: &&Arc<Entry>| !entry.is_outlived(now);
+            known.older = Some(known.older().iter().filter(stays).cloned().collect());
+        }
+        known
+    }
+
+    /// Gives an older version its place back without a transfer: upstream has that version again, as `record` says
+    /// (its body is that of `entry`). What had the place becomes the older one. A partial body can be taken up again.
+    /// `None` when the version went meanwhile.
+    pub fn revive(&self, entry: &Arc<Entry>, record: Record) -> Option<Arc<Entry>> {
+        self.inner.revive(entry, record)
     }
 
     /// The body if its handle or its bytes are in memory already. Never blocks.
@@ -244,8 +271,8 @@ impl Store {
     pub async fn shared_by_digest(&self, digest: Digest) -> Option<Arc<Entry>> {
         self.inner.wait_ready().await;
         let index = self.inner.index()?;
-        let records = self.inner.lookups.run(move || index.pointing_to(&digest)).await.ok()?.ok()?;
-        for record in records {
+        let rows = self.inner.lookups.run(move || index.pointing_to(&digest)).await.ok()?.ok()?;
+        for journal_entry::Row { record, .. } in rows {
             let is_it = |entry: &&Arc<Entry>| {
                 entry.record.body == BodyRef::Blob(digest)
                     && entry.record.status == http::StatusCode::OK
@@ -299,13 +326,27 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoSpace`] when no drive has room after eviction, [`StoreError::Io`] when the drive fails.
     pub async fn create(&self, record: Record) -> Result<PartialWriter, StoreError> {
-        PartialWriter::create(Arc::clone(&self.inner), record).await
+        let room = record.length.unwrap_or(0);
+        PartialWriter::create(Arc::clone(&self.inner), record, room).await
+    }
+
+    /// Begins a new body of which only `room` bytes are wanted so far: no more room is made for it.
+    ///
+    /// # Errors
+    /// As [`Store::create`].
+    pub async fn create_part(&self, record: Record, room: u64) -> Result<PartialWriter, StoreError> {
+        PartialWriter::create(Arc::clone(&self.inner), record, room).await
     }
 
     /// Takes up a partial that nobody is writing; `None` when it has a writer or is gone. Blocks of an earlier
     /// process are checked up to the first absent byte, so that the body may be shorter afterwards.
     pub async fn resume(&self, entry: &Arc<Entry>) -> Option<PartialWriter> {
-        PartialWriter::resume(Arc::clone(&self.inner), entry).await
+        PartialWriter::resume(Arc::clone(&self.inner), entry, u64::MAX).await
+    }
+
+    /// The same, of which only `room` bytes more are wanted so far.
+    pub async fn resume_part(&self, entry: &Arc<Entry>, room: u64) -> Option<PartialWriter> {
+        PartialWriter::resume(Arc::clone(&self.inner), entry, room).await
     }
 
     /// Replaces what is known of a stored response, its body stays (RFC 9111 section 4.3.4). When another body took
@@ -366,55 +407,5 @@ impl Store {
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store").field("usage", &self.usage()).finish_non_exhaustive()
-    }
-}
-
-/// The life of the store's threads.
-struct Running {
-    inner: Arc<Inner>,
-    closing: Arc<AtomicBool>,
-    recovering: Mutex<Option<JoinHandle<Vec<JoinHandle<()>>>>>,
-    state_lock: File,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.closing.store(true, Ordering::Relaxed);
-        // Before the queues, so that what the last jobs make visible is committed too.
-        self.inner.lookups.close();
-        for drive in &self.inner.drives {
-            drive.pool.close();
-            drive.pool.join();
-        }
-        for partial in self.inner.entries.lock().partials.values() {
-            let job = Arc::clone(partial);
-            drop(partial.drive.syncs.run(move || {
-                if let Err(error) = job.sync() {
-                    job.drive.failed("sync a partial body", &error);
-                }
-            }));
-        }
-        for drive in &self.inner.drives {
-            drive.close();
-            drive.syncs.join();
-        }
-        for drive in &self.inner.drives {
-            drive.queue.close();
-        }
-        if let Some(recovering) = self.recovering.lock().take() {
-            // A thread that panicked has nothing left to commit.
-            for committer in recovering.join().unwrap_or_default() {
-                let _ = committer.join();
-            }
-        }
-        self.inner.lookups.join();
-        // Even when readers are left: another handle may open it.
-        self.inner.set_index(None);
-        for drive in &self.inner.drives {
-            drive.unlock();
-        }
-        if let Err(error) = disk::unlock(&self.state_lock) {
-            tracing::error!(%error, "the lock of the state directory could not be given back");
-        }
     }
 }

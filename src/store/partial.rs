@@ -19,7 +19,8 @@ use super::fill_file::Core;
 use super::inner::Inner;
 use super::layout;
 use super::map_file::DecodedMap;
-use crate::content::{ByteRange, Digest, PartialId, RangeSet};
+use super::ready::Ready;
+use crate::content::{ByteRange, Digest, PartialId, RangeSet, UnixMillis};
 
 /// A body that is not complete. It stays readable through this handle after it became a blob.
 pub struct Partial {
@@ -57,12 +58,16 @@ pub(super) struct State {
     pub(super) phase: Phase,
     /// What is on its way: the run that is preallocated does not go beyond.
     pub(super) intended: RangeSet,
+    /// Since when another version has its place, if one has: nobody begins to write it then.
+    pub(super) superseded: Option<UnixMillis>,
     /// Counts writers, so that a job of a former one changes nothing.
     pub(super) writer: u64,
     /// The newest entry of this body.
     pub(super) entry: Weak<Entry>,
     /// The open data file; closed while nobody writes.
     pub(super) file: Option<Arc<DataFile>>,
+    /// The file that readers of a body without a writer share while they read.
+    pub(super) lent: Weak<DataFile>,
     /// Real bytes of the data file while it is closed.
     pub(super) counted: u64,
 }
@@ -80,6 +85,18 @@ pub(super) enum Phase {
     Ended(Arc<Blob>),
     /// It was discarded, evicted or did not verify.
     Failed,
+}
+
+impl State {
+    /// Whether all of `range` is absent and begins where its first block's present bytes end.
+    pub(super) fn has_place(&self, range: ByteRange) -> bool {
+        let size = self.map.block_size();
+        let first = size.block_of(range.start());
+        let valid = u64::from(self.map.block(first).map_or(0, |known| known.valid_len));
+        let begins = size.begin_of(first) + valid == range.start();
+        let absent = self.map.present().missing(range) == [range];
+        begins && absent && self.length.is_none_or(|length| range.end() <= length)
+    }
 }
 
 impl Partial {
@@ -100,10 +117,12 @@ impl Partial {
             rehash: None,
             intended: RangeSet::new(),
             phase: Phase::Writing,
+            superseded: None,
             writer: 1,
             entry: Weak::new(),
             counted: 0,
             file: Some(Arc::new(file)),
+            lent: Weak::new(),
         };
         Self::with(id, drive, store, state, core)
     }
@@ -123,10 +142,12 @@ impl Partial {
             rehash: None,
             intended: RangeSet::new(),
             phase: Phase::Idle,
+            superseded: decoded.superseded,
             writer: 0,
             entry: Weak::new(),
             counted,
             file: None,
+            lent: Weak::new(),
         };
         Self::with(id, drive, store, state, Core::found(decoded))
     }
@@ -220,6 +241,10 @@ impl Partial {
         }
     }
 
+    pub(super) fn block_of(&self, offset: u64) -> u64 {
+        self.state.lock().map.block_size().block_of(offset)
+    }
+
     /// Where a write into the block of `offset` has to begin: the block's begin, or the end of what it has.
     pub fn write_position(&self, offset: u64) -> u64 {
         let state = self.state.lock();
@@ -265,39 +290,13 @@ impl Partial {
 
     /// Reads on the calling thread, which is one of the drive's.
     pub(super) fn read_at(&self, offset: u64, max: usize) -> Result<Bytes, ReadError> {
-        let max = max.max(1) as u64;
-        let state = self.state.lock();
-        match &state.phase {
-            Phase::Ended(blob) => {
-                let blob = Arc::clone(blob);
-                drop(state);
-                return blob.read_at(offset, usize::try_from(max).unwrap_or(usize::MAX));
-            }
-            Phase::Failed => return Err(ReadError::Gone),
-            _ => {}
-        }
-        let end = state.map.present().available_from(offset);
-        if end == offset {
-            return Err(ReadError::Absent { offset });
-        }
-        let size = state.map.block_size();
-        let block = size.block_of(offset);
-        if state.unchecked.contains(&block) {
-            drop(state);
-            let content = self.check(block)?;
-            let from = usize::try_from(offset - size.begin_of(block)).unwrap_or(usize::MAX);
-            let to = content.len().min(from.saturating_add(usize::try_from(max).unwrap_or(usize::MAX)));
-            // The block may have been shorter when it was read than it is now, never the other way round.
-            return if from < to { Ok(content.slice(from..to)) } else { Err(ReadError::Absent { offset }) };
-        }
-        let wanted = end.min(offset.saturating_add(max));
-        let later = (block + 1..=size.block_of(wanted - 1)).find(|block| state.unchecked.contains(block));
-        let end = later.map_or(wanted, |block| wanted.min(size.begin_of(block)));
-        drop(state);
-        let length = usize::try_from(end - offset).map_err(|_| ReadError::Absent { offset })?;
-        let file = self.file().map_err(|error| self.unreadable(block, error))?;
+        let (file, len) = match self.ready(offset, max as u64)? {
+            Ready::Blob(blob) => return blob.read_at(offset, max),
+            Ready::File(file, len) => (file, len),
+        };
+        let length = usize::try_from(len).map_err(|_| ReadError::Absent { offset })?;
         let content = disk::read_exact_at(file.file(), offset, length);
-        content.map(Bytes::from).map_err(|error| self.unreadable(block, error))
+        content.map(Bytes::from).map_err(|error| self.unreadable(self.block_of(offset), error))
     }
 
     /// Reads the present part of a block and compares it with its CRC. A block that fails becomes absent.
@@ -319,7 +318,7 @@ impl Partial {
         Err(ReadError::Damaged { block })
     }
 
-    fn unreadable(&self, block: u64, error: io::Error) -> ReadError {
+    pub(super) fn unreadable(&self, block: u64, error: io::Error) -> ReadError {
         if error.kind() == io::ErrorKind::NotFound {
             return ReadError::Gone;
         }
@@ -332,7 +331,7 @@ impl Partial {
     }
 
     /// Makes a block absent, unless somebody else did so meanwhile and other bytes came.
-    fn drop_block(&self, block: u64, was_unchecked: bool, reason: &str) {
+    pub(super) fn drop_block(&self, block: u64, was_unchecked: bool, reason: &str) {
         {
             let mut state = self.state.lock();
             let replaced = was_unchecked && !state.unchecked.contains(&block);
@@ -376,10 +375,10 @@ impl Partial {
         state.file.as_ref().map_or(state.counted, |file| file.counted())
     }
 
-    /// Takes the body for writing; `None` when it has a writer or ended. Returns the writer's number.
+    /// Takes the body for writing; `None` when it has a writer, ended or is an older version. Returns the writer's number.
     pub(super) fn claim(&self) -> Option<u64> {
         let mut state = self.state.lock();
-        if !matches!(state.phase, Phase::Idle) {
+        if !matches!(state.phase, Phase::Idle) || state.superseded.is_some() {
             return None;
         }
         state.phase = Phase::Writing;

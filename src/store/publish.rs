@@ -2,26 +2,67 @@
 //! writer, goes. Each is made and queued for its drive's journal under the one lock of the entries.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::blob::{Blob, Life};
-use super::commit::Change;
 use super::drive::Victim;
 use super::entries::{Entry, MAX_STOPPED, MAX_VARIANTS, Target};
 use super::error::CompleteError;
 use super::fill_file::Finished;
 use super::inner::Inner;
+use super::journal_entry::Row;
 use super::partial::{Partial, Phase, State};
+use super::queue::{Change, Older};
 use super::table::{PendingBlob, Table};
 use super::writer::Completed;
 use super::{layout, quarantine};
-use crate::content::{BodyRef, Digest, Record};
+use crate::content::{BodyRef, Digest, Record, UnixMillis};
+
+/// Where a completed body belongs among what is stored under its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It is what requests are answered with.
+    Current,
+    /// It is an older version since then.
+    Older(UnixMillis),
+    /// The same version is there already: it only has its readers.
+    None,
+}
+
+impl Place {
+    fn superseded(self) -> Option<UnixMillis> {
+        match self {
+            Self::Older(at) => Some(at),
+            Self::Current | Self::None => None,
+        }
+    }
+}
+
+/// The place of a body that began as the `serial`-th. Somebody may have begun later and been done sooner: theirs is the
+/// newer response.
+fn place_of(row: &Row, serial: u64, known: &[Arc<Entry>]) -> Place {
+    let is_newer = |other: &&Arc<Entry>| {
+        let done = other.partial().is_none() && other.superseded.is_none();
+        done && same_variant(&row.record, other) && other.serial > serial
+    };
+    match known.iter().find(is_newer) {
+        Some(newer) if newer.version().is_same(&row.version()) => Place::None,
+        Some(_) => Place::Older(row.superseded.unwrap_or_else(|| UnixMillis::from(SystemTime::now()))),
+        None => row.superseded.map_or(Place::Current, Place::Older),
+    }
+}
+
+fn same_variant(record: &Record, other: &Entry) -> bool {
+    other.record.key == record.key && other.record.variant() == record.variant()
+}
 
 impl Inner {
     /// Makes a new partial visible; too many variants or abandoned bodies of its key go.
     pub(super) fn publish_partial(&self, record: Record, partial: &Arc<Partial>) -> Arc<Entry> {
         let mut table = self.entries.lock();
         let serial = self.entries.next_serial();
-        let entry = Entry::new(record, partial.drive.id, serial, Target::Partial(Arc::clone(partial)));
+        let row = Row { record, birth: partial.id(), superseded: None };
+        let entry = Entry::new(row, partial.drive.id, serial, Target::Partial(Arc::clone(partial)));
         partial.state.lock().entry = Arc::downgrade(&entry);
         self.entries.add_partial(&mut table, &entry);
         self.bound_variants(&mut table, &entry);
@@ -32,7 +73,7 @@ impl Inner {
         let known = self.entries.known(table, newest.record.key.hash());
         let stopped = |entry: &&Arc<Entry>| {
             let same = entry.record.variant() == newest.record.variant() && entry.serial != newest.serial;
-            same && entry.partial().is_some_and(|partial| !partial.has_writer())
+            same && entry.superseded.is_none() && entry.partial().is_some_and(|partial| !partial.has_writer())
         };
         let abandoned: Vec<_> = known.iter().filter(stopped).skip(MAX_STOPPED).cloned().collect();
         abandoned.iter().for_each(|entry| self.remove(table, entry));
@@ -113,30 +154,29 @@ impl Inner {
     ) -> Result<Completed, CompleteError> {
         let Finished { digest, sums, file, unchecked } = finished;
         let known = self.entries.known(table, record.key.hash());
-        let of = (entry.record.key.clone(), entry.record.variant());
-        let same_variant = |other: &Entry| other.record.key == of.0 && other.record.variant() == of.1;
-        // Somebody began later and was done sooner: theirs is the newer response, ours only has its readers.
-        let superseded =
-            known.iter().any(|other| same_variant(other) && other.partial().is_none() && other.serial > entry.serial);
+        let row = Row { record, birth: partial.id(), superseded: partial.state.lock().superseded };
+        let place = place_of(&row, entry.serial, &known);
+        let row = Row { superseded: place.superseded(), ..row };
         let (drive, store) = (&partial.drive, Arc::downgrade(self));
         let duplicate = stored.is_some();
         let life = match &stored {
             Some(blob) => Arc::clone(blob.life()),
-            None if superseded => Arc::new(Life::new(digest)),
+            None if place == Place::None => Arc::new(Life::new(digest)),
             None => table.new_life(digest),
         };
-        let named = !duplicate && !superseded;
+        let named = !duplicate && place != Place::None;
         let is_checked = |block| !unchecked.contains(&block);
         let blob = Blob::new(Arc::clone(&life), sums, Arc::clone(&file), Arc::clone(drive), store, named, is_checked);
         let blob = Arc::new(blob?);
 
         let home = stored.as_ref().map_or(drive, |blob| blob.drive());
-        let new = Entry::new(record.clone(), home.id, entry.serial, Target::Blob(Arc::clone(&life)));
+        let new = Entry::new(row, home.id, entry.serial, Target::Blob(Arc::clone(&life)));
         {
             let mut state = partial.state.lock();
             state.phase = Phase::Ended(Arc::clone(&blob));
             state.file = None;
         }
+        let older = if place == Place::Current { self.take_place(table, &new, partial, &known) } else { None };
         if named {
             life.set_open(Arc::clone(&blob));
             let serial = self.entries.next_serial();
@@ -145,11 +185,11 @@ impl Inner {
             drive.sieve.lock().insert(Victim::Blob(digest), file.counted());
             drive.blob_added();
             let row = self.entries.put_row(table, &new);
-            drive.queue.push(Change::Complete { row, record, partial: partial.id(), blob, serial });
+            drive.queue.push(Change::Complete { row, entry: Arc::clone(&new), older, blob, serial });
         } else {
-            if !superseded {
+            if place != Place::None {
                 let row = self.entries.put_row(table, &new);
-                home.queue.push(Change::Stored { row, record });
+                home.queue.push(Change::Stored { row, entry: Arc::clone(&new), older });
             }
             let size = file.counted();
             drive.leaves(size);
@@ -157,14 +197,23 @@ impl Inner {
         }
         // Only now, so that a look-up always sees one or the other.
         self.entries.remove_partial(table, entry.record.key.hash(), partial.id());
-        // Older ones of the variant: on other drives, and bodies that nobody fills.
-        let older = |other: &&Arc<Entry>| {
-            let replaced = other.partial().is_some() || other.drive != new.drive;
-            !superseded && same_variant(other) && other.serial < new.serial.max(1) && replaced
-        };
-        known.iter().filter(older).for_each(|other| self.remove(table, other));
+        self.bound_older(table, &new);
         partial.wake();
         Ok(Completed { entry: new, digest, duplicate })
+    }
+
+    /// What was stored in the place of `new` before: on other drives too, and bodies that nobody fills. Of the same
+    /// version one is enough; another version stays as an older one.
+    fn take_place(&self, table: &mut Table, new: &Entry, partial: &Partial, known: &[Arc<Entry>]) -> Option<Older> {
+        let before = |other: &&Arc<Entry>| {
+            let own = other.partial().is_some_and(|other| other.id() == partial.id());
+            same_variant(&new.record, other) && other.serial < new.serial.max(1) && !own
+        };
+        let (older, in_place): (Vec<_>, Vec<_>) =
+            known.iter().filter(before).cloned().partition(|other| other.superseded.is_some());
+        let same = older.iter().filter(|other| other.version().is_same(&new.version()));
+        same.for_each(|other| self.remove(table, other));
+        self.make_way(table, new, &in_place)
     }
 
     /// The bytes are not what they should be: aside with them.
@@ -187,10 +236,10 @@ impl Inner {
             Target::Blob(life) => Target::Blob(Arc::clone(life)),
             Target::Partial(partial) => Target::Partial(Arc::clone(partial)),
         };
-        let new = Entry::new(record.clone(), entry.drive, entry.serial, target);
+        let new = Entry::new(Row { record: record.clone(), ..entry.as_row() }, entry.drive, entry.serial, target);
         let known = self.entries.known(&table, entry.record.key.hash());
         let current = known.iter().find(|other| {
-            let same_row = other.drive == entry.drive && other.record.variant() == entry.record.variant();
+            let same_row = other.drive == entry.drive && other.place() == entry.place();
             other.partial().is_none() && same_row
         });
         // Whoever revalidated a response that was forgotten meanwhile does not bring it back.
@@ -205,7 +254,7 @@ impl Inner {
                         self.remove(&mut table, entry);
                     }
                     let row = self.entries.put_row(&mut table, &new);
-                    drive.queue.push(Change::Updated { row, record });
+                    drive.queue.push(Change::Updated { row, entry: Arc::clone(&new) });
                 }
             }
             // The row has another body by now, which the caller has not seen.

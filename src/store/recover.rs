@@ -17,6 +17,7 @@ use super::entries::{Entry, Target};
 use super::index::{Applied, Index, IndexError, Watermark};
 use super::inner::Inner;
 use super::journal;
+use super::journal_entry::Row;
 use super::journal_format::{Frame, Frames};
 use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
 use super::layout::{self, PartialFile};
@@ -287,7 +288,8 @@ fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, index: Option<&Index>, id: Pa
     let stat = drive.dir.stat(&layout::partial_data(id)).ok().flatten();
     let size = stat.map_or(0, |stat| disk::stat_allocated(&stat));
     let partial = Partial::found(id, Arc::clone(drive), store.weak(), &decoded, size);
-    let entry = Entry::new(decoded.record, drive.id, 0, Target::Partial(Arc::clone(&partial)));
+    let row = Row { record: decoded.record, birth: id, superseded: decoded.superseded };
+    let entry = Entry::new(row, drive.id, 0, Target::Partial(Arc::clone(&partial)));
     partial.state.lock().entry = Arc::downgrade(&entry);
     drive.take(size);
     drive.sieve.lock().insert(Victim::Partial(id), size);

@@ -3,16 +3,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use super::blob::{Blob, Life};
 use super::drive::{Drive, DriveId};
-use super::entries::{Entry, Variants};
+use super::entries::{Entry, Known};
 use super::index::BlobRow;
 use super::partial::Partial;
 use crate::content::{Digest, KeyHash, PartialId};
 
 /// Keys share generations; a shared one costs a second look at the index, rarely.
 const GENERATIONS: usize = 1024;
+/// How often partial bodies are looked through for older versions that have outlived their time.
+const SWEEP: Duration = Duration::from_secs(600);
 /// What is visible and not in the index.
 pub(super) struct Table {
     generations: Vec<u64>,
@@ -24,6 +27,7 @@ pub(super) struct Table {
     pub(super) partials: HashMap<PartialId, Arc<Partial>>,
     /// Counts blobs that went.
     pub(super) gone: u64,
+    swept: Instant,
 }
 
 /// A blob whose state the index does not know yet.
@@ -43,13 +47,13 @@ pub(super) struct PendingBlob {
 #[derive(Default)]
 pub(super) struct Pending {
     pub(super) partials: Vec<Arc<Entry>>,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<PendingRow>,
 }
 
 /// A row of the index that is to change.
-pub(super) struct Row {
+pub(super) struct PendingRow {
     pub(super) drive: DriveId,
-    pub(super) variant: u64,
+    pub(super) place: u64,
     pub(super) serial: u64,
     pub(super) state: RowState,
 }
@@ -86,7 +90,17 @@ impl Table {
             lives_swept: 1024,
             partials: HashMap::new(),
             gone: 0,
+            swept: Instant::now(),
         }
+    }
+
+    /// Whether it is time to look through the partial bodies, which the caller then does.
+    pub(super) fn is_due_for_sweep(&mut self) -> bool {
+        let due = self.swept.elapsed() >= SWEEP;
+        if due {
+            self.swept = Instant::now();
+        }
+        due
     }
 
     /// The generation of a key.
@@ -149,9 +163,9 @@ impl Table {
     }
 
     /// Notes the newest change of a row.
-    pub(super) fn set_row(&mut self, key: KeyHash, row: Row) {
+    pub(super) fn set_row(&mut self, key: KeyHash, row: PendingRow) {
         let pending = self.keys.entry(key).or_default();
-        pending.rows.retain(|old| !(old.drive == row.drive && old.variant == row.variant));
+        pending.rows.retain(|old| !(old.drive == row.drive && old.place == row.place));
         pending.rows.push(row);
     }
 
@@ -169,11 +183,11 @@ fn slot(key: KeyHash) -> usize {
 }
 
 /// What is pending, and of the index what no pending row replaces.
-pub(super) fn merge(pending: Option<&Pending>, base: Vec<Arc<Entry>>) -> Variants {
+pub(super) fn merge(pending: Option<&Pending>, base: Vec<Arc<Entry>>) -> Known {
     let Some(pending) = pending else { return sorted(base) };
     let replaced = |entry: &Entry| {
         pending.rows.iter().any(|row| {
-            let here = row.drive == entry.drive && row.variant == entry.record.variant();
+            let here = row.drive == entry.drive && row.place == entry.place();
             here && match &row.state {
                 RowState::Live(_) => true,
                 RowState::Dead(dead) => dead.is_same(entry),
@@ -189,9 +203,15 @@ pub(super) fn merge(pending: Option<&Pending>, base: Vec<Arc<Entry>>) -> Variant
     sorted(all)
 }
 
-/// What came in this process first, the last first; then by the time of the response. What is gone is left out.
-pub(super) fn sorted(mut entries: Vec<Arc<Entry>>) -> Variants {
+/// What came in this process first, the last first; then by the time of the response. Older versions are apart, those
+/// that were superseded last first. What is gone is left out.
+pub(super) fn sorted(mut entries: Vec<Arc<Entry>>) -> Known {
     entries.retain(|entry| !entry.is_gone());
-    entries.sort_by_key(|entry| std::cmp::Reverse((entry.serial, entry.record.response_time)));
-    entries.into()
+    let (mut older, mut current): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.superseded.is_some());
+    current.sort_by_key(|entry| std::cmp::Reverse((entry.serial, entry.record.response_time)));
+    if older.is_empty() {
+        return Known { current: current.into(), older: None };
+    }
+    older.sort_by_key(|entry| std::cmp::Reverse((entry.superseded, entry.serial, entry.record.response_time)));
+    Known { current: current.into(), older: Some(older.into()) }
 }

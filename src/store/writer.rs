@@ -42,13 +42,12 @@ pub struct Completed {
 
 impl PartialWriter {
     /// Begins a new body, on another drive when the first one fails.
-    pub(super) async fn create(store: Arc<Inner>, record: Record) -> Result<Self, StoreError> {
+    pub(super) async fn create(store: Arc<Inner>, record: Record, needed: u64) -> Result<Self, StoreError> {
         // The older responses of the key are in memory afterwards, to be replaced on completion.
         store.lookup(&record.key).await;
-        let needed = record.length.unwrap_or(0);
         let mut outcome = Err(StoreError::NoSpace { needed });
         for drive in store.fitting_drives(needed) {
-            outcome = Self::create_on(&store, &drive, record.clone()).await;
+            outcome = Self::create_on(&store, &drive, record.clone(), needed).await;
             if outcome.is_ok() {
                 break;
             }
@@ -56,8 +55,12 @@ impl PartialWriter {
         outcome
     }
 
-    async fn create_on(store: &Arc<Inner>, drive: &Arc<Drive>, mut record: Record) -> Result<Self, StoreError> {
-        let needed = record.length.unwrap_or(0);
+    async fn create_on(
+        store: &Arc<Inner>,
+        drive: &Arc<Drive>,
+        mut record: Record,
+        needed: u64,
+    ) -> Result<Self, StoreError> {
         let room = needed.checked_next_multiple_of(FILE_BLOCK).unwrap_or(needed);
         if !store.make_room(drive, room, false).await {
             return Err(StoreError::NoSpace { needed });
@@ -94,11 +97,12 @@ impl PartialWriter {
     }
 
     /// Takes up a body that nobody writes.
-    pub(super) async fn resume(store: Arc<Inner>, entry: &Arc<Entry>) -> Option<Self> {
+    pub(super) async fn resume(store: Arc<Inner>, entry: &Arc<Entry>, room: u64) -> Option<Self> {
         let Target::Partial(partial) = &entry.target else { return None };
         let number = partial.claim()?;
         let entry = partial.state.lock().entry.upgrade().unwrap_or_else(|| Arc::clone(entry));
-        let promise = partial.length().map(|length| partial.drive.promise(length.saturating_sub(partial.counted())));
+        let promise =
+            partial.length().map(|length| partial.drive.promise(length.saturating_sub(partial.counted()).min(room)));
         let promise = promise.map(Arc::new);
         // From here on the writer's drop gives the body back.
         let partial = Arc::clone(partial);
@@ -235,6 +239,22 @@ impl PartialWriter {
     pub async fn discard(self) {
         let mut table = self.store.entries.lock();
         self.store.drop_partial(&mut table, &self.entry, &self.partial, true);
+    }
+
+    /// Gives the body up since upstream has another version now: what is present stays readable for those who have a
+    /// part of it, as an older version that nobody writes any more ([`Known::older`]). An empty one is deleted.
+    ///
+    /// [`Known::older`]: super::Known::older
+    pub async fn supersede(self) {
+        let mut table = self.store.entries.lock();
+        if self.partial.present_total() == 0 {
+            self.store.drop_partial(&mut table, &self.entry, &self.partial, true);
+            return;
+        }
+        let newest = self.partial.state.lock().entry.upgrade();
+        let entry = newest.unwrap_or_else(|| Arc::clone(&self.entry));
+        self.store.supersede_alone(&mut table, &entry);
+        self.store.bound_older(&mut table, &entry);
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+const FILLS: &str = "Fills that ended: complete, part (all that was asked for), abandoned (by its clients), cut (upstream gave no \
+                     more), changed (another version), mismatch (wrong digest), store (it could not be kept)";
+
 use http::StatusCode;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
@@ -97,7 +100,7 @@ impl Metrics {
             bad_requests: counters("bad_requests_total", "Request heads refused", &["reason"])?,
             upstream_bytes: counter("upstream_bytes_total", "Body bytes received from upstream")?,
             upstream_requests: counters("upstream_requests_total", "Requests to upstream", &["outcome"])?,
-            fills: counters("fills_total", "Fills that ended", &["outcome"])?,
+            fills: counters("fills_total", FILLS, &["outcome"])?,
             fills_active: gauge("fills_active", "Fills under way")?,
             store_bytes: gauges("store_bytes", "Bytes on a drive in real blocks", &["drive"])?,
             store_quota_bytes: gauges("store_quota_bytes", "Quota of a drive", &["drive"])?,

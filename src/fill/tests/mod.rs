@@ -3,6 +3,7 @@
 
 mod leading;
 mod leaving;
+mod random;
 mod ranging;
 mod resuming;
 mod table;

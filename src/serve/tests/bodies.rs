@@ -8,7 +8,7 @@ use super::*;
 use crate::content::{BodyRef, CacheKey, PartialId, Record};
 use crate::fill::FlightGuard;
 use crate::serve::body::Segment;
-use crate::serve::follow::{Follow, Hold};
+use crate::serve::follow::{Follow, HeldEnd};
 use crate::store::{Body, PartialWriter};
 
 fn record(length: Option<u64>) -> Record {
@@ -30,7 +30,7 @@ async fn writer(rig: &Rig, length: Option<u64>) -> PartialWriter {
     rig.store.create(record(length)).await.unwrap()
 }
 
-fn follow(writer: &PartialWriter, start: u64, end: Option<u64>, hold: Option<Hold>) -> Follow {
+fn follow(writer: &PartialWriter, start: u64, end: Option<u64>, hold: Option<HeldEnd>) -> Follow {
     let guard = Arc::new(FlightGuard::of_no_flight());
     Follow::new(Arc::clone(writer.partial()), start, end, hold, true, guard)
 }
@@ -88,7 +88,7 @@ async fn the_held_end_leaves_once_the_body_is_verified() {
     let rig = Rig::new();
     let mut writer = writer(&rig, Some(20_000)).await;
     writer.write(0, vec![Bytes::from(vec![0; 20_000])]).await.unwrap();
-    let hold = Some(Hold::of(20_000));
+    let hold = Some(HeldEnd::of(20_000));
     let mut whole = follow(&writer, 0, Some(20_000), hold);
     let mut part = follow(&writer, 3000, Some(19_000), hold);
     assert_eq!(next(&mut whole).await, Some(Ok((0, 3616))));
@@ -110,7 +110,7 @@ async fn an_end_that_is_held_for_long_leaves_slowly_but_for_its_last_kibibyte() 
     let rig = Rig::new();
     let mut writer = writer(&rig, Some(20_000)).await;
     writer.write(0, vec![Bytes::from(vec![0; 20_000])]).await.unwrap();
-    let mut whole = follow(&writer, 0, Some(20_000), Some(Hold::of(20_000)));
+    let mut whole = follow(&writer, 0, Some(20_000), Some(HeldEnd::of(20_000)));
     assert_eq!(next(&mut whole).await, Some(Ok((0, 3616))));
     let held = Instant::now();
     let mut at = 3616;

@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
-use http_body::Body;
 use hyper::body::Incoming;
 use prometheus::IntGauge;
 use socket2::SockRef;
@@ -21,6 +20,7 @@ use tower::Service;
 
 use super::exchange::{Step, WireService};
 use super::io::{ClientIo, End};
+use super::piece::PieceBody;
 use super::refusal::Refusal;
 use super::{UNSENT, WireContext};
 
@@ -74,7 +74,7 @@ pub fn serve_connection<S, B>(
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone,
     S::Error: Into<BoxError>,
-    B: Body + 'static,
+    B: PieceBody + 'static,
     B::Error: Into<BoxError>,
 {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
@@ -111,6 +111,7 @@ where
             let wired = WireService { inner: service, peer, exchange: Arc::clone(&exchange) };
             let mut http = Box::new(context.http.serve_connection(io, wired));
             let served = poll_fn(|cx| {
+                exchange.begin_turn();
                 let mut polled = poll_http(&mut *http, cx);
                 if polled.is_pending() && !drained && signalled.as_mut().poll(cx).is_ready() {
                     drained = true;

@@ -1,23 +1,27 @@
 //! What the socket side and the service side of one connection tell each other across hyper: when a request
 //! was handed in, and when the last of its answer was handed out.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use http::{Request, Response, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use super::ConnectionInfo;
+use super::piece::{Content, Payload, Piece, PieceBody, Receipt, TURN};
 use crate::content::Scheme;
+use crate::store::Window;
 
 /// Where the present exchange stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,9 +35,22 @@ pub(super) enum Step {
 }
 
 /// Shared by both sides. One exchange at a time: the gate hands in the next head after the answer before it.
-#[derive(Debug)]
 pub(super) struct Exchange {
     state: Mutex<State>,
+    /// Windows for which hyper holds placeholders, in their order.
+    windows: Mutex<VecDeque<Queued>>,
+    /// How many they are.
+    queued: AtomicUsize,
+    /// Bytes written since the connection's task was polled last.
+    turn: AtomicU64,
+    /// Whether this connection can send files.
+    files: bool,
+}
+
+/// A window on its way through hyper.
+pub(super) struct Queued {
+    pub(super) window: Window,
+    pub(super) receipt: Option<Arc<dyn Receipt>>,
 }
 
 #[derive(Debug)]
@@ -67,6 +84,7 @@ pin_project! {
         #[pin]
         inner: B,
         guard: AnswerGuard,
+        files: bool,
     }
 }
 
@@ -78,8 +96,61 @@ struct AnswerGuard {
 // === impl Exchange ===
 
 impl Exchange {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { state: Mutex::new(State { step: Step::Idle, head_complete: now, close_delimited: false }) }
+    pub(super) fn new(now: Instant, files: bool) -> Self {
+        Self {
+            state: Mutex::new(State { step: Step::Idle, head_complete: now, close_delimited: false }),
+            windows: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            turn: AtomicU64::new(0),
+            files,
+        }
+    }
+
+    /// The connection's task is polled.
+    pub(super) fn begin_turn(&self) {
+        self.turn.store(0, Ordering::Relaxed);
+    }
+
+    /// So many bytes were written in this turn.
+    pub(super) fn count_turn(&self, bytes: usize) {
+        self.turn.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Whether it is the others' turn.
+    pub(super) fn turn_is_over(&self) -> bool {
+        self.turn.load(Ordering::Relaxed) >= TURN
+    }
+
+    /// How many windows are on their way.
+    pub(super) fn queued(&self) -> usize {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// The windows on their way. Whoever takes one out calls [`Exchange::sent_one`].
+    pub(super) fn windows(&self) -> MutexGuard<'_, VecDeque<Queued>> {
+        self.windows.lock()
+    }
+
+    /// The first window has left whole.
+    pub(super) fn sent_one(&self, mut windows: MutexGuard<'_, VecDeque<Queued>>) {
+        windows.pop_front();
+        self.queued.store(windows.len(), Ordering::Release);
+    }
+
+    /// Puts a window into the queue; hyper gets what is returned.
+    fn payload(&self, piece: Piece) -> Payload {
+        let Piece { content, receipt } = piece;
+        match content {
+            Content::Bytes(bytes) => Payload::bytes(bytes, receipt),
+            Content::Window(window) => {
+                let payload =
+                    Payload::placeholder(usize::try_from(window.len()).unwrap_or(usize::MAX), receipt.clone());
+                let mut windows = self.windows.lock();
+                windows.push_back(Queued { window, receipt });
+                self.queued.store(windows.len(), Ordering::Release);
+                payload
+            }
+        }
     }
 
     pub(super) fn step(&self) -> Step {
@@ -117,7 +188,7 @@ impl Drop for AnswerGuard {
 impl<S, B> hyper::service::Service<Request<Incoming>> for WireService<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone,
-    B: Body,
+    B: PieceBody,
 {
     type Response = Response<AnswerBody<B>>;
     type Error = S::Error;
@@ -137,7 +208,7 @@ where
 impl<F, B, E> Future for Answer<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body,
+    B: PieceBody,
 {
     type Output = Result<Response<AnswerBody<B>>, E>;
 
@@ -147,19 +218,25 @@ where
         let Some(guard) = this.guard.take() else {
             return Poll::Pending; // Polled after completion, which hyper does not do.
         };
-        let known_length =
-            response.headers().contains_key(header::CONTENT_LENGTH) || response.body().size_hint().exact().is_some();
-        guard.exchange.state.lock().close_delimited = *this.http_10 && !known_length;
-        Poll::Ready(Ok(response.map(|inner| AnswerBody { inner, guard })))
+        let exact = response.body().size_hint().exact().is_some();
+        let known_length = exact || response.headers().contains_key(header::CONTENT_LENGTH);
+        if *this.http_10 && !known_length {
+            guard.exchange.state.lock().close_delimited = true;
+        }
+        // hyper frames a body of unknown length in chunks, among which placeholders have no business.
+        let files = exact && guard.exchange.files;
+        Poll::Ready(Ok(response.map(|inner| AnswerBody { inner, guard, files })))
     }
 }
 
-impl<B: Body> Body for AnswerBody<B> {
-    type Data = B::Data;
+impl<B: PieceBody> Body for AnswerBody<B> {
+    type Data = Payload;
     type Error = B::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.project().inner.poll_frame(cx)
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Payload>, Self::Error>>> {
+        let this = self.project();
+        let piece = ready!(this.inner.poll_piece(cx, *this.files));
+        Poll::Ready(piece.map(|piece| piece.map(|piece| Frame::data(this.guard.exchange.payload(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {

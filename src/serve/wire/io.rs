@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BufMut, BytesMut};
 use hyper::rt::ReadBufCursor;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::WireContext;
@@ -20,6 +20,7 @@ use super::chunked::ChunkScanner;
 use super::exchange::Exchange;
 use super::head_gate::{Framing, HeadGate, Verdict};
 use super::refusal::Refusal;
+use super::send_file::{Sender, Written};
 use super::timer::Timer;
 use crate::shutdown::InFlight;
 
@@ -72,6 +73,7 @@ pub(super) struct ClientIo<'a> {
     /// Since when the client has taken nothing of what it is to be sent.
     stuck_since: Option<Instant>,
     write_timer: Timer,
+    sender: Sender,
     /// The client has closed its side after a request, and may still want the answer.
     half_closed: bool,
     /// Whether hyper is on top.
@@ -100,7 +102,7 @@ impl<'a> ClientIo<'a> {
             buffer: BytesMut::new(),
             gate: HeadGate::new(context.limits.header_bytes),
             stage: Stage::Head,
-            exchange: Arc::new(Exchange::new(now)),
+            exchange: Arc::new(Exchange::new(now, context.files)),
             in_flight: None,
             end: None,
             waiting_since: now,
@@ -108,6 +110,7 @@ impl<'a> ClientIo<'a> {
             timer: Timer::default(),
             stuck_since: None,
             write_timer: Timer::default(),
+            sender: Sender::default(),
             half_closed: false,
             attached: false,
             served: false,
@@ -233,18 +236,35 @@ impl<'a> ClientIo<'a> {
         Poll::Ready(end)
     }
 
-    /// Passes on how a write went, and fails it once the client has taken nothing for as long as it may. That is
-    /// measured here: TCP_USER_TIMEOUT also cuts clients with a small window that do take bytes all the time.
-    fn judge_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            self.stuck_since = None;
-            return written;
+    /// Writes, and fails once the client has taken nothing for as long as it may. That is measured here:
+    /// TCP_USER_TIMEOUT also cuts clients with a small window that do take bytes all the time.
+    fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.answer_begun = true;
+        match self.sender.poll_write(cx, &mut self.stream, &self.exchange, slices) {
+            Written::Done(written) => {
+                self.stuck_since = None;
+                if written.is_err() {
+                    self.reset();
+                }
+                Poll::Ready(written)
+            }
+            Written::Waits => {
+                self.stuck_since = None;
+                Poll::Pending
+            }
+            Written::Client => {
+                let since = *self.stuck_since.get_or_insert_with(Instant::now);
+                ready!(self.write_timer.poll(cx, since, self.context.limits.body_time));
+                self.reset();
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
         }
-        let since = *self.stuck_since.get_or_insert_with(Instant::now);
-        ready!(self.write_timer.poll(cx, since, self.context.limits.body_time));
-        // Otherwise the kernel would go on to offer what it holds to this client, which may acknowledge it for ever.
+    }
+
+    /// Has the end of the connection drop what the kernel still holds for the client. Otherwise it would go on to offer
+    /// that to one who takes nothing, and may acknowledge it for ever.
+    fn reset(&self) {
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Moves up to `most` buffered bytes to hyper.
@@ -349,9 +369,7 @@ impl hyper::rt::Read for ClientIo<'_> {
 
 impl hyper::rt::Write for ClientIo<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.answer_begun = true;
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.judge_write(cx, written)
+        self.write(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -359,9 +377,7 @@ impl hyper::rt::Write for ClientIo<'_> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.answer_begun = true;
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.judge_write(cx, written)
+        self.write(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -13,7 +13,9 @@ mod exchange;
 pub mod fuzzing;
 mod head_gate;
 mod io;
+mod piece;
 mod refusal;
+mod send_file;
 mod timer;
 
 use std::net::SocketAddr;
@@ -23,6 +25,8 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 
 pub use connection::{serve_connection, turn_away};
+pub(in crate::serve) use piece::TURN;
+pub use piece::{Content, Piece, PieceBody, Receipt};
 pub use refusal::Refusal;
 
 use super::settings::Limits;
@@ -49,6 +53,7 @@ pub struct WireContext {
     metrics: Arc<Metrics>,
     drain: Drain,
     http: http1::Builder,
+    files: bool,
 }
 
 /// How a request came here; an extension of every request.
@@ -75,7 +80,14 @@ impl WireContext {
             .keep_alive(true)
             .header_read_timeout(None)
             .max_buf_size(HYPER_BUFFER.max(limits.header_bytes.saturating_add(1)));
-        Self { limits, park_after: PARK_AFTER, metrics, drain, http }
+        Self { limits, park_after: PARK_AFTER, metrics, drain, http, files: cfg!(target_os = "linux") }
+    }
+
+    /// The same, but bytes of files pass through memory, as on systems that cannot send files.
+    #[must_use]
+    pub fn through_memory(mut self) -> Self {
+        self.files = false;
+        self
     }
 
     /// The same with another time after which an idle connection is parked.

@@ -8,6 +8,7 @@ mod filling;
 mod kills;
 mod restart;
 mod speed;
+mod versions;
 
 use std::fs;
 use std::path::{Path, PathBuf};

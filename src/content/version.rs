@@ -1,0 +1,106 @@
+//! [`Version`]: which version of a resource bytes belong to, as far as that can be told.
+//!
+//! Bytes of two versions are never joined. Which version a client gets is `decide`'s business.
+
+use std::time::UNIX_EPOCH;
+
+use super::{BodyRef, Digest, PartialId, Record, Validator};
+
+/// What tells one version of a resource from another. It stays the same while a body grows, becomes a blob, is
+/// validated and survives restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Version {
+    /// The partial body in which its bytes came: whoever has bytes of it has bytes of one version.
+    pub birth: PartialId,
+    /// Stands for its strong validator, if it has one (RFC 9110 section 8.8): the first 8 bytes of a hash.
+    pub validator: Option<u64>,
+    /// Length of the complete representation in bytes, once it is known.
+    pub length: Option<u64>,
+    /// The first 16 bytes of the SHA-256 of its content, once that is known.
+    pub digest: Option<DigestPrefix>,
+}
+
+/// The first 128 bits of a SHA-256: enough to tell versions of one resource apart.
+pub type DigestPrefix = [u8; 16];
+
+impl Version {
+    /// The version that `record` is, whose body began as `birth`.
+    pub fn of(record: &Record, birth: PartialId) -> Self {
+        let digest = match record.body {
+            BodyRef::Blob(digest) => Some(digest.prefix()),
+            BodyRef::Partial(_) => None,
+        };
+        Self { birth, validator: fingerprint(&record.validator()), length: record.length, digest }
+    }
+
+    /// Whether bytes of both may be joined: they came in one body, or have one digest, or else the same strong
+    /// validator and no length that differs (RFC 9110 section 14.5, RFC 9111 section 3.4).
+    pub fn is_same(&self, other: &Self) -> bool {
+        if let (Some(one), Some(other)) = (self.digest, other.digest) {
+            return one == other;
+        }
+        if self.birth == other.birth {
+            return true;
+        }
+        let lengths_differ = self.length.zip(other.length).is_some_and(|(one, other)| one != other);
+        !lengths_differ && self.validator.is_some() && self.validator == other.validator
+    }
+}
+
+/// A number for a strong validator; `None` for any other.
+pub fn fingerprint(validator: &Validator) -> Option<u64> {
+    if !validator.is_strong() {
+        return None;
+    }
+    let text = match (&validator.etag, validator.last_modified) {
+        (Some(etag), _) => etag.to_string(),
+        (None, Some(modified)) => modified.duration_since(UNIX_EPOCH).ok()?.as_secs().to_string(),
+        (None, None) => return None,
+    };
+    let [a, b, c, d, e, f, g, h, ..] = *Digest::of(text.as_bytes()).as_bytes();
+    Some(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{DATE, ETAG, LAST_MODIFIED};
+    use http::{HeaderMap, HeaderName};
+
+    use super::*;
+
+    fn validator(fields: &[(HeaderName, &str)]) -> Option<u64> {
+        let fields = fields.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
+        fingerprint(&Validator::of(&HeaderMap::from_iter(fields)))
+    }
+
+    #[test]
+    fn only_strong_validators_have_a_fingerprint() {
+        let (early, late) = ("Mon, 23 Nov 2026 11:00:00 GMT", "Mon, 23 Nov 2026 12:00:00 GMT");
+        let tag = validator(&[(ETAG, "\"a\"")]);
+        assert!(tag.is_some());
+        assert_eq!(tag, validator(&[(ETAG, "\"a\""), (LAST_MODIFIED, early), (DATE, late)]));
+        assert_ne!(tag, validator(&[(ETAG, "\"b\"")]));
+        assert_eq!(validator(&[(ETAG, "W/\"a\"")]), None);
+        assert_eq!(validator(&[(LAST_MODIFIED, late), (DATE, late)]), None, "it may change within that second");
+        let date = validator(&[(LAST_MODIFIED, early), (DATE, late)]);
+        assert!(date.is_some() && date != tag);
+        assert_eq!(validator(&[]), None);
+    }
+
+    #[test]
+    fn versions_are_the_same_by_birth_digest_or_strong_validator() {
+        let plain = Version { birth: PartialId(1), validator: None, length: Some(10), digest: None };
+        let born_elsewhere = Version { birth: PartialId(2), ..plain };
+        assert!(plain.is_same(&plain) && !plain.is_same(&born_elsewhere), "nothing says that they are the same");
+        let tagged = |version: Version, tag| Version { validator: Some(tag), ..version };
+        assert!(tagged(plain, 7).is_same(&tagged(born_elsewhere, 7)));
+        assert!(!tagged(plain, 7).is_same(&tagged(born_elsewhere, 8)));
+        let longer = Version { length: Some(11), ..born_elsewhere };
+        assert!(!tagged(plain, 7).is_same(&tagged(longer, 7)), "one of the two lies");
+        assert!(tagged(plain, 7).is_same(&tagged(Version { length: None, ..longer }, 7)));
+        let whole = |version: Version, digest| Version { digest: Some([digest; 16]), ..version };
+        assert!(whole(plain, 1).is_same(&whole(born_elsewhere, 1)));
+        assert!(!whole(tagged(plain, 7), 1).is_same(&whole(tagged(born_elsewhere, 7), 2)), "bytes say more than a tag");
+        assert!(whole(plain, 1).is_same(&plain), "it was completed");
+    }
+}
