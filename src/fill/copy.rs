@@ -425,7 +425,7 @@ impl<'a> Copying<'a> {
         }
         self.foreseen = now + TICK;
         let left = self.length.map(|length| length.saturating_sub(self.writer.partial().present_total()));
-        let whole_by = left.and_then(|left| self.rate.time_for(left)).map(|time| now + time);
+        let whole_by = left.and_then(|left| self.rate.time_for(now, left)).map(|time| now + time);
         let down = self.down && self.patience.silence(now) > DOWN_AFTER;
         permit.foresee(Outlook { whole_by, down });
     }
