@@ -20,6 +20,29 @@ pub struct Version {
     pub digest: Option<DigestPrefix>,
 }
 
+/// A version of which a client was given bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The version.
+    pub version: Version,
+    /// Set when its bytes turned out to be wrong.
+    pub spoiled: Option<Spoiled>,
+}
+
+/// From where on the bytes of a version are wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoiled {
+    /// That is not known yet: no byte of it may be built on.
+    Throughout,
+    /// Compared with a verified body: the bytes before the first difference are right.
+    From {
+        /// Offset of the first byte that is wrong.
+        first_difference: u64,
+        /// What the right body hashes to.
+        right: DigestPrefix,
+    },
+}
+
 /// The first 128 bits of a SHA-256: enough to tell versions of one resource apart.
 pub type DigestPrefix = [u8; 16];
 
@@ -31,6 +54,17 @@ impl Version {
             BodyRef::Partial(_) => None,
         };
         Self { birth, validator: fingerprint(&record.validator()), length: record.length, digest }
+    }
+
+    /// With what `other`, which is the same version, tells beyond it.
+    #[must_use]
+    pub fn completed_by(&self, other: &Self) -> Self {
+        Self {
+            birth: self.birth,
+            validator: self.validator.or(other.validator),
+            length: self.length.or(other.length),
+            digest: self.digest.or(other.digest),
+        }
     }
 
     /// Whether bytes of both may be joined: they came in one body, or have one digest, or else the same strong

@@ -17,6 +17,7 @@ mod status;
 mod storable;
 mod update;
 mod vary;
+mod version;
 
 pub use conditional::{Precondition, preconditions};
 pub use decision::{BypassReason, Decision, Options, RequestFacts, decide, may_serve_stale};
@@ -27,3 +28,4 @@ pub use status::{CacheStatus, FwdReason};
 pub use storable::{NotStorable, Storable, storable};
 pub use update::{merge_304, not_modified_selects};
 pub use vary::{VaryStar, selecting_fields, vary_matches};
+pub use version::{Choice, Resume, choose, names_version};

@@ -38,7 +38,7 @@ pub enum FirstAsked {
 
 /// What a client wrote, without knowing the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spec {
+pub(super) enum Spec {
     /// `first-last` or `first-`.
     From { first: u64, last: Option<u64> },
     /// `-length`.
@@ -95,7 +95,7 @@ impl Spec {
 
 /// What the `Range` field asks for; `None` without one that is valid. Delivery Optimization agents repeat the whole
 /// field at each resume, oldest first: of several lines with one range each the last is meant.
-fn requested(request: &HeaderMap) -> Option<Vec<Spec>> {
+pub(super) fn requested(request: &HeaderMap) -> Option<Vec<Spec>> {
     let mut lines = request.get_all(RANGE).iter().map(|line| range_set(line.as_bytes()));
     let mut specs = lines.next()??;
     for line in lines {

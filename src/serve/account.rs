@@ -11,6 +11,7 @@ use http::{HeaderValue, Method};
 
 use super::wire::Receipt;
 use crate::resolve::ContentRequest;
+use crate::store::Gift;
 use crate::telemetry::{AccessLine, AccessLog, Metrics, RequestResult};
 
 /// Counts what one answer sent. Dropped, it writes the line.
@@ -30,6 +31,8 @@ pub(super) struct Account {
     result: RequestResult,
     bytes: AtomicU64,
     cut: OnceLock<String>,
+    /// Is told whether the client got the whole body, which has so many bytes.
+    gift: Option<(Gift, u64)>,
 }
 
 impl Account {
@@ -59,6 +62,7 @@ impl Account {
             result: RequestResult::Error,
             bytes: AtomicU64::new(0),
             cut: OnceLock::new(),
+            gift: None,
         }
     }
 
@@ -73,6 +77,11 @@ impl Account {
     pub(super) fn answered(&mut self, status: u16, result: RequestResult) {
         self.status = status;
         self.result = result;
+    }
+
+    /// The answer has the whole of a body, of that length if it is known.
+    pub(super) fn gives(&mut self, gift: Option<Gift>, length: Option<u64>) {
+        self.gift = gift.zip(length);
     }
 }
 
@@ -100,6 +109,9 @@ impl Receipt for Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
+        if let Some((gift, _)) = self.gift.take_if(|(_, length)| *length == *self.bytes.get_mut()) {
+            gift.handed_out();
+        }
         self.metrics.count_request(self.result, http::StatusCode::from_u16(self.status).unwrap_or_default());
         self.log.log(&AccessLine {
             time: self.time,

@@ -9,13 +9,18 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::proof::Proofs;
+use super::version::Client;
 use crate::content::{AuthParameters, UnixMillis};
+use crate::decide::Resume;
 use crate::fill::{TokenId, Want};
 use crate::resolve::ContentRequest;
 use crate::store::Entry;
 
 /// How Delivery Optimization agents name themselves: `Microsoft-Delivery-Optimization-Lite/10.0.0.1` and others.
 const AGENT: &[u8] = b"Microsoft-Delivery-Optimization";
+
+/// The agents that always ask up to the end of a file; those of Windows ask for pieces.
+const LIGHT_AGENT: &[u8] = b"Microsoft-Delivery-Optimization-Lite";
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -32,6 +37,8 @@ pub(super) struct Ask {
     pub(super) token: Option<TokenId>,
     /// Whether upstream accepted the token lately.
     pub(super) proven: bool,
+    /// Who asks, where it counts which version of the content it was given before.
+    pub(super) client: Option<Client>,
 }
 
 impl Ask {
@@ -46,12 +53,23 @@ impl Ask {
         let token = (content.policy.auth_parameters != AuthParameters::None)
             .then(|| proofs.id(&content.key, content.token.as_ref()));
         let proven = token.is_some_and(|token| proofs.accepts(&token));
-        Self { content, method, headers: Arc::new(headers), now, deadline, token, proven }
+        Self { content, method, headers: Arc::new(headers), now, deadline, token, proven, client: None }
+    }
+
+    /// The same of a client whose versions are remembered. More than `limit` ranges are not honoured.
+    pub(super) fn of(mut self, address: IpAddr, limit: usize) -> Self {
+        let resume = Resume::of(&self.headers, limit, self.is_named(LIGHT_AGENT));
+        self.client = Some(Client { address, resume });
+        self
     }
 
     /// Whether the client is a Delivery Optimization agent, which bans a cache for what others shrug off.
     pub(super) fn is_agent(&self) -> bool {
-        self.headers.get(USER_AGENT).is_some_and(|value| value.as_bytes().starts_with(AGENT))
+        self.is_named(AGENT)
+    }
+
+    fn is_named(&self, agent: &[u8]) -> bool {
+        self.headers.get(USER_AGENT).is_some_and(|value| value.as_bytes().starts_with(agent))
     }
 
     pub(super) fn path(&self) -> &str {

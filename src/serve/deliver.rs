@@ -19,7 +19,7 @@ use super::{multipart, rescue, respond};
 use crate::content::{ByteRange, Record};
 use crate::decide::{self, CacheStatus, Precondition, RangeOutcome};
 use crate::fill::FlightGuard;
-use crate::store::{Body, Entry, Partial, Progress, ReadError};
+use crate::store::{Body, Entry, Gift, Partial, Progress, ReadError};
 use crate::telemetry::RequestResult;
 
 /// How long a fill goes on for a client that was told to come back.
@@ -32,6 +32,8 @@ pub(super) enum Delivery {
     Unusable,
     /// It is a partial without some of the bytes asked for.
     Missing,
+    /// It is not of the version that the client has a part of.
+    OtherVersion,
 }
 
 /// Which part of a representation the client gets.
@@ -101,7 +103,10 @@ pub(super) async fn stored(
             Err(error) => return unusable(entry, &error),
         }
     }
-    Delivery::Done(deliver(ask, entry, layout, Some(length), status, result))
+    match handler.release(ask, entry, &layout.part, Some(length)).await {
+        Ok(gift) => Delivery::Done(deliver(ask, entry, layout, Some(length), status, result, gift)),
+        Err(other) => other,
+    }
 }
 
 /// Serves a body that is being filled: waits for the first byte asked for until the deadline, then follows.
@@ -138,6 +143,9 @@ pub(super) async fn growing(
             return Delivery::Done(unsatisfiable(ask, length.unwrap_or(0), status, result));
         }
     };
+    if !handler.continues(ask, entry, length).await {
+        return Delivery::OtherVersion;
+    }
     let hold = hold(entry, length);
     let ranges = selection.ranges(length.unwrap_or(u64::MAX));
     // The first one last: that is where the client begins.
@@ -168,7 +176,10 @@ pub(super) async fn growing(
         let follow = Follow::new(Arc::clone(&partial), start, end, hold, ask.is_agent(), Arc::clone(&guard));
         Segment::Follow(Box::new(follow))
     });
-    Delivery::Done(deliver(ask, entry, layout, length, status, result))
+    match handler.release(ask, entry, &layout.part, length).await {
+        Ok(gift) => Delivery::Done(deliver(ask, entry, layout, length, status, result, gift)),
+        Err(other) => other,
+    }
 }
 
 /// Waits for the byte at `first` until the deadline, or until it is known that no source can bring it.
@@ -214,7 +225,7 @@ pub(super) fn head_of(ask: &Ask, entry: &Arc<Entry>, status: CacheStatus, result
     }
     let length = entry.record.length;
     let layout = Layout { part: Part::Whole, segments: VecDeque::new(), sent: length };
-    deliver(ask, entry, layout, length, status, result)
+    deliver(ask, entry, layout, length, status, result, None)
 }
 
 /// What can be answered without looking at the body: shielded errors and preconditions (RFC 9110 section 13.2.2).
@@ -313,10 +324,11 @@ fn deliver(
     length: Option<u64>,
     status: CacheStatus,
     result: RequestResult,
+    gift: Option<Gift>,
 ) -> Outcome {
     let body = SegmentBody::new(layout.segments, layout.sent);
     let age = decide::age(&entry.record, ask.now).as_secs();
-    let stored = Stored { entry: Arc::clone(entry), part: layout.part, length, body, age };
+    let stored = Stored { entry: Arc::clone(entry), part: layout.part, length, body, age, gift };
     Outcome { reply: Reply::Stored(Box::new(stored)), result, status }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::account::Account;
@@ -18,7 +19,7 @@ use super::wire::ConnectionInfo;
 use super::{Settings, deliver, pass, rescue};
 use crate::content::{BodyRef, CacheKey, Digest, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts};
-use crate::fill::{Fill, FillError, Obtained, PassedBody};
+use crate::fill::{Fill, FillError, Obtained, PassedBody, PassedThrough};
 use crate::resolve::{self, Inbound, resolve_digest};
 use crate::store::{Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
@@ -93,17 +94,18 @@ impl Handler {
             Ok(content) => {
                 account.resolved(&content);
                 let ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
-                self.answer(ask, body).await
+                self.answer(ask.of(client, self.settings.limits.ranges), body).await
             }
             Err(refusal) => rescue::refused(&refusal),
         };
         self.finish(outcome, head, account)
     }
 
-    fn finish(&self, outcome: Outcome, head: bool, mut account: Account) -> Response<SegmentBody> {
-        let result = outcome.result;
+    fn finish(&self, mut outcome: Outcome, head: bool, mut account: Account) -> Response<SegmentBody> {
+        let (result, gift) = (outcome.result, outcome.take_gift());
         let response = respond(outcome, &self.settings.pseudonym, head);
         account.answered(response.status().as_u16(), result);
+        account.gives(gift, response.body().size_hint().exact());
         response.map(|body| body.accounted(account))
     }
 
@@ -156,6 +158,9 @@ impl Handler {
         let options = Options { clients_may_refetch: self.settings.clients_may_refetch };
         let record = stored.as_ref().map(|entry| &entry.record);
         let decision = decide::decide(&facts, record, &ask.content.policy, ask.path(), &options, ask.now);
+        if let Some(step) = self.instead_of_current(ask, stored.as_ref(), &decision).await {
+            return step;
+        }
         match (decision, stored) {
             (Decision::Serve { freshness }, Some(entry)) => {
                 let status = CacheStatus::hit().with_ttl(freshness.ttl());
@@ -193,6 +198,7 @@ impl Handler {
             deliver::Delivery::Done(outcome) => return Step::Done(outcome),
             deliver::Delivery::Unusable => return Step::Again,
             deliver::Delivery::Missing => entry,
+            deliver::Delivery::OtherVersion => return Step::Done(self.other_version(ask).await),
         };
         if self.only_if_cached(ask) {
             return Step::Done(rescue::only_if_cached());
@@ -243,6 +249,7 @@ impl Handler {
                 match deliver::growing(self, ask, &entry, partial, guard, status, result).await {
                     deliver::Delivery::Done(outcome) => Step::Done(outcome),
                     deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,
+                    deliver::Delivery::OtherVersion => Step::Done(self.other_version(ask).await),
                 }
             }
             Obtained::Validated(entry) => {
@@ -250,6 +257,7 @@ impl Handler {
                 match deliver::stored(self, ask, &entry, status, RequestResult::Revalidated).await {
                     deliver::Delivery::Done(outcome) => Step::Done(outcome),
                     deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,
+                    deliver::Delivery::OtherVersion => Step::Done(self.other_version(ask).await),
                 }
             }
             Obtained::Changed => Step::Again,
@@ -257,7 +265,7 @@ impl Handler {
                 Ok(()) => Step::Again,
                 Err(outcome) => Step::Done(outcome),
             },
-            Obtained::Through(response) => Step::Done(pass::through(ask, *response, reason)),
+            Obtained::Through(response) => Step::Done(self.pass(ask, *response, reason).await),
             Obtained::Answer(answer) => {
                 let status = CacheStatus::forwarded(reason, Some(answer.status.as_u16()));
                 Step::Done(match self.stale(ask, status.clone()).await {
@@ -317,8 +325,15 @@ impl Handler {
     async fn pass_through(&self, ask: &Ask, reason: FwdReason) -> Outcome {
         let want = ask.want(None, None);
         match self.fill.pass(&want, ask.method.clone(), None).await {
-            Ok(response) => pass::through(ask, response, reason),
+            Ok(response) => self.pass(ask, response, reason).await,
             Err(error) => rescue::failed(&error),
+        }
+    }
+
+    async fn pass(&self, ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
+        match self.release_passed(ask, &response).await {
+            Ok(()) => pass::through(ask, response, reason),
+            Err(outcome) => outcome,
         }
     }
 
@@ -351,7 +366,7 @@ impl Handler {
 
     /// Makes sure that upstream accepts the request's token for content that was fetched with another one. What
     /// upstream denies is denied here; without an answer there is no proof, which is a passing fault.
-    async fn prove(&self, ask: &mut Ask, stored: Option<&Arc<Entry>>) -> Result<(), Outcome> {
+    pub(super) async fn prove(&self, ask: &mut Ask, stored: Option<&Arc<Entry>>) -> Result<(), Outcome> {
         if ask.proven {
             return Ok(());
         }

@@ -26,6 +26,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod version;
 
 pub use body::{BodyCut, SegmentBody};
 pub use handler::Handler;

@@ -8,7 +8,7 @@ use super::body::SegmentBody;
 use crate::content::ByteRange;
 use crate::decide::CacheStatus;
 use crate::fill::{Answer, Through};
-use crate::store::Entry;
+use crate::store::{Entry, Gift};
 use crate::telemetry::RequestResult;
 
 /// What a request came to.
@@ -18,6 +18,16 @@ pub(super) struct Outcome {
     pub(super) result: RequestResult,
     /// For the `Cache-Status` field (RFC 9211).
     pub(super) status: CacheStatus,
+}
+
+impl Outcome {
+    /// What is to be told how the answer ended.
+    pub(super) fn take_gift(&mut self) -> Option<Gift> {
+        match &mut self.reply {
+            Reply::Stored(stored) => stored.gift.take(),
+            _ => None,
+        }
+    }
 }
 
 /// What is answered.
@@ -53,6 +63,8 @@ pub(super) struct Stored {
     pub(super) body: SegmentBody,
     /// Seconds.
     pub(super) age: u64,
+    /// Is told how an answer with the whole body ended.
+    pub(super) gift: Option<Gift>,
 }
 
 /// Which part of a representation is sent.

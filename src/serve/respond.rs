@@ -75,7 +75,7 @@ pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response
 }
 
 fn from_store(stored: Stored, head: bool) -> Response<SegmentBody> {
-    let Stored { entry, part, length, body, age } = stored;
+    let Stored { entry, part, length, body, age, .. } = stored;
     let mut headers = entry.head.get_or_init(|| prepared(&entry.record)).clone();
     headers.insert(AGE, HeaderValue::from(age));
     let mut status = entry.record.status;

@@ -13,6 +13,7 @@ use super::blob::{Blob, Life};
 use super::drive::{DataFile, Drive, DriveId, Victim};
 use super::entries::{Entries, Known};
 use super::error::ReadError;
+use super::given::Given;
 use super::index::{Applied, BlobRow, Index, Watermark};
 use super::journal_entry::Row;
 use super::memory::Memory;
@@ -36,6 +37,8 @@ pub(super) struct Inner {
     pub(super) absent: Vec<DriveSettings>,
     pub(super) entries: Entries,
     pub(super) memory: Memory,
+    /// Which version clients were given.
+    pub(super) given: Arc<Given>,
     /// Threads for the index.
     pub(super) lookups: Pool,
     /// `None` before it is open, when there is none to be had, and when the store is closed.
@@ -53,8 +56,8 @@ impl Inner {
     ) -> Self {
         let memory = Memory::new(settings.memory, settings.open_blobs);
         let (ready, _) = watch::channel(false);
-        let (entries, index) = (Entries::new(), RwLock::new(None));
-        Self { settings, metrics, drives, absent, entries, memory, lookups, index, ready }
+        let (entries, given, index) = (Entries::new(), Arc::new(Given::new()), RwLock::new(None));
+        Self { settings, metrics, drives, absent, entries, memory, given, lookups, index, ready }
     }
 
     pub(super) fn index_path(&self) -> PathBuf {

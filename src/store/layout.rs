@@ -10,6 +10,7 @@
 //! <drive>/quarantine/<name>         what did not verify, beside it <name>.reason
 //! <state>/lock                      held by the process that uses the index
 //! <state>/drives.json               which paths are drives (see `known_drives`)
+//! <state>/versions.log              which version each client was given (see `given`)
 //! <state>/index/                    sled, derived; may be deleted
 //! ```
 //! All paths of a drive are relative to its directory. Anything else that lies there is not ours and left alone.
@@ -29,6 +30,8 @@ pub(super) const JOURNAL: &str = "journal";
 pub(super) const QUARANTINE: &str = "quarantine";
 pub(super) const INDEX: &str = "index";
 pub(super) const INDEX_REJECTED: &str = "index.rejected";
+pub(super) const GIVEN: &str = "versions.log";
+pub(super) const GIVEN_NEW: &str = "versions.log.new";
 
 /// Directories of a drive, parents first.
 pub(super) const DIRECTORIES: [&str; 5] = ["blobs", BLOBS, PARTIAL, JOURNAL, QUARANTINE];

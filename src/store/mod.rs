@@ -19,7 +19,8 @@
 //! The journals are the truth of their drive. The index is derived and may be deleted at any time.
 //!
 //! # Threads
-//! Four per drive for file operations, one for syncs of partial bodies, one for commits, two for the index, one that recovers after start.
+//! Four per drive for file operations, one for syncs of partial bodies, one for commits, two for the index, one that
+//! recovers after start, one that writes down which version clients were given.
 //! None of the async methods blocks its worker.
 
 mod adopt;
@@ -31,6 +32,7 @@ mod buffers;
 mod checked;
 mod commit;
 mod compact;
+mod compare;
 mod disk;
 mod drive;
 mod entries;
@@ -39,6 +41,7 @@ mod evict;
 mod fill_file;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod given;
 mod hasher;
 mod index;
 mod inner;
@@ -69,6 +72,7 @@ mod tests;
 mod window;
 mod writer;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -81,12 +85,13 @@ pub use blob::Blob;
 pub use body::{Body, Piece};
 pub use entries::{Entry, Known, Variants};
 pub use error::{CompleteError, OpenError, ReadError, StoreError};
+pub use given::{Gift, Holdings};
 pub use partial::{Partial, Progress};
 pub use settings::{DriveSettings, Settings};
 pub use window::{Hold, Window};
 pub use writer::{Completed, PartialWriter};
 
-use crate::content::{BodyRef, CacheKey, Digest, Record, UnixMillis};
+use crate::content::{BodyRef, CacheKey, Digest, Record, UnixMillis, Version};
 use crate::telemetry::Metrics;
 use disk::Dir;
 use drive::{Drive, Victim, take_lock};
@@ -209,6 +214,18 @@ impl Store {
             known.older = Some(known.older().iter().filter(stays).cloned().collect());
         }
         known
+    }
+
+    /// What `client` was given of `key` before. Never blocks.
+    pub fn given(&self, client: IpAddr, key: &CacheKey) -> Holdings {
+        self.inner.given.of(client, key.hash())
+    }
+
+    /// Notes that `client` is about to be given bytes of a version of `key`: the whole of it, of which the gift then
+    /// tells how that ended, or a part. Resolves when the bytes may leave: at once, but for clients that hold another
+    /// version.
+    pub async fn give(&self, client: IpAddr, key: &CacheKey, version: &Version, whole: bool) -> Option<Gift> {
+        self.inner.given.give(client, key.hash(), version, whole).await
     }
 
     /// Gives an older version its place back without a transfer: upstream has that version again, as `record` says

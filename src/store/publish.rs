@@ -16,7 +16,7 @@ use super::queue::{Change, Older};
 use super::table::{PendingBlob, Table};
 use super::writer::Completed;
 use super::{layout, quarantine};
-use crate::content::{BodyRef, Digest, Record, UnixMillis};
+use crate::content::{BodyRef, Digest, Record, Spoiled, UnixMillis};
 
 /// Where a completed body belongs among what is stored under its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +139,13 @@ impl Inner {
             if table.gone != gone || (arrived && stored.is_none()) {
                 continue;
             }
-            return self.settle(&mut table, partial, &entry, record, finished, stored);
+            let settled = self.settle(&mut table, partial, &entry, record, finished, stored);
+            drop(table);
+            if let Ok(completed) = &settled {
+                self.given.complete(completed.entry.record.key.hash(), &completed.entry.version());
+                self.compare_if_verified(partial, &completed.entry);
+            }
+            return settled;
         }
     }
 
@@ -216,6 +222,15 @@ impl Inner {
         self.make_way(table, new, &in_place)
     }
 
+    /// What has its expected digest is right, and tells from where on other bytes of its key are wrong.
+    fn compare_if_verified(self: &Arc<Self>, partial: &Partial, entry: &Entry) {
+        let blob = match &partial.state.lock().phase {
+            Phase::Ended(blob) if entry.record.expected.is_some() => Arc::clone(blob),
+            _ => return,
+        };
+        self.compare_with_wrong(entry.record.key.hash(), &blob);
+    }
+
     /// The bytes are not what they should be: aside with them.
     fn reject(&self, partial: &Arc<Partial>, entry: &Entry, expected: Digest, actual: Digest) {
         let (drive, id) = (&partial.drive, partial.id());
@@ -224,8 +239,14 @@ impl Inner {
         if let Err(error) = quarantine::put(drive, &layout::partial_data(id), &id.to_string(), &reason) {
             drive.failed("quarantine a body", &error);
         }
+        // In this order: who is cut finds out at once, and nobody fills again before a crash would know it too.
+        let is_held = self.given.spoil(entry.record.key.hash(), id, Spoiled::Throughout);
         let mut table = self.entries.lock();
         self.drop_partial(&mut table, entry, partial, true);
+        drop(table);
+        if is_held {
+            self.given.wait_durable();
+        }
     }
 
     /// Replaces the record of an entry; the body stays.

@@ -43,6 +43,15 @@ pub(super) fn put(drive: &Drive, from: &str, name: &str, reason: &str) -> io::Re
     Ok(())
 }
 
+/// Removes a file from quarantine, with its note.
+pub(super) fn remove(drive: &Drive, name: &str) -> io::Result<()> {
+    let path = format!("{}/{name}", layout::QUARANTINE);
+    let size = drive.dir.stat(&path)?.map_or(0, |stat| disk::stat_allocated(&stat));
+    drive.dir.unlink(&path)?;
+    drive.release(size);
+    drive.dir.unlink(&format!("{path}{REASON}"))
+}
+
 /// Real bytes in quarantine.
 pub(super) fn size(drive: &Drive) -> io::Result<u64> {
     Ok(files(drive)?.into_iter().map(|file| file.size).sum())

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use super::adopt;
 use super::commit::Committer;
+use super::disk::Dir;
 use super::drive::{Drive, DriveId, Victim};
 use super::entries::{Entry, Target};
+use super::given::Keeper;
 use super::index::{Applied, Index, IndexError, Watermark};
 use super::inner::Inner;
 use super::journal;
@@ -32,10 +34,10 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// Journal entries that go into the index at a time.
 const BATCH: usize = 1000;
 
-/// Does all of it, starts the commit threads, and returns them. `closing` ends it early.
+/// Does all of it, starts the threads that write, and returns them. `closing` ends it early.
 pub(super) fn recover(store: &Arc<Inner>, closing: &AtomicBool) -> Vec<thread::JoinHandle<()>> {
+    let mut committers = Vec::from_iter(keep_given(store));
     let index = prepare_index(store, closing).map(Arc::new);
-    let mut committers = Vec::new();
     for drive in &store.drives {
         let segments = segments_of(drive);
         // Look-ups wait for all of this: whatever a drive holds, it must come to its end.
@@ -63,6 +65,21 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &AtomicBool) -> Vec<thread::J
     tracing::info!("store is ready");
     load_eviction_order(store, closing);
     committers
+}
+
+/// Reads which version clients were given and starts the thread that goes on writing it down.
+fn keep_given(store: &Arc<Inner>) -> Option<thread::JoinHandle<()>> {
+    let started = Dir::open(&store.settings.state).and_then(|dir| {
+        let keeper = Keeper::load(Arc::clone(&store.given), dir);
+        thread::Builder::new().name("given".to_owned()).spawn(move || keeper.run())
+    });
+    started
+        .inspect_err(|error| {
+            tracing::error!(%error, "which version clients were given is not written down");
+            // Nobody may wait for what no thread will do.
+            store.given.close();
+        })
+        .ok()
 }
 
 fn segments_of(drive: &Drive) -> Vec<u64> {

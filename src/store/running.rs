@@ -42,6 +42,7 @@ impl Drop for Running {
         for drive in &self.inner.drives {
             drive.queue.close();
         }
+        self.inner.given.close();
         if let Some(recovering) = self.recovering.lock().take() {
             // A thread that panicked has nothing left to commit.
             for committer in recovering.join().unwrap_or_default() {

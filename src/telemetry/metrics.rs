@@ -44,6 +44,8 @@ pub struct Metrics {
     pub upstream_requests: IntCounterVec,
     /// Fills by `outcome` (complete, cut, mismatch, abandoned).
     pub fills: IntCounterVec,
+    /// Resumes that were not answered, since no stored version was sure to be the client's, by `reason`.
+    pub resumes_refused: IntCounterVec,
     /// Fills under way.
     pub fills_active: IntGauge,
     /// Bytes on each `drive`, in real blocks.
@@ -101,6 +103,11 @@ impl Metrics {
             upstream_bytes: counter("upstream_bytes_total", "Body bytes received from upstream")?,
             upstream_requests: counters("upstream_requests_total", "Requests to upstream", &["outcome"])?,
             fills: counters("fills_total", FILLS, &["outcome"])?,
+            resumes_refused: counters(
+                "resumes_refused_total",
+                "Resumes refused because the rest of the client's version is not to be had",
+                &["reason"],
+            )?,
             fills_active: gauge("fills_active", "Fills under way")?,
             store_bytes: gauges("store_bytes", "Bytes on a drive in real blocks", &["drive"])?,
             store_quota_bytes: gauges("store_quota_bytes", "Quota of a drive", &["drive"])?,

@@ -156,7 +156,7 @@ impl Rig {
     }
 
     /// A new process on the same drive.
-    async fn restarted(self, between: impl FnOnce(&TempDir)) -> Self {
+    pub(crate) async fn restarted(self, between: impl FnOnce(&TempDir)) -> Self {
         let Self { root, store, fill, .. } = self;
         store.flush().await;
         drop(fill);

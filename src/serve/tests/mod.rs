@@ -5,6 +5,7 @@ mod bodies;
 mod failures;
 mod fields;
 mod tokens;
+mod versions;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -1,0 +1,99 @@
+//! Bytes that turned out to be wrong, compared with right ones: clients that were given them may go on up to the first
+//! difference. Until then the wrong ones lie in quarantine; when it is known they go.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use super::blob::Blob;
+use super::drive::Drive;
+use super::inner::Inner;
+use super::{layout, quarantine};
+use crate::content::{KeyHash, PartialId, Spoiled};
+
+/// Bytes that are compared at a time.
+const STEP: usize = 256 * 1024;
+
+impl Inner {
+    /// `right` is verified, and the body of `key`. Compares it, on the drives' threads, with what clients of the key were
+    /// given and is wrong.
+    pub(super) fn compare_with_wrong(self: &Arc<Self>, key: KeyHash, right: &Arc<Blob>) {
+        for birth in self.given.spoiled_of(key) {
+            let name = format!("{}/{birth}", layout::QUARANTINE);
+            let is_there = |drive: &&Arc<Drive>| matches!(drive.dir.stat(&name), Ok(Some(_)));
+            // What has been pushed out of the quarantine can never be gone on with.
+            let Some(drive) = self.drives.iter().find(is_there) else { continue };
+            let (store, right, job) = (Arc::clone(self), Arc::clone(right), Arc::clone(drive));
+            drop(drive.pool.run(move || match store.compare(&job, key, birth, &right) {
+                Ok(first_difference) => {
+                    tracing::info!(drive = %job.label(), partial = %birth, first_difference, "wrong bytes were compared");
+                }
+                Err(error) => job.failed("compare wrong bytes", &error),
+            }));
+        }
+    }
+
+    fn compare(&self, drive: &Drive, key: KeyHash, birth: PartialId, right: &Blob) -> io::Result<u64> {
+        let wrong = drive.dir.open_to_read(&format!("{}/{birth}", layout::QUARANTINE))?;
+        let first_difference = first_difference(&wrong, right.file().file())?;
+        self.given.spoil(key, birth, Spoiled::From { first_difference, right: right.digest().prefix() });
+        self.given.wait_durable();
+        quarantine::remove(drive, &birth.to_string())?;
+        Ok(first_difference)
+    }
+}
+
+/// Length of what two files begin with alike.
+fn first_difference(one: &File, other: &File) -> io::Result<u64> {
+    let (mut ones, mut others) = (vec![0; STEP], vec![0; STEP]);
+    let mut at = 0;
+    loop {
+        let (read_one, read_other) = (read_up_to(one, &mut ones, at)?, read_up_to(other, &mut others, at)?);
+        let common = read_one.iter().zip(read_other).take_while(|(one, other)| one == other).count();
+        at += common as u64;
+        if common < STEP {
+            return Ok(at);
+        }
+    }
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_up_to<'a>(file: &File, buffer: &'a mut [u8], at: u64) -> io::Result<&'a [u8]> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, at + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(&buffer[..filled])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn file_of(content: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        file
+    }
+
+    #[test]
+    fn the_first_difference_is_found_wherever_it_is() {
+        let right: Vec<u8> = (0..2 * STEP + 100).map(|at| (at % 251) as u8).collect();
+        for at in [0, 1, STEP - 1, STEP, STEP + 1, 2 * STEP, right.len() - 1] {
+            let mut wrong = right.clone();
+            wrong[at] ^= 1;
+            assert_eq!(first_difference(&file_of(&wrong), &file_of(&right)).unwrap(), at as u64);
+            assert_eq!(first_difference(&file_of(&right[..at]), &file_of(&right)).unwrap(), at as u64, "too short");
+            assert_eq!(first_difference(&file_of(&right), &file_of(&right[..at])).unwrap(), at as u64, "too long");
+        }
+        assert_eq!(first_difference(&file_of(&right), &file_of(&right)).unwrap(), right.len() as u64);
+    }
+}
