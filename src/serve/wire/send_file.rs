@@ -34,6 +34,8 @@ pub(super) enum Written {
     Client,
     /// A disk has to be read, or others have their turn; the client owes nothing.
     Waits,
+    /// Nothing more may leave, not even what the kernel holds.
+    Forbidden(io::Error),
 }
 
 /// The state between two writes of one connection.
@@ -193,7 +195,7 @@ fn fail_closed(exchange: &Exchange, reason: &'static str) -> Written {
     for queued in exchange.windows().iter() {
         queued.receipt.iter().for_each(|receipt| receipt.cut(reason));
     }
-    Written::Done(Err(io::Error::other(reason)))
+    Written::Forbidden(io::Error::other(reason))
 }
 
 /// The bytes cannot be had: the client must notice.
