@@ -1,5 +1,7 @@
 //! The pure functions that every hit passes through: `cargo bench`. What a whole hit costs is in `docs/performance.md`.
 
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, UNIX_EPOCH};
