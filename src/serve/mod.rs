@@ -33,6 +33,7 @@ pub use handler::Handler;
 pub use limits::RequestLimit;
 pub use listener::{Admission, BindError, DescriptorBudget, Inherited, accept, bind, raise_descriptor_limit};
 pub use redirects::RuleRedirects;
+pub use respond::{fields_now, prepared_fields};
 pub use service::DataService;
 pub use settings::{Limits, Settings};
 pub use wire::WireContext;

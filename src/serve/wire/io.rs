@@ -243,10 +243,11 @@ impl<'a> ClientIo<'a> {
         match self.sender.poll_write(cx, &mut self.stream, &self.exchange, slices) {
             Written::Done(written) => {
                 self.stuck_since = None;
-                if written.is_err() {
-                    self.reset();
-                }
                 Poll::Ready(written)
+            }
+            Written::Forbidden(error) => {
+                self.reset();
+                Poll::Ready(Err(error))
             }
             Written::Waits => {
                 self.stuck_since = None;

@@ -97,6 +97,13 @@ impl WireContext {
         self
     }
 
+    /// Breaks what sending files rests on: hyper copies what it writes into one buffer, placeholders too.
+    #[cfg(test)]
+    pub(in crate::serve) fn copying_writes(mut self) -> Self {
+        self.http.writev(false);
+        self
+    }
+
     /// The limits that connections keep.
     pub fn limits(&self) -> &Limits {
         &self.limits
