@@ -10,6 +10,7 @@ pub mod wire;
 
 mod account;
 mod ask;
+mod backlog;
 mod body;
 mod deliver;
 mod follow;

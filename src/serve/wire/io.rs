@@ -21,6 +21,7 @@ use super::exchange::Exchange;
 use super::head_gate::{Framing, HeadGate, Verdict};
 use super::refusal::Refusal;
 use super::timer::Timer;
+use crate::serve::backlog::{Ends, Standstill};
 use crate::shutdown::InFlight;
 
 /// First size of the buffer: most requests of update clients are shorter.
@@ -69,8 +70,8 @@ pub(super) struct ClientIo<'a> {
     waiting_since: Instant,
     waiting: Waiting,
     timer: Timer,
-    /// Since when the client has taken nothing of what it is to be sent.
-    stuck_since: Option<Instant>,
+    /// The client that takes nothing of what it is to be sent.
+    stuck: Option<Standstill>,
     write_timer: Timer,
     /// The client has closed its side after a request, and may still want the answer.
     half_closed: bool,
@@ -106,7 +107,7 @@ impl<'a> ClientIo<'a> {
             waiting_since: now,
             waiting: Waiting::Idle,
             timer: Timer::default(),
-            stuck_since: None,
+            stuck: None,
             write_timer: Timer::default(),
             half_closed: false,
             attached: false,
@@ -237,11 +238,19 @@ impl<'a> ClientIo<'a> {
     /// measured here: TCP_USER_TIMEOUT also cuts clients with a small window that do take bytes all the time.
     fn judge_write(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            self.stuck_since = None;
+            self.stuck = None;
             return written;
         }
-        let since = *self.stuck_since.get_or_insert_with(Instant::now);
-        ready!(self.write_timer.poll(cx, since, self.context.limits.body_time));
+        let allowed = self.context.limits.body_time;
+        let stuck = self.stuck.get_or_insert_with(|| Standstill::begin(Instant::now()));
+        loop {
+            let (since, time) = stuck.next_look(allowed);
+            ready!(self.write_timer.poll(cx, since, time));
+            let backlog = Ends::of(&self.stream).and_then(|ends| ends.backlog());
+            if stuck.is_over(Instant::now(), backlog, allowed) {
+                break;
+            }
+        }
         // Otherwise the kernel would go on to offer what it holds to this client, which may acknowledge it for ever.
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
