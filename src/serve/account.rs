@@ -7,8 +7,10 @@ use std::time::{Instant, SystemTime};
 use http::header::{HOST, RANGE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method};
+use prometheus::IntGauge;
 
-use crate::resolve::ContentRequest;
+use super::tunnel::Side;
+use crate::resolve::{ConnectTarget, ContentRequest};
 use crate::telemetry::{AccessLine, AccessLog, Metrics, RequestResult};
 
 /// Counts what one answer sent. Dropped, it writes the line.
@@ -27,8 +29,13 @@ pub(super) struct Account {
     status: u16,
     result: RequestResult,
     bytes: u64,
+    /// Bytes of the client, in a tunnel.
+    received: Option<u64>,
     cut: Option<String>,
 }
+
+/// Counts a tunnel as open until dropped.
+pub(super) struct OpenTunnel(IntGauge);
 
 impl Account {
     pub(super) fn open(
@@ -49,13 +56,14 @@ impl Account {
             method: request.method.clone(),
             host: host.to_owned(),
             // Until a rule tells which parameters are secrets, none of the query is shown.
-            target: request.uri.path().to_owned(),
+            target: if request.uri.path().is_empty() { "-" } else { request.uri.path() }.to_owned(),
             form: "-",
             range: field(RANGE),
             user_agent: field(USER_AGENT),
             status: 0,
             result: RequestResult::Error,
             bytes: 0,
+            received: None,
             cut: None,
         }
     }
@@ -90,9 +98,43 @@ impl Account {
         }
     }
 
+    /// The request was mapped to a tunnel.
+    pub(super) fn tunnels_to(&mut self, target: &ConnectTarget) {
+        self.host = format!("{}:{}", target.host, target.port);
+        self.form = "connect";
+    }
+
+    /// The tunnel is open.
+    pub(super) fn open_tunnel(&self) -> OpenTunnel {
+        self.metrics.tunnels.inc();
+        OpenTunnel(self.metrics.tunnels.clone())
+    }
+
+    /// `bytes` of one side of the tunnel were handed to the other. They are neither hits nor misses, since they could
+    /// not have been stored.
+    pub(super) fn carried(&mut self, from: Side, bytes: u64) {
+        let direction = match from {
+            Side::Client => {
+                self.received = Some(self.received.unwrap_or_default() + bytes);
+                "to-host"
+            }
+            Side::Host => {
+                self.bytes += bytes;
+                "to-client"
+            }
+        };
+        self.metrics.tunnel_bytes.with_label_values(&[direction]).inc_by(bytes);
+    }
+
     /// The body ended before its end, and why.
     pub(super) fn cut(&mut self, reason: &str) {
         self.cut = Some(reason.to_owned());
+    }
+}
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -107,6 +149,7 @@ impl Drop for Account {
             target: &self.target,
             status: self.status,
             bytes: self.bytes,
+            received: self.received,
             duration: self.started.elapsed(),
             result: self.result,
             form: self.form,

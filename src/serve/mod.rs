@@ -12,6 +12,7 @@ mod account;
 mod ask;
 mod backlog;
 mod body;
+mod connect;
 mod deliver;
 mod follow;
 mod handler;
@@ -26,6 +27,7 @@ mod service;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 pub use body::{BodyCut, SegmentBody};
 pub use handler::Handler;

@@ -42,6 +42,8 @@ pub struct AccessLine<'a> {
     pub status: u16,
     /// Body bytes handed to the connection.
     pub bytes: u64,
+    /// Bytes of the client that were passed on, in a tunnel.
+    pub received: Option<u64>,
     /// From the complete request head to the end of the answer.
     pub duration: Duration,
     /// How it was answered.
@@ -94,7 +96,7 @@ impl AccessLog {
 
 impl AccessLine<'_> {
     fn render(&self, format: LogFormat) -> String {
-        let mut fields = Vec::with_capacity(12);
+        let mut fields = Vec::with_capacity(14);
         let message = match format {
             LogFormat::Json => "request".to_owned(),
             LogFormat::Human | LogFormat::IotEdge => {
@@ -113,6 +115,9 @@ impl AccessLine<'_> {
             fields.push(("status", Value::Unsigned(self.status.into())));
         }
         fields.push(("bytes", Value::Unsigned(self.bytes)));
+        if let Some(received) = self.received {
+            fields.push(("received", Value::Unsigned(received)));
+        }
         fields.push(("ms", Value::Unsigned(u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX))));
         fields.push(("result", Value::Text(self.result.as_str().to_owned())));
         fields.push(("form", Value::Text(self.form.to_owned())));
@@ -153,6 +158,7 @@ mod tests {
             target: "/p/a.swu?sig=***",
             status: 206,
             bytes: 1_048_576,
+            received: None,
             duration: Duration::from_micros(12_900),
             result: RequestResult::Partial,
             form: "connected-cache",

@@ -11,6 +11,7 @@
 
 mod apt;
 mod coalesce;
+mod connect;
 mod failures;
 mod fields;
 mod freshness;

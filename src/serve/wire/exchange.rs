@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use http::{Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use tower::{Service, ServiceExt};
 
 use super::ConnectionInfo;
 use crate::content::Scheme;
+use crate::serve::tunnel::Tunnel;
 
 /// Where the present exchange stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,8 @@ struct State {
     head_complete: Instant,
     /// The end of the answer is the end of the connection: a cut must not look like one.
     close_delimited: bool,
+    /// What follows the answer, which is then the last one.
+    tunnel: Option<Tunnel>,
 }
 
 /// The service as hyper sees it.
@@ -57,6 +60,7 @@ pin_project! {
         #[pin]
         inner: F,
         http_10: bool,
+        connect: bool,
         guard: Option<AnswerGuard>,
     }
 }
@@ -79,7 +83,7 @@ struct AnswerGuard {
 
 impl Exchange {
     pub(super) fn new(now: Instant) -> Self {
-        Self { state: Mutex::new(State { step: Step::Idle, head_complete: now, close_delimited: false }) }
+        Self { state: Mutex::new(State::new(Step::Idle, now)) }
     }
 
     pub(super) fn step(&self) -> Step {
@@ -88,13 +92,13 @@ impl Exchange {
 
     /// A head that was complete at `now` goes to hyper.
     pub(super) fn ask(&self, now: Instant) {
-        *self.state.lock() = State { step: Step::Asked, head_complete: now, close_delimited: false };
+        *self.state.lock() = State::new(Step::Asked, now);
     }
 
-    /// Everything of the answer is written. `false` when it is not over, or was none.
+    /// Everything of the answer is written. `false` when it is not over, or was none, or no request can follow it.
     pub(super) fn settle(&self) -> bool {
         let mut state = self.state.lock();
-        let answered = state.step == Step::Answered;
+        let answered = state.step == Step::Answered && state.tunnel.is_none();
         if answered {
             state.step = Step::Idle;
         }
@@ -103,6 +107,22 @@ impl Exchange {
 
     pub(super) fn close_delimited(&self) -> bool {
         self.state.lock().close_delimited
+    }
+
+    /// Whether a tunnel follows the answer.
+    pub(super) fn has_tunnel(&self) -> bool {
+        self.state.lock().tunnel.is_some()
+    }
+
+    /// The tunnel that follows the answer.
+    pub(super) fn tunnel(&self) -> Option<Tunnel> {
+        self.state.lock().tunnel.take()
+    }
+}
+
+impl State {
+    fn new(step: Step, head_complete: Instant) -> Self {
+        Self { step, head_complete, close_delimited: false, tunnel: None }
     }
 }
 
@@ -128,6 +148,7 @@ where
         request.extensions_mut().insert(ConnectionInfo { peer: self.peer, scheme: Scheme::Http, head_complete });
         Answer {
             http_10: request.version() == Version::HTTP_10,
+            connect: request.method() == Method::CONNECT,
             inner: self.inner.clone().oneshot(request),
             guard: Some(AnswerGuard { exchange: Arc::clone(&self.exchange) }),
         }
@@ -143,13 +164,22 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx))?;
+        let mut response = ready!(this.inner.poll(cx))?;
         let Some(guard) = this.guard.take() else {
             return Poll::Pending; // Polled after completion, which hyper does not do.
         };
         let known_length =
             response.headers().contains_key(header::CONTENT_LENGTH) || response.body().size_hint().exact().is_some();
-        guard.exchange.state.lock().close_delimited = *this.http_10 && !known_length;
+        let tunnel = response.extensions_mut().remove::<Tunnel>();
+        if *this.connect && tunnel.is_none() {
+            // A client that hopes for a tunnel may have sent its first bytes: they are no request.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        {
+            let mut state = guard.exchange.state.lock();
+            state.close_delimited = *this.http_10 && !known_length;
+            state.tunnel = tunnel;
+        }
         Poll::Ready(Ok(response.map(|inner| AnswerBody { inner, guard })))
     }
 }

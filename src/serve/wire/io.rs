@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hyper::rt::ReadBufCursor;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite};
@@ -148,6 +148,12 @@ impl<'a> ClientIo<'a> {
     /// may take an answer with it that the client has not read yet.
     pub(super) fn has_unread_input(&self) -> bool {
         !self.buffer.is_empty() || matches!(self.stage, Stage::Body { .. } | Stage::Chunks(_) | Stage::Passing { .. })
+    }
+
+    /// The socket of a connection that becomes a tunnel, the client's bytes behind its request, and what makes a
+    /// drain wait. hyper holds none of them: it was given the head and no more.
+    pub(super) fn into_tunnel(self) -> (TcpStream, Bytes, Option<InFlight>) {
+        (self.stream, self.buffer.freeze(), self.in_flight)
     }
 
     /// No byte of a head has arrived.
