@@ -17,6 +17,7 @@ mod fields;
 mod freshness;
 mod hits;
 mod memory;
+mod methods;
 mod ranges;
 mod restart;
 mod rig;
