@@ -10,7 +10,9 @@ pub mod wire;
 
 mod account;
 mod ask;
+mod backlog;
 mod body;
+mod connect;
 mod deliver;
 mod follow;
 mod handler;
@@ -25,6 +27,7 @@ mod service;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod verify;
 mod version;
 

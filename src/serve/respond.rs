@@ -56,6 +56,8 @@ pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response
             let segments = through.map(super::body::Segment::Through).into_iter().collect();
             with(status, headers, length, SegmentBody::new(segments, if head { Some(0) } else { length }))
         }
+        // Neither Content-Length nor Transfer-Encoding (RFC 9110 section 9.3.6).
+        Reply::Tunnel => with(StatusCode::OK, HeaderMap::new(), None, SegmentBody::empty()),
         Reply::Own { status, reason, allow } => {
             let mut response = own(status, reason, allow, head);
             if status == StatusCode::BAD_REQUEST {

@@ -45,6 +45,8 @@ pub struct AccessLine<'a> {
     pub status: u16,
     /// Body bytes handed to the connection.
     pub bytes: u64,
+    /// Bytes of the client that were passed on, in a tunnel.
+    pub received: Option<u64>,
     /// From the complete request head to the end of the answer.
     pub duration: Duration,
     /// How it was answered.
@@ -139,6 +141,9 @@ impl AccessLine<'_> {
             }
         }
         number_field(format, "bytes", self.bytes, out);
+        if let Some(received) = self.received {
+            number_field(format, "received", received, out);
+        }
         number_field(format, "ms", u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX), out);
         text_field(format, "result", self.result.as_str(), usize::MAX, out);
         text_field(format, "form", self.form, usize::MAX, out);
@@ -201,6 +206,7 @@ mod tests {
             target: "/p/a.swu?sig=***",
             status: 206,
             bytes: 1_048_576,
+            received: None,
             duration: Duration::from_micros(12_900),
             result: RequestResult::Partial,
             form: "connected-cache",

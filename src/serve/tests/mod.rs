@@ -70,6 +70,7 @@ impl Site {
             drain_grace: Duration::ZERO,
             pseudonym: "cache".into(),
             clients_may_refetch: true,
+            tunnel_idle_time: Duration::from_secs(60),
         };
         let log = AccessLog::to_sink(&LogSettings::default(), &rig.metrics, std::io::sink()).unwrap();
         let metrics = Arc::clone(&rig.metrics);
