@@ -1,7 +1,7 @@
 //! Older versions of a response: they stay for those who have a part of one, and never get in the way.
 
 use super::*;
-use crate::content::PartialId;
+use crate::content::{PartialId, Spoiled};
 
 /// A record of version `tag`, a number; higher ones are younger.
 fn tagged(name: &str, tag: &str, length: usize) -> Record {
@@ -331,4 +331,49 @@ async fn a_drive_of_the_first_release_opens_in_place() {
     let known = rig.open().known(&key("f")).await;
     assert_eq!((tags(&known.current), tags(known.older())), (vec!["\"2\""], vec!["\"1\""]));
     assert_ne!(known.older()[0].birth, PartialId(0));
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_kept_until_right_ones_tell_from_where_on_they_are_wrong() {
+    let rig = Rig::new();
+    let right = body_of(2 * BLOCK, 107);
+    let wrong = {
+        let mut wrong = right.clone();
+        wrong[BLOCK + 7] ^= 1;
+        wrong
+    };
+    let client = std::net::IpAddr::from([10, 0, 0, 1]);
+    let expecting = || Record {
+        expected: Some(ExpectedDigest::Upstream(Digest::of(&right))),
+        ..tagged("w", "1", right.len())
+    };
+    let quarantined = || fs::read_dir(rig.drive().join("quarantine")).unwrap().count();
+    let held = |store: &Store| store.given(client, &key("w")).versions;
+    {
+        let store = rig.open();
+        store.ready().await;
+        let mut writer = store.create(expecting()).await.unwrap();
+        fill(&mut writer, 0, &wrong).await;
+        store.give(client, &key("w"), &writer.entry().version(), false).await;
+        assert!(matches!(writer.complete(wrong.len() as u64).await, Err(CompleteError::Mismatch { .. })));
+        assert_eq!(held(&store)[0].spoiled, Some(Spoiled::Throughout));
+        assert_eq!(quarantined(), 2, "bytes and reason");
+    }
+    let store = rig.open();
+    store.ready().await;
+    assert_eq!(held(&store)[0].spoiled, Some(Spoiled::Throughout), "also after a restart");
+    // A body that nobody vouches for tells nothing.
+    put_version(&store, "w", "1", &right).await;
+    assert_eq!(held(&store)[0].spoiled, Some(Spoiled::Throughout));
+    let mut writer = store.create(expecting()).await.unwrap();
+    fill(&mut writer, 0, &right).await;
+    writer.complete(right.len() as u64).await.unwrap();
+    let from = Spoiled::From { first_difference: BLOCK as u64 + 7, right: Digest::of(&right).prefix() };
+    while held(&store)[0].spoiled != Some(from) || quarantined() > 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(store);
+    let store = rig.open();
+    store.ready().await;
+    assert_eq!(held(&store)[0].spoiled, Some(from));
 }
