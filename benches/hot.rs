@@ -118,6 +118,7 @@ fn telling(bench: &mut Criterion) {
         host: HOSTNAME,
         target: PATH,
         status: 206,
+        received: None,
         bytes: 1 << 20,
         duration: Duration::from_millis(12),
         result: RequestResult::Hit,
