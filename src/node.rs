@@ -104,8 +104,13 @@ impl Node {
                 tracing::error!(%error, "origin rule left out");
             }
         }
-        let settings =
-            Arc::new(resolve::Settings { rules, default_origin: config.default_origin, connect_allow: Vec::new() });
+        let own_ports = data_addresses.iter().map(SocketAddr::port).collect();
+        let settings = Arc::new(resolve::Settings {
+            rules,
+            default_origin: config.default_origin,
+            connect: config.connect,
+            own_ports,
+        });
         let pseudonym = Arc::clone(&config.serve.pseudonym);
         let own = data_addresses.iter().chain(&admin_addresses).copied().collect();
         let upstream = Upstream::new(config.upstream, Arc::clone(&pseudonym), Arc::clone(&metrics), own)?;

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use http::{Method, Uri, Version};
 use libfuzzer_sys::fuzz_target;
 use waystation::content::{AuthParameters, Policy, Scheme};
-use waystation::resolve::{Inbound, Rules, Settings, parameters, resolve};
+use waystation::resolve::{ConnectRule, Inbound, Rules, Settings, parameters, resolve, resolve_connect};
 use waystation_fuzz::{fields, halves};
 
 static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
@@ -15,7 +15,8 @@ static SETTINGS: LazyLock<Settings> = LazyLock::new(|| {
         let policy = Policy { auth_parameters: AuthParameters::AzureSas, ..Policy::for_host(host) };
         assert!(rules.insert(policy).is_ok());
     }
-    Settings { rules, ..Settings::default() }
+    let connect = vec![ConnectRule { host: "*.b.example".into(), port: 443, allow_private: false }];
+    Settings { rules, connect, own_ports: vec![8081], ..Settings::default() }
 });
 
 fuzz_target!(|bytes: &[u8]| {
@@ -25,6 +26,10 @@ fuzz_target!(|bytes: &[u8]| {
     for method in [Method::GET, Method::CONNECT] {
         let request =
             Inbound { method: &method, uri: &uri, version: Version::HTTP_11, headers: &headers, scheme: Scheme::Http };
+        match resolve_connect(&request, &SETTINGS.connect) {
+            Ok(target) => assert!(target.host.ends_with(".b.example") && target.port == 443, "{target:?}"),
+            Err(refusal) => assert!(refusal.status().is_client_error()),
+        }
         let _ = request.loggable_path();
         match resolve(&request, &SETTINGS) {
             Ok(content) => {

@@ -17,6 +17,7 @@ use crate::telemetry::{LogFormat, LogSettings};
 use crate::upstream::{self, Timeouts};
 
 use super::builtin::{self, OriginSet, Rule};
+use super::connect::connect;
 use super::host::HostPattern;
 use super::reader::{Fault, Report, Section};
 use super::tree::{Node, Value};
@@ -59,6 +60,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         let rules = rules(root);
         let default_origin = root.section("reverse", |section| default_origin(section, rules.as_deref()));
         let upstream = root.section("upstream", upstream);
+        let connect = root.section("connect", connect);
         let limits = root.section("limits", limits);
         let clients_may_refetch = root.value("clients_may_refetch", values::boolean);
         let access = root.section("admin", |section| {
@@ -68,7 +70,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         let log = root.section("log", log);
         let drain_grace = root.value("drain_grace", values::duration(Duration::ZERO..=HOUR, "up to 1h"));
         let pseudonym = root.value("pseudonym", values::optional(values::token));
-        let (listen, rules, upstream, access) = (listen?, rules?, upstream?, access?);
+        let (listen, rules, upstream, connect, access) = (listen?, rules?, upstream?, connect?, access?);
         if rules.is_empty() {
             notes.push("there is no origin rule: every request is refused".to_owned());
         }
@@ -77,6 +79,9 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         }
         if upstream.timeouts.request >= AGENT_PATIENCE {
             notes.push("upstream.timeouts.request: Delivery Optimization agents give up after 15s".to_owned());
+        }
+        if !connect.rules.is_empty() && listen.clients == AccessList::Any {
+            notes.push("connect.allow opens tunnels for everybody, since listen.clients says any".to_owned());
         }
         Some(Config {
             serve: serve::Settings {
@@ -88,11 +93,13 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
                 drain_grace: drain_grace?,
                 pseudonym: pseudonym?.unwrap_or_else(random_pseudonym).into(),
                 clients_may_refetch: clients_may_refetch?,
+                tunnel_idle_time: connect.idle_time,
             },
             store: store?,
             upstream,
             rules: rules.into_iter().map(|(_, policy)| Arc::new(policy)).collect(),
             default_origin: default_origin?,
+            connect: connect.rules,
             admin: admin::Settings { addresses: listen.admin, summary_clients: access.0, metrics_clients: access.1 },
             log: log?,
             notes,

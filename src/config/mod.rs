@@ -8,6 +8,7 @@
 
 mod build;
 mod builtin;
+mod connect;
 mod drop_in;
 mod environment;
 mod error;
@@ -24,6 +25,7 @@ mod values;
 use std::sync::Arc;
 
 use crate::content::{Origin, Policy};
+use crate::resolve::ConnectRule;
 use crate::{admin, serve, store, telemetry, upstream};
 
 pub use error::{ConfigError, ConfigErrors};
@@ -47,6 +49,8 @@ pub struct Config {
     pub rules: Vec<Arc<Policy>>,
     /// The origin of requests that name no other. There need not be a rule for its host.
     pub default_origin: Option<Origin>,
+    /// Where CONNECT may lead.
+    pub connect: Vec<ConnectRule>,
     /// The admin listener.
     pub admin: admin::Settings,
     /// The logs.

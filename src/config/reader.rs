@@ -42,13 +42,12 @@ pub(super) struct Section<'a> {
 
 /// Names that a reader of the documentation may try: they are planned, and this release has nothing behind
 /// them.
-const LATER: [&str; 10] = [
+const LATER: [&str; 9] = [
     "listen.tls",
     "admin.token",
     "admin.token_file",
     "admin.tls",
     "admin.allow_plaintext",
-    "connect",
     "origins[].fill",
     "upstream.parents",
     "upstream.proxy",

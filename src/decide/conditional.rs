@@ -28,7 +28,8 @@ pub enum Precondition {
 /// Evaluates the preconditions of a request in the order of RFC 9110 section 13.2.2, all but `If-Range`. Only a
 /// stored 200 has any (RFC 9110 section 13.2.1).
 pub fn preconditions(method: &Method, request: &HeaderMap, record: &Record) -> Precondition {
-    if record.status != StatusCode::OK {
+    const CONDITIONS: [HeaderName; 4] = [IF_MATCH, IF_UNMODIFIED_SINCE, IF_NONE_MATCH, IF_MODIFIED_SINCE];
+    if record.status != StatusCode::OK || !CONDITIONS.iter().any(|name| request.contains_key(name)) {
         return Precondition::Proceed;
     }
     let stored = entity_tag(&record.headers);

@@ -22,15 +22,13 @@ pub(super) fn parse(text: &[u8]) -> Option<UnixMillis> {
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
 fn imf_fixdate(text: &str) -> Option<UnixMillis> {
-    let (day_name, rest) = text.split_once(", ")?;
-    is_day(day_name, 3).then_some(())?;
-    let mut parts = rest.split(' ');
-    let day = digits(parts.next()?, 2)?;
-    let month = month(parts.next()?)?;
-    let year = digits(parts.next()?, 4)?;
-    let time = parts.next()?;
-    (parts.next()?.eq_ignore_ascii_case("GMT") && parts.next().is_none()).then_some(())?;
-    moment(year, month, day, time)
+    // Every part has its place, so nothing has to be searched.
+    let separators = [(3, b','), (4, b' '), (7, b' '), (11, b' '), (16, b' '), (25, b' ')];
+    let bytes: &[u8; 29] = text.as_bytes().try_into().ok()?;
+    let part = |from: usize, to: usize| text.get(from..to);
+    let is_laid_out = separators.iter().all(|(at, separator)| bytes.get(*at) == Some(separator));
+    (is_laid_out && is_day(part(0, 3)?, 3) && part(26, 29)?.eq_ignore_ascii_case("GMT")).then_some(())?;
+    moment(digits(part(12, 16)?, 4)?, month(part(8, 11)?)?, digits(part(5, 7)?, 2)?, part(17, 25)?)
 }
 
 /// `Sunday, 06-Nov-94 08:49:37 GMT`. Years below 70 are in this century, as in POSIX.

@@ -91,7 +91,7 @@ pub fn choose(resume: &Resume, held: &[Held], more: bool, stored: &[Version]) ->
     let known = stored.iter().chain(held.iter().map(|held| &held.version));
     let length = resume.length(known.map(|version| version.length));
     let fits = |version: &Version| length.zip(version.length).is_none_or(|(wanted, has)| wanted == has);
-    let mut targets = held.iter().filter(|held| fits(&held.version)).map(|held| target(resume, held, stored, &fits));
+    let mut targets = held.iter().filter(|held| fits(&held.version)).map(|held| target(resume, held, stored, fits));
     if let Some(first) = targets.next() {
         return match first {
             _ if targets.any(|other| other != first) => Choice::Ambiguous,

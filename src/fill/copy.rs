@@ -77,7 +77,7 @@ pub(super) enum End {
 }
 
 enum Event {
-    Answered(u64, Asked, Result<FetchResponse, FetchError>),
+    Answered(u64, Asked, Box<Result<FetchResponse, FetchError>>),
     Came(u64, Box<Stream>, Batch),
 }
 
@@ -160,17 +160,17 @@ impl<'a> Copying<'a> {
             let wake = self.retry_at.map_or(now + TICK, |at| at.min(now + TICK));
             tokio::select! {
                 biased;
+                () = permit.clients_left(), if !self.goes_on_alone() => {
+                    if permit.close_if_unused() {
+                        return End::Abandoned;
+                    }
+                }
                 Some(event) = self.events.next(), if !self.events.is_empty() => {
                     if let Some(end) = self.handle(event).await {
                         return end;
                     }
                 }
                 () = permit.demands().changed() => {}
-                () = permit.clients_left(), if !self.goes_on_alone() => {
-                    if permit.close_if_unused() {
-                        return End::Abandoned;
-                    }
-                }
                 () = sleep_until(wake) => {}
             }
         }
@@ -268,7 +268,7 @@ impl<'a> Copying<'a> {
         let inner = Arc::clone(self.inner);
         self.events.push(Box::pin(async move {
             let answer = inner.upstream.fetch(request, &*inner.redirects).await;
-            Event::Answered(id, asked, answer)
+            Event::Answered(id, asked, Box::new(answer))
         }));
     }
 
@@ -284,24 +284,27 @@ impl<'a> Copying<'a> {
     }
 
     async fn handle(&mut self, event: Event) -> Option<End> {
-        match event {
-            Event::Answered(id, asked, Ok(response)) => {
+        let (id, asked, answer) = match event {
+            Event::Came(id, stream, batch) => return self.came(id, stream, batch).await,
+            Event::Answered(id, asked, answer) => (id, asked, *answer),
+        };
+        match answer {
+            Ok(response) => {
                 let end = self.answered(id, asked, response);
                 if end.is_some() { self.whole_after_all().await.or(end) } else { end }
             }
-            Event::Answered(id, _, Err(FetchError::KnownDown { until, .. })) => {
+            Err(FetchError::KnownDown { until, .. }) => {
                 self.claims.retain(|claim| claim.id != id);
                 self.down = true;
                 self.retry_at = Some(Instant::from_std(until));
                 None
             }
-            Event::Answered(id, _, Err(error)) => {
+            Err(error) => {
                 tracing::debug!(key = %self.want.key, %error, "a source failed while a body is filled");
                 let may_pass = error.is_passing_fault();
                 self.fail(id);
                 (!may_pass).then_some(End::GaveUp)
             }
-            Event::Came(id, stream, batch) => self.came(id, stream, batch).await,
         }
     }
 
@@ -422,7 +425,7 @@ impl<'a> Copying<'a> {
         }
         self.foreseen = now + TICK;
         let left = self.length.map(|length| length.saturating_sub(self.writer.partial().present_total()));
-        let whole_by = left.and_then(|left| self.rate.time_for(left)).map(|time| now + time);
+        let whole_by = left.and_then(|left| self.rate.time_for(now, left)).map(|time| now + time);
         let down = self.down && self.patience.silence(now) > DOWN_AFTER;
         permit.foresee(Outlook { whole_by, down });
     }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use http::header::RANGE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use moka::sync::Cache;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 pub use error::FillError;
@@ -41,7 +42,7 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::upstream::{FetchResponse, RequestBody, Upstream, request_loops};
 
-pub use crate::upstream::Redirects;
+pub use crate::upstream::{FetchError, Redirects};
 use flight::{FlightTable, Head, Role};
 
 /// How long a key whose answer could not be shared is fetched by each client for itself, so that clients do not
@@ -210,6 +211,14 @@ impl Fill {
         body: Option<RequestBody>,
     ) -> Result<FetchResponse, FillError> {
         self.ask(want, method, fields::for_pass(&want.headers, &want.policy), body).await
+    }
+
+    /// Connects to a host for a tunnel; what passes through it is never stored.
+    ///
+    /// # Errors
+    /// When the host may not or cannot be reached.
+    pub async fn connect(&self, host: Arc<str>, port: u16, allow_private: bool) -> Result<TcpStream, FetchError> {
+        self.inner.upstream.connect(host, port, allow_private).await
     }
 
     /// Asks upstream whether it accepts this request's token, with at most one byte of transfer.

@@ -11,17 +11,22 @@ const MANY: u64 = 1024 * 1024;
 /// Samples that are longer than this count in full: whatever was before is old.
 const MEMORY: Duration = Duration::from_secs(2);
 
+/// A rate that has been measured for so long says something of the time to come.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// Bytes per second, a moving average over about two seconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rate {
     since: Instant,
     landed: u64,
     average: Option<f64>,
+    /// When the first byte came.
+    begun: Option<Instant>,
 }
 
 impl Rate {
     pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, landed: 0, average: None }
+        Self { since: now, landed: 0, average: None, begun: None }
     }
 
     /// Notes that `bytes` have landed; 0 lets time pass.
@@ -33,6 +38,7 @@ impl Rate {
             self.since = now;
             return;
         }
+        self.begun.get_or_insert(now);
         if elapsed < WINDOW && self.landed < MANY {
             return;
         }
@@ -49,10 +55,13 @@ impl Rate {
         self.average.map(|average| average as u64)
     }
 
-    /// How long `bytes` take at this rate, at most a day; `None` before the first sample.
-    pub(super) fn time_for(&self, bytes: u64) -> Option<Duration> {
+    /// How long `bytes` take at this rate, at most a day; `None` in the first second, when one late packet would decide.
+    pub(super) fn time_for(&self, now: Instant, bytes: u64) -> Option<Duration> {
         let day = 86_400.0;
-        self.average.map(|average| Duration::from_secs_f64((bytes as f64 / average.max(1.0)).min(day)))
+        let settled = self.begun.is_some_and(|begun| now.saturating_duration_since(begun) >= SETTLED);
+        self.average
+            .filter(|_| settled)
+            .map(|average| Duration::from_secs_f64((bytes as f64 / average.max(1.0)).min(day)))
     }
 }
 
@@ -71,7 +80,8 @@ mod tests {
         }
         let steady = rate.per_second().unwrap();
         assert!((990_000..=1_010_000).contains(&steady), "{steady}");
-        assert_eq!(rate.time_for(5_000_000).unwrap().as_secs_f64().round(), 5.0);
+        assert_eq!(rate.time_for(start + Duration::from_secs(8), 5_000_000).unwrap().as_secs_f64().round(), 5.0);
+        assert_eq!(rate.time_for(start + Duration::from_secs(3), 5_000_000), None, "too early to tell");
         for step in 1..=20 {
             rate.note(start + Duration::from_secs(8) + Duration::from_millis(500) * step, 0);
         }

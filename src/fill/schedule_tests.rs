@@ -56,7 +56,7 @@ impl Flight {
                 }
                 Next::Shorten { id, end } => {
                     let claim = self.claims.iter_mut().find(|claim| claim.id == id).unwrap();
-                    assert!(claim.at < end && end < claim.end && end % BLOCK == 0, "{claim:?} to {end}");
+                    assert!(claim.at < end && end < claim.end && end.is_multiple_of(BLOCK), "{claim:?} to {end}");
                     claim.end = end;
                 }
                 Next::Wait => return asked,
@@ -72,7 +72,7 @@ impl Flight {
         assert!(self.claims.iter().all(free), "{range:?} is on its way in part");
         let begin = range.start() - range.start() % BLOCK;
         assert_eq!(self.present.available_from(begin), range.start(), "bytes begin where their block's end");
-        assert!(range.end() % BLOCK == 0 || range.end() == self.length, "{range:?} ends in a block");
+        assert!(range.end().is_multiple_of(BLOCK) || range.end() == self.length, "{range:?} ends in a block");
         assert!(self.claims.len() < 6);
     }
 

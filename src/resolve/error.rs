@@ -71,14 +71,10 @@ pub enum Refusal {
         /// The target.
         authority: Shown,
     },
-    /// CONNECT to what is listed for it. No content request, hence not resolved here: who can open tunnels
-    /// may do so, who cannot answers 405.
-    Tunnel {
-        /// The host to connect to.
-        host: String,
-        /// The port to connect to.
-        port: u16,
-    },
+    /// CONNECT to what is no `host:port` (RFC 9110 section 9.3.6): 400.
+    ConnectTarget,
+    /// CONNECT with content: 400.
+    ConnectContent,
 }
 
 /// Where a request names its origin.
@@ -133,9 +129,11 @@ impl Refusal {
             | Self::HostRepeated
             | Self::OriginRepeated
             | Self::Digest
-            | Self::NoOrigin => StatusCode::BAD_REQUEST,
+            | Self::NoOrigin
+            | Self::ConnectTarget
+            | Self::ConnectContent => StatusCode::BAD_REQUEST,
             Self::UnknownOrigin { .. } | Self::Port { .. } | Self::Downgrade { .. } => StatusCode::FORBIDDEN,
-            Self::Method { .. } | Self::Connect { .. } | Self::Tunnel { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Method { .. } | Self::Connect { .. } => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
 
@@ -155,7 +153,8 @@ impl Refusal {
             Self::Downgrade { .. } => "https-downgrade",
             Self::Method { .. } => "method-not-allowed",
             Self::Connect { .. } => "connect-not-allowed",
-            Self::Tunnel { .. } => "connect",
+            Self::ConnectTarget => "connect-target",
+            Self::ConnectContent => "connect-content",
         }
     }
 
@@ -163,7 +162,7 @@ impl Refusal {
     pub fn allow(&self) -> Option<&str> {
         match self {
             Self::Method { allow, .. } => Some(allow),
-            Self::Connect { .. } | Self::Tunnel { .. } => Some("GET, HEAD"),
+            Self::Connect { .. } => Some("GET, HEAD"),
             _ => None,
         }
     }
@@ -212,10 +211,11 @@ impl fmt::Display for Refusal {
             Self::Connect { authority } => {
                 write!(
                     f,
-                    "CONNECT to \"{authority}\" is not allowed; ask for http:// URLs, or connect without this cache"
+                    "CONNECT to \"{authority}\" is not allowed; add it under connect.allow, or connect without this cache"
                 )
             }
-            Self::Tunnel { host, port } => write!(f, "CONNECT to {host}:{port} is no request for content"),
+            Self::ConnectTarget => f.write_str("CONNECT names no host and port; send CONNECT HOST:PORT"),
+            Self::ConnectContent => f.write_str("CONNECT has content; send the tunnel's bytes behind an answer of 200"),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! Parsers are public, so that each can be fuzzed by itself.
 
 mod by_digest;
+mod connect;
 mod error;
 mod host;
 mod inbound;
@@ -26,6 +27,7 @@ use http::Method;
 use crate::content::{Origin, Policy, Scheme, SchemePolicy};
 
 pub use by_digest::resolve_digest;
+pub use connect::{ConnectRule, ConnectTarget, resolve_connect};
 pub use error::{HostField, Refusal, Shown};
 pub use host::{HostFault, HostPort, parse_encoded_host_port, parse_host_port};
 pub use inbound::{Inbound, RequestForm, parse_host_field, take_parameter, take_path_segment};
@@ -44,23 +46,29 @@ pub struct Settings {
     /// The origin of requests that name no configured one. Its host's rule applies; without a rule, the
     /// defaults do.
     pub default_origin: Option<Origin>,
-    /// Hosts, as [`parse_host_port`] writes them, and ports that CONNECT may name.
-    pub connect_allow: Vec<(Arc<str>, u16)>,
+    /// What CONNECT may name.
+    pub connect: Vec<ConnectRule>,
+    /// Ports of the data listeners. A client that was made to come here by DNS writes them into `Host`; of the
+    /// origin they say nothing.
+    pub own_ports: Vec<u16>,
 }
 
 /// Finds out what a request asks for.
 ///
 /// # Errors
-/// [`Refusal`] says why it is not answered, with status and remedy. CONNECT is never resolved.
+/// [`Refusal`] says why it is not answered, with status and remedy. CONNECT asks for no content: see
+/// [`resolve_connect`].
 pub fn resolve(request: &Inbound<'_>, settings: &Settings) -> Result<ContentRequest, Refusal> {
     if request.method == Method::CONNECT {
-        return Err(refuse_connect(request, settings));
+        return Err(Refusal::method(request.method, &[Method::GET, Method::HEAD]));
     }
     let named = request.name_origin()?;
     let rule = named.host.as_ref().and_then(|host| settings.rules.find(&host.host));
     let (policy, form, origin, usual_port) = match (rule, &named.host, &settings.default_origin) {
         (Some(policy), Some(host), _) => {
-            let origin = choose_origin(host, named.scheme, named.form, policy)?;
+            let own_port =
+                named.form == RequestForm::Host && host.port.is_some_and(|p| settings.own_ports.contains(&p));
+            let origin = choose_origin(host, named.scheme, named.form, policy, own_port)?;
             let usual_port = policy.port.unwrap_or(origin.scheme.default_port());
             (Arc::clone(policy), named.form, origin, usual_port)
         }
@@ -84,7 +92,13 @@ pub fn resolve(request: &Inbound<'_>, settings: &Settings) -> Result<ContentRequ
 
 /// Scheme and port by the rule. The scheme that the client speaks to us does not matter unless the rule says
 /// so, but who writes `https` in an absolute URL is never served from plain HTTP.
-fn choose_origin(host: &HostPort, asked: Scheme, form: RequestForm, policy: &Policy) -> Result<Origin, Refusal> {
+fn choose_origin(
+    host: &HostPort,
+    asked: Scheme,
+    form: RequestForm,
+    policy: &Policy,
+    own_port: bool,
+) -> Result<Origin, Refusal> {
     let scheme = match policy.scheme {
         SchemePolicy::AsAsked => asked,
         SchemePolicy::Fixed(Scheme::Http) if form == RequestForm::Absolute && asked == Scheme::Https => {
@@ -92,31 +106,24 @@ fn choose_origin(host: &HostPort, asked: Scheme, form: RequestForm, policy: &Pol
         }
         SchemePolicy::Fixed(scheme) => scheme,
     };
-    let port = choose_port(host, asked, scheme, policy)?;
+    let port = choose_port(host, asked, scheme, policy, own_port)?;
     Ok(Origin { scheme, host: host.host.as_str().into(), port })
 }
 
 /// A written port must be the rule's or the scheme's. The default port of the scheme that was asked, where the
-/// rule uses another scheme, says no more than no port at all.
-fn choose_port(host: &HostPort, asked: Scheme, scheme: Scheme, policy: &Policy) -> Result<u16, Refusal> {
+/// rule uses another scheme, says no more than no port at all, and so does our own.
+fn choose_port(
+    host: &HostPort,
+    asked: Scheme,
+    scheme: Scheme,
+    policy: &Policy,
+    own_port: bool,
+) -> Result<u16, Refusal> {
     let usual = policy.port.unwrap_or(scheme.default_port());
     match host.port {
         None => Ok(usual),
         Some(port) if port == usual || port == scheme.default_port() => Ok(port),
-        Some(port) if port == asked.default_port() => Ok(usual),
+        Some(port) if own_port || port == asked.default_port() => Ok(usual),
         Some(port) => Err(Refusal::Port { host: Shown::new(host.host.as_bytes()), port, allowed: policy.port }),
-    }
-}
-
-/// A tunnel would carry bytes past every rule, so it needs host and port to be listed.
-fn refuse_connect(request: &Inbound<'_>, settings: &Settings) -> Refusal {
-    let authority = request.uri.authority().map_or("", |a| a.as_str());
-    let listed = parse_host_port(authority).ok().and_then(|parsed| {
-        let (host, port) = (parsed.host, parsed.port?);
-        settings.connect_allow.iter().any(|(h, p)| **h == *host && *p == port).then_some((host, port))
-    });
-    match listed {
-        Some((host, port)) => Refusal::Tunnel { host, port },
-        None => Refusal::Connect { authority: Shown::new(authority.as_bytes()) },
     }
 }

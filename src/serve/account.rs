@@ -8,9 +8,11 @@ use std::time::{Instant, SystemTime};
 use http::header::{HOST, RANGE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method};
+use prometheus::IntGauge;
 
+use super::tunnel::Side;
 use super::wire::Receipt;
-use crate::resolve::ContentRequest;
+use crate::resolve::{ConnectTarget, ContentRequest};
 use crate::store::Gift;
 use crate::telemetry::{AccessLine, AccessLog, Metrics, RequestResult};
 
@@ -30,10 +32,15 @@ pub(super) struct Account {
     status: u16,
     result: RequestResult,
     bytes: AtomicU64,
+    /// Bytes of the client, in a tunnel.
+    received: Option<u64>,
     cut: OnceLock<String>,
     /// Is told whether the client got the whole body, which has so many bytes.
     gift: Option<(Gift, u64)>,
 }
+
+/// Counts a tunnel as open until dropped.
+pub(super) struct OpenTunnel(IntGauge);
 
 impl Account {
     pub(super) fn open(
@@ -54,13 +61,14 @@ impl Account {
             method: request.method.clone(),
             host: host.to_owned(),
             // Until a rule tells which parameters are secrets, none of the query is shown.
-            target: request.uri.path().to_owned(),
+            target: if request.uri.path().is_empty() { "-" } else { request.uri.path() }.to_owned(),
             form: "-",
             range: field(RANGE),
             user_agent: field(USER_AGENT),
             status: 0,
             result: RequestResult::Error,
             bytes: AtomicU64::new(0),
+            received: None,
             cut: OnceLock::new(),
             gift: None,
         }
@@ -82,6 +90,34 @@ impl Account {
     /// The answer has the whole of a body, of that length if it is known.
     pub(super) fn gives(&mut self, gift: Option<Gift>, length: Option<u64>) {
         self.gift = gift.zip(length);
+    }
+
+    /// The request was mapped to a tunnel.
+    pub(super) fn tunnels_to(&mut self, target: &ConnectTarget) {
+        self.host = format!("{}:{}", target.host, target.port);
+        self.form = "connect";
+    }
+
+    /// The tunnel is open.
+    pub(super) fn open_tunnel(&self) -> OpenTunnel {
+        self.metrics.tunnels.inc();
+        OpenTunnel(self.metrics.tunnels.clone())
+    }
+
+    /// `bytes` of one side of the tunnel were handed to the other. They are neither hits nor misses, since they could
+    /// not have been stored.
+    pub(super) fn carried(&mut self, from: Side, bytes: u64) {
+        let direction = match from {
+            Side::Client => {
+                self.received = Some(self.received.unwrap_or_default() + bytes);
+                "to-host"
+            }
+            Side::Host => {
+                *self.bytes.get_mut() += bytes;
+                "to-client"
+            }
+        };
+        self.metrics.tunnel_bytes.with_label_values(&[direction]).inc_by(bytes);
     }
 }
 
@@ -107,6 +143,12 @@ impl Receipt for Account {
     }
 }
 
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Drop for Account {
     fn drop(&mut self) {
         if let Some((gift, _)) = self.gift.take_if(|(_, length)| *length == *self.bytes.get_mut()) {
@@ -121,6 +163,7 @@ impl Drop for Account {
             target: &self.target,
             status: self.status,
             bytes: self.bytes.load(Ordering::Relaxed),
+            received: self.received,
             duration: self.started.elapsed(),
             result: self.result,
             form: self.form,

@@ -78,6 +78,9 @@ impl Handler {
             headers: &parts.headers,
             scheme: info.scheme,
         };
+        if parts.method == Method::CONNECT {
+            return self.connect(&inbound, account).await;
+        }
         let head = parts.method == Method::HEAD;
         let by_digest = if self.settings.digest_clients.allows(client) { resolve_digest(&inbound) } else { None };
         let deadline = tokio::time::Instant::from_std(info.head_complete) + self.fill.request_time();
@@ -101,7 +104,7 @@ impl Handler {
         self.finish(outcome, head, account)
     }
 
-    fn finish(&self, mut outcome: Outcome, head: bool, mut account: Account) -> Response<SegmentBody> {
+    pub(super) fn finish(&self, mut outcome: Outcome, head: bool, mut account: Account) -> Response<SegmentBody> {
         let (result, gift) = (outcome.result, outcome.take_gift());
         let response = respond(outcome, &self.settings.pseudonym, head);
         account.answered(response.status().as_u16(), result);

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::tunnel::Tunnel;
 use super::wire::{Piece, PieceBody};
 use crate::shutdown::Drain;
 use crate::telemetry::Metrics;
@@ -170,7 +171,11 @@ where
         match (this.inner.as_pin_mut(), this.denied.take()) {
             (Some(inner), _) => {
                 let response = ready!(inner.poll(cx))?;
-                let permit = this.permit.take();
+                let mut permit = this.permit.take();
+                // A tunnel goes on when its answer has ended.
+                if let Some(tunnel) = response.extensions().get::<Tunnel>() {
+                    tunnel.hold(permit.take());
+                }
                 Poll::Ready(Ok(response.map(|body| LimitedBody { inner: Some(body), permit })))
             }
             (None, Some(denied)) => Poll::Ready(Ok(denied.response())),

@@ -10,7 +10,9 @@ pub mod wire;
 
 mod account;
 mod ask;
+mod backlog;
 mod body;
+mod connect;
 mod deliver;
 mod follow;
 mod handler;
@@ -25,6 +27,7 @@ mod service;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 mod verify;
 mod version;
 
@@ -33,6 +36,7 @@ pub use handler::Handler;
 pub use limits::RequestLimit;
 pub use listener::{Admission, BindError, DescriptorBudget, Inherited, accept, bind, raise_descriptor_limit};
 pub use redirects::RuleRedirects;
+pub use respond::{fields_now, prepared_fields};
 pub use service::DataService;
 pub use settings::{Limits, Settings};
 pub use wire::WireContext;

@@ -48,6 +48,8 @@ pub(super) enum Reply {
     Answer(Arc<Answer>),
     /// An answer of upstream for this client alone; `headers` carry its length and range again.
     Through { status: StatusCode, headers: HeaderMap, through: Option<Box<Through>>, length: Option<u64> },
+    /// 200 to a CONNECT: what follows is no HTTP (RFC 9110 section 9.3.6).
+    Tunnel,
     /// An answer of our own, with a reason for people.
     Own { status: StatusCode, reason: String, allow: Option<String> },
     /// 503 without a body: the agent comes back (RFC 9110 section 15.6.4).

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::outcome::{Outcome, Reply};
 use crate::decide::CacheStatus;
-use crate::fill::FillError;
+use crate::fill::{FetchError, FillError};
 use crate::resolve::Refusal;
 use crate::telemetry::RequestResult;
 
@@ -23,6 +23,21 @@ pub(super) fn refused(refusal: &Refusal) -> Outcome {
 pub(super) fn failed(error: &FillError) -> Outcome {
     Outcome {
         reply: Reply::Unavailable { retry_after: RETRY_AFTER },
+        result: RequestResult::Error,
+        status: CacheStatus::own(error.as_str()),
+    }
+}
+
+/// The host of a tunnel cannot be reached. An address that the guard refuses is no 4xx either: names are resolved
+/// wrongly for a while, too.
+pub(super) fn unreached(error: &FetchError) -> Outcome {
+    let status = match error {
+        FetchError::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
+        FetchError::NoSource { .. } | FetchError::ConnectFailed { own: true, .. } => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    Outcome {
+        reply: Reply::Own { status, reason: error.to_string(), allow: None },
         result: RequestResult::Error,
         status: CacheStatus::own(error.as_str()),
     }

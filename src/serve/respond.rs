@@ -29,9 +29,9 @@ const OF_THE_WHOLE: [HeaderName; 2] =
 pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response<SegmentBody> {
     let status_field = outcome.status;
     let mut response = match outcome.reply {
-        Reply::Stored(stored) => from_store(*stored, head),
+        Reply::Stored(stored) => return from_store(*stored, &status_field, pseudonym, head),
         Reply::NotModified { entry, age } => {
-            let stored = entry.head.get_or_init(|| prepared(&entry.record));
+            let stored = entry.head.get_or_init(|| prepared_fields(&entry.record, pseudonym));
             let mut headers = HeaderMap::new();
             for name in NOT_MODIFIED_FIELDS {
                 for value in stored.get_all(&name) {
@@ -56,6 +56,8 @@ pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response
             let segments = through.map(super::body::Segment::Through).into_iter().collect();
             with(status, headers, length, SegmentBody::new(segments, if head { Some(0) } else { length }))
         }
+        // Neither Content-Length nor Transfer-Encoding (RFC 9110 section 9.3.6).
+        Reply::Tunnel => with(StatusCode::OK, HeaderMap::new(), None, SegmentBody::empty()),
         Reply::Own { status, reason, allow } => {
             let mut response = own(status, reason, allow, head);
             if status == StatusCode::BAD_REQUEST {
@@ -74,10 +76,10 @@ pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response
     response
 }
 
-fn from_store(stored: Stored, head: bool) -> Response<SegmentBody> {
+fn from_store(stored: Stored, cache_status: &CacheStatus, pseudonym: &str, is_head: bool) -> Response<SegmentBody> {
     let Stored { entry, part, length, body, age, .. } = stored;
-    let mut headers = entry.head.get_or_init(|| prepared(&entry.record)).clone();
-    headers.insert(AGE, HeaderValue::from(age));
+    let head = entry.head.get_or_init(|| prepared_fields(&entry.record, pseudonym));
+    let mut headers = fields_now(head, &entry.record, age, cache_status, pseudonym);
     let mut status = entry.record.status;
     let sent = match &part {
         Part::Whole => length,
@@ -98,13 +100,43 @@ fn from_store(stored: Stored, head: bool) -> Response<SegmentBody> {
             headers.remove(name);
         }
     }
-    let body = if head { SegmentBody::empty() } else { body };
+    if sent.is_none() || is_bodiless(status) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    let body = if is_head { SegmentBody::empty() } else { body };
     with(status, headers, sent, body)
 }
 
-/// The fields of a stored response that are the same in each answer.
-fn prepared(record: &Record) -> HeaderMap {
+/// The fields of an answer from `prepared`: with its age in seconds and what the cache did.
+pub fn fields_now(
+    prepared: &HeaderMap,
+    record: &Record,
+    age: u64,
+    cache_status: &CacheStatus,
+    pseudonym: &str,
+) -> HeaderMap {
+    let mut headers = prepared.clone();
+    headers.insert(AGE, HeaderValue::from(age));
+    if let Ok(value) = HeaderValue::try_from(cache_status.render(pseudonym)) {
+        // Of several lines the last is ours. A single one takes the place of the prepared one, so without new memory.
+        if record.headers.contains_key(CACHE_STATUS) {
+            headers.append(CACHE_STATUS, value);
+        } else {
+            headers.insert(CACHE_STATUS, value);
+        }
+    }
+    headers
+}
+
+/// The fields of a stored response that are the same in each answer, and room for those that are not.
+pub fn prepared_fields(record: &Record, pseudonym: &str) -> HeaderMap {
     let mut headers = record.headers.clone();
+    add_via(&mut headers, pseudonym);
+    headers.insert(AGE, HeaderValue::from_static("0"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    if !headers.contains_key(CACHE_STATUS) {
+        headers.insert(CACHE_STATUS, HeaderValue::from_static(""));
+    }
     if record.status == StatusCode::OK {
         headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     }
@@ -159,18 +191,26 @@ fn with(status: StatusCode, headers: HeaderMap, length: Option<u64>, body: Segme
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-    if let Some(length) = length.filter(|_| !bodiless) {
+    if let Some(length) = length.filter(|_| !is_bodiless(status)) {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     response
 }
 
+/// Answers of these have no content, and so no length (RFC 9110 section 8.6).
+fn is_bodiless(status: StatusCode) -> bool {
+    status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+}
+
 fn mark(headers: &mut HeaderMap, status: &CacheStatus, pseudonym: &str) {
-    if let Ok(value) = HeaderValue::from_str(&status.render(pseudonym)) {
+    if let Ok(value) = HeaderValue::try_from(status.render(pseudonym)) {
         headers.append(CACHE_STATUS, value);
     }
-    if let Ok(value) = HeaderValue::from_str(&format!("1.1 {pseudonym}")) {
+    add_via(headers, pseudonym);
+}
+
+fn add_via(headers: &mut HeaderMap, pseudonym: &str) {
+    if let Ok(value) = HeaderValue::try_from(format!("1.1 {pseudonym}")) {
         headers.append(VIA, value);
     }
 }

@@ -27,6 +27,8 @@ pub struct Settings {
     /// Whether a client's `no-cache` or `max-age` may send a request on to the origin although what is stored
     /// is fresh.
     pub clients_may_refetch: bool,
+    /// How long a tunnel (CONNECT) is kept in which no byte moves.
+    pub tunnel_idle_time: Duration,
 }
 
 /// Bounds of the data port.
@@ -42,8 +44,8 @@ pub struct Limits {
     pub header_time: Duration,
     /// How long a connection without a request is kept.
     pub idle_time: Duration,
-    /// Longest pause of a client that is sending a request body or taking an answer; above it the
-    /// connection is closed. Slow progress is progress.
+    /// Longest time in which a client sends no byte of a request body or acknowledges none of an answer; above it
+    /// the connection is closed. Slow progress is progress.
     pub body_time: Duration,
     /// Most parts of a multi-range answer; above it the whole representation is sent.
     pub ranges: usize,

@@ -1,6 +1,6 @@
 //! [`Blob`]: an open complete body, and which of its blocks were checked.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use crate::content::Digest;
 pub(super) struct Life {
     pub(super) digest: Digest,
     gone: AtomicBool,
+    /// In which sweep of the evictions it was asked for last, plus 1.
+    asked: AtomicU64,
     /// The open blob: there is one at most, since it carries what was checked.
     blob: Mutex<Weak<Blob>>,
 }
@@ -39,7 +41,7 @@ pub struct Blob {
 
 impl Life {
     pub(super) fn new(digest: Digest) -> Self {
-        Self { digest, gone: AtomicBool::new(false), blob: Mutex::new(Weak::new()) }
+        Self { digest, gone: AtomicBool::new(false), asked: AtomicU64::new(0), blob: Mutex::new(Weak::new()) }
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -48,6 +50,13 @@ impl Life {
 
     pub(super) fn end(&self) {
         self.gone.store(true, Ordering::Release);
+    }
+
+    /// Notes that it was asked for in this sweep; `false` when that is known.
+    pub(super) fn ask(&self, sweep: u64) -> bool {
+        let mark = sweep.wrapping_add(1);
+        // Looked at first, so that a body that many ask for is not written to by all of them.
+        self.asked.load(Ordering::Relaxed) != mark && self.asked.swap(mark, Ordering::Relaxed) != mark
     }
 
     /// The open blob, if it is open.

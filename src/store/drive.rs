@@ -21,7 +21,7 @@ use crate::content::{Digest, PartialId};
 use crate::telemetry::Metrics;
 
 /// Threads for file operations of a drive.
-const THREADS: usize = 4;
+pub(super) const THREADS: usize = 4;
 
 /// Bytes that stay free at least, for journal and maps: without them nothing could be completed.
 const RESERVE: u64 = 4 * 1024 * 1024;

@@ -4,6 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::RwLock;
@@ -44,6 +45,8 @@ pub(super) struct Inner {
     /// `None` before it is open, when there is none to be had, and when the store is closed.
     index: RwLock<Option<Arc<Index>>>,
     pub(super) ready: watch::Sender<bool>,
+    /// How often a hand of the evictions has moved, and may have cleared the bits of what was asked for.
+    pub(super) sweeps: AtomicU64,
 }
 
 impl Inner {
@@ -57,7 +60,8 @@ impl Inner {
         let memory = Memory::new(settings.memory, settings.open_blobs);
         let (ready, _) = watch::channel(false);
         let (entries, given, index) = (Entries::new(), Arc::new(Given::new()), RwLock::new(None));
-        Self { settings, metrics, drives, absent, entries, memory, given, lookups, index, ready }
+        let sweeps = AtomicU64::new(0);
+        Self { settings, metrics, drives, absent, entries, memory, given, lookups, index, ready, sweeps }
     }
 
     pub(super) fn index_path(&self) -> PathBuf {
@@ -167,6 +171,15 @@ impl Inner {
             return Err(ReadError::Gone);
         }
         Ok(blob)
+    }
+
+    /// Notes for the evictions that a blob was asked for. The lock of a drive is taken once for each time that its hand
+    /// may have passed the blob, not for each request.
+    pub(super) fn touch(&self, life: &Life) {
+        if life.ask(self.sweeps.load(Ordering::Acquire)) {
+            // Which drive has it is not known here; the wrong ones ignore it.
+            self.drives.iter().for_each(|drive| drive.sieve.lock().touch(&Victim::Blob(life.digest)));
+        }
     }
 
     /// Forgets a blob: entries that point to it are missing at once, the file goes with the next batch.

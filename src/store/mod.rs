@@ -94,7 +94,7 @@ pub use writer::{Completed, PartialWriter};
 use crate::content::{BodyRef, CacheKey, Digest, Record, UnixMillis, Version};
 use crate::telemetry::Metrics;
 use disk::Dir;
-use drive::{Drive, Victim, take_lock};
+use drive::{Drive, take_lock};
 use entries::Target;
 use inner::Inner;
 use known_drives::KnownDrives;
@@ -242,20 +242,21 @@ impl Store {
         }
         match &entry.target {
             Target::Partial(partial) => Some(Body::Partial(Arc::clone(partial))),
-            Target::Blob(life) => self.hot_blob(&life.digest),
+            Target::Blob(life) => self.hot_blob(life),
         }
     }
 
-    fn hot_blob(&self, digest: &Digest) -> Option<Body> {
+    fn hot_blob(&self, life: &blob::Life) -> Option<Body> {
         let memory = &self.inner.memory;
-        if let Some(bytes) = memory.body(digest) {
-            // Which drive has it is not known here; the wrong ones ignore it.
-            self.inner.drives.iter().for_each(|drive| drive.sieve.lock().touch(&Victim::Blob(*digest)));
-            return Some(Body::Memory(bytes));
-        }
-        let blob = memory.handle(digest).filter(|blob| blob.length() > self.inner.settings.memory_body)?;
-        blob.drive().sieve.lock().touch(&Victim::Blob(*digest));
-        Some(Body::Blob(blob))
+        let body = match memory.body(&life.digest) {
+            Some(bytes) => Body::Memory(bytes),
+            None => {
+                let blob = memory.handle(&life.digest);
+                Body::Blob(blob.filter(|blob| blob.length() > self.inner.settings.memory_body)?)
+            }
+        };
+        self.inner.touch(life);
+        Some(body)
     }
 
     /// The body of a stored response. When it is gone the entry is forgotten and `Gone` returned.
@@ -277,7 +278,7 @@ impl Store {
     pub async fn blob(&self, digest: Digest) -> Option<Body> {
         self.inner.wait_ready().await;
         let life = self.inner.entries.lock().life(digest)?;
-        match self.hot_blob(&digest).filter(|_| !life.is_gone()) {
+        match self.hot_blob(&life).filter(|_| !life.is_gone()) {
             Some(body) => Some(body),
             None => self.open_body(&life).await.ok(),
         }
@@ -324,7 +325,7 @@ impl Store {
                 opened?
             }
         };
-        blob.drive().sieve.lock().touch(&Victim::Blob(life.digest));
+        self.inner.touch(life);
         if blob.length() > self.inner.settings.memory_body {
             self.inner.memory.keep_handle(&blob);
             return Ok(Body::Blob(blob));
@@ -382,6 +383,21 @@ impl Store {
     pub fn remove(&self, entry: &Arc<Entry>) {
         let mut table = self.inner.entries.lock();
         self.inner.remove(&mut table, entry);
+    }
+
+    /// Keeps all threads for files busy until what is returned is dropped, as drives do that do not answer.
+    #[cfg(test)]
+    pub(crate) fn occupy_threads(&self) -> Vec<std::sync::mpsc::Sender<()>> {
+        let occupy = |drive: &Arc<Drive>| {
+            let (hold, held) = std::sync::mpsc::channel::<()>();
+            drop(drive.pool.run(move || held.recv()));
+            hold
+        };
+        self.inner
+            .drives
+            .iter()
+            .flat_map(|drive| std::iter::repeat_with(|| occupy(drive)).take(drive::THREADS))
+            .collect()
     }
 
     /// Use of each drive, for admin and start-up.

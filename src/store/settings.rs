@@ -43,8 +43,8 @@ impl Default for Settings {
             }],
             block_size: 1024 * 1024,
             memory: 64 * 1024 * 1024,
-            memory_body: 64 * 1024,
-            open_blobs: 512,
+            memory_body: 16 * 1024,
+            open_blobs: 4096,
             reverify: std::time::Duration::from_secs(24 * 3600),
         }
     }

@@ -1,6 +1,7 @@
 //! Room on the drives: which drive takes a body, and what has to go for it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::drive::{Drive, Victim};
 use super::inner::Inner;
@@ -72,6 +73,7 @@ impl Inner {
                 Victim::Blob(digest) => table.blobs.get(digest).is_some_and(|pending| !pending.committed),
                 Victim::Partial(id) => table.partials.get(id).is_none_or(|partial| partial.has_writer()),
             });
+            self.sweeps.fetch_add(1, Ordering::AcqRel);
             let Some((victim, size)) = victim else { break };
             match victim {
                 Victim::Blob(digest) => {

@@ -1,13 +1,16 @@
 //! The access log: one line for each request. The caller gives a target that is redacted already; nothing here
 //! knows which parts of one are secret.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use tracing::Level;
 
-use super::line::{Line, Value};
+use super::line;
 use super::lines::LineQueue;
 use super::{LogFormat, LogSettings, Metrics, RequestResult};
 
@@ -42,6 +45,8 @@ pub struct AccessLine<'a> {
     pub status: u16,
     /// Body bytes handed to the connection.
     pub bytes: u64,
+    /// Bytes of the client that were passed on, in a tunnel.
+    pub received: Option<u64>,
     /// From the complete request head to the end of the answer.
     pub duration: Duration,
     /// How it was answered.
@@ -82,7 +87,14 @@ impl AccessLog {
     /// Writes `line` soon. Never waits for the reader of the log.
     pub fn log(&self, line: &AccessLine<'_>) {
         if let Some((lines, format)) = &self.open {
-            lines.push(line.render(*format).as_bytes());
+            thread_local! {
+                static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+            }
+            LINE.with_borrow_mut(|text| {
+                text.clear();
+                line.render(*format, text);
+                lines.push(text.as_bytes());
+            });
         }
     }
 
@@ -93,46 +105,87 @@ impl AccessLog {
 }
 
 impl AccessLine<'_> {
-    fn render(&self, format: LogFormat) -> String {
-        let mut fields = Vec::with_capacity(12);
-        let message = match format {
-            LogFormat::Json => "request".to_owned(),
-            LogFormat::Human | LogFormat::IotEdge => {
-                let Self { client, method, status, .. } = self;
-                // A space in one of these would let a request write fields of its own.
-                let word = |text, limit| bounded(text, limit).replace(char::is_whitespace, "\\u{20}");
-                let (host, target) = (word(self.host, HOST_LIMIT), word(self.target, TARGET_LIMIT));
-                format!("{client} {method} {host} {target} {status}")
+    /// Appends the line in `format`, with its newline.
+    pub fn render(&self, format: LogFormat, out: &mut String) {
+        line::begin(self.time, Level::INFO, format, out);
+        match format {
+            LogFormat::Json => {
+                out.push_str("\"request\"");
+                text_field(format, "client", &self.client.to_string(), usize::MAX, out);
+                text_field(format, "method", self.method, usize::MAX, out);
+                text_field(format, "host", self.host, HOST_LIMIT, out);
+                text_field(format, "target", self.target, TARGET_LIMIT, out);
+                number_field(format, "status", self.status.into(), out);
             }
-        };
-        if format == LogFormat::Json {
-            fields.push(("client", Value::Text(self.client.to_string())));
-            fields.push(("method", Value::Text(self.method.to_owned())));
-            fields.push(("host", Value::Text(bounded(self.host, HOST_LIMIT))));
-            fields.push(("target", Value::Text(bounded(self.target, TARGET_LIMIT))));
-            fields.push(("status", Value::Unsigned(self.status.into())));
+            LogFormat::Human | LogFormat::IotEdge => {
+                match self.client {
+                    IpAddr::V4(client) => {
+                        for (n, octet) in client.octets().into_iter().enumerate() {
+                            if n > 0 {
+                                out.push('.');
+                            }
+                            line::push_number(octet.into(), out);
+                        }
+                    }
+                    // Writing to a String cannot fail.
+                    IpAddr::V6(client) => drop(write!(out, "{client}")),
+                }
+                out.push(' ');
+                line::escape_text(self.method, out);
+                out.push(' ');
+                push_word(self.host, HOST_LIMIT, out);
+                out.push(' ');
+                push_word(self.target, TARGET_LIMIT, out);
+                out.push(' ');
+                line::push_number(self.status.into(), out);
+            }
         }
-        fields.push(("bytes", Value::Unsigned(self.bytes)));
-        fields.push(("ms", Value::Unsigned(u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX))));
-        fields.push(("result", Value::Text(self.result.as_str().to_owned())));
-        fields.push(("form", Value::Text(self.form.to_owned())));
+        number_field(format, "bytes", self.bytes, out);
+        if let Some(received) = self.received {
+            number_field(format, "received", received, out);
+        }
+        number_field(format, "ms", u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX), out);
+        text_field(format, "result", self.result.as_str(), usize::MAX, out);
+        text_field(format, "form", self.form, usize::MAX, out);
         let mut foreign = |name, value: Option<&[u8]>, limit| {
             if let Some(value) = value {
-                fields.push((name, Value::Text(bounded(&String::from_utf8_lossy(value), limit))));
+                text_field(format, name, &String::from_utf8_lossy(value), limit, out);
             }
         };
         foreign("range", self.range, RANGE_LIMIT);
         foreign("agent", self.user_agent, USER_AGENT_LIMIT);
         foreign("cut", self.cut.map(str::as_bytes), CUT_LIMIT);
-        Line { time: self.time, level: Level::INFO, message: &message, fields: &fields }.render(format)
+        line::end(format, out);
     }
 }
 
+fn number_field(format: LogFormat, name: &str, value: u64, out: &mut String) {
+    line::field_name(format, name, out);
+    line::push_number(value, out);
+}
+
+fn text_field(format: LogFormat, name: &str, value: &str, limit: usize, out: &mut String) {
+    line::field_name(format, name, out);
+    line::field_text(format, &bounded(value, limit), out);
+}
+
+/// A space in a word of the message would let a request write fields of its own.
+fn push_word(text: &str, limit: usize, out: &mut String) {
+    if text.len() <= limit && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        out.push_str(text);
+        return;
+    }
+    line::escape_text(&bounded(text, limit).replace(char::is_whitespace, "\\u{20}"), out);
+}
+
 /// At most `limit` characters of `text`.
-fn bounded(text: &str, limit: usize) -> String {
+fn bounded(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.len() <= limit {
+        return text.into();
+    }
     match text.char_indices().nth(limit) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.into(),
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()).into(),
     }
 }
 
@@ -153,6 +206,7 @@ mod tests {
             target: "/p/a.swu?sig=***",
             status: 206,
             bytes: 1_048_576,
+            received: None,
             duration: Duration::from_micros(12_900),
             result: RequestResult::Partial,
             form: "connected-cache",

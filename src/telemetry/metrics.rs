@@ -38,6 +38,10 @@ pub struct Metrics {
     pub limited: IntCounterVec,
     /// Request heads refused before they reach the handler, by `reason`.
     pub bad_requests: IntCounterVec,
+    /// Tunnels (CONNECT) that are open.
+    pub tunnels: IntGauge,
+    /// Bytes that passed through tunnels, by `direction` (to-host, to-client).
+    pub tunnel_bytes: IntCounterVec,
     /// Body bytes received from upstream.
     pub upstream_bytes: IntCounter,
     /// Upstream requests by `outcome` (2xx, 3xx, 4xx, 5xx, connect, timeout, cut, refused).
@@ -100,6 +104,8 @@ impl Metrics {
             connections_parked: gauge("connections_parked", "Idle client connections parked without buffers")?,
             limited: counters("limited_total", "Connections and requests refused by a limit", &["reason"])?,
             bad_requests: counters("bad_requests_total", "Request heads refused", &["reason"])?,
+            tunnels: gauge("tunnels", "Open tunnels (CONNECT)")?,
+            tunnel_bytes: counters("tunnel_bytes_total", "Bytes that passed through tunnels", &["direction"])?,
             upstream_bytes: counter("upstream_bytes_total", "Body bytes received from upstream")?,
             upstream_requests: counters("upstream_requests_total", "Requests to upstream", &["outcome"])?,
             fills: counters("fills_total", FILLS, &["outcome"])?,

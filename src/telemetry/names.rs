@@ -10,11 +10,12 @@ pub const PREFIX: &str = "waystation";
 
 /// Every label and what bounds its values. A label that is not here may not be used: URLs, clients and digests
 /// have no bound.
-pub const LABELS: [(&str, &str); 6] = [
+pub const LABELS: [(&str, &str); 7] = [
     ("result", "`hit`, `partial`, `miss`, `stale`, `revalidated`, `bypass`, `refused` or `error`"),
     ("class", "`2xx`, `3xx`, `4xx` or `5xx`"),
     ("reason", "one of a fixed set"),
     ("outcome", "one of a fixed set"),
+    ("direction", "`to-host` or `to-client`"),
     ("drive", "one for each configured drive"),
     ("version", "one"),
 ];

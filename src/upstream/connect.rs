@@ -93,6 +93,21 @@ impl Connector {
         limit: Instant,
     ) -> Result<SendRequest<OutgoingBody>, FetchError> {
         let host = &source.origin.host;
+        let stream = self.dial(source, limit).await?;
+        match source.origin.scheme {
+            Scheme::Http => http(stream, host).await,
+            Scheme::Https => {
+                let late = |_elapsed| FetchError::Timeout { host: host.to_string(), phase: Phase::Tls };
+                let stream = timeout_at(limit, tls::handshake(&self.tls, host, stream)).await.map_err(late)?;
+                let stream = stream.map_err(|fault| FetchError::TlsFailed { host: host.to_string(), fault })?;
+                http(stream, host).await
+            }
+        }
+    }
+
+    /// A fresh TCP connection to `source` that the guard lets pass, before `limit`.
+    pub(super) async fn dial(&self, source: &Source, limit: Instant) -> Result<TcpStream, FetchError> {
+        let host = &source.origin.host;
         let late = |phase| FetchError::Timeout { host: host.to_string(), phase };
         let addresses = timeout_at(limit, self.addresses(source)).await.map_err(|_elapsed| late(Phase::Resolve))??;
         let stream = timeout_at(limit, dial(addresses)).await.map_err(|_elapsed| late(Phase::Connect))?;
@@ -102,15 +117,7 @@ impl Connector {
             own: is_own_shortage(&error),
         })?;
         self.refuse_own_side(&stream, host)?;
-        match source.origin.scheme {
-            Scheme::Http => http(stream, host).await,
-            Scheme::Https => {
-                let handshake = timeout_at(limit, tls::handshake(&self.tls, host, stream));
-                let stream = handshake.await.map_err(|_elapsed| late(Phase::Tls))?;
-                let stream = stream.map_err(|fault| FetchError::TlsFailed { host: host.to_string(), fault })?;
-                http(stream, host).await
-            }
-        }
+        Ok(stream)
     }
 
     /// The addresses of `source` that the guard lets pass, at least one.

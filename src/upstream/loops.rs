@@ -10,6 +10,9 @@ const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
 /// Whether this cache, known as `pseudonym`, has already handled the request.
 pub fn request_loops(headers: &HeaderMap, pseudonym: &str) -> bool {
+    if !headers.contains_key(CDN_LOOP) && !headers.contains_key(VIA) {
+        return false;
+    }
     let pseudonym = token(pseudonym);
     let own = |name: &[u8]| name.eq_ignore_ascii_case(pseudonym.as_bytes());
     let in_cdn_loop = headers.get_all(CDN_LOOP).iter().any(|value| {

@@ -20,6 +20,7 @@ mod redirect;
 mod settings;
 mod sources;
 mod tls;
+mod tunnel;
 
 #[cfg(test)]
 mod tests;

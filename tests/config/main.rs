@@ -187,8 +187,6 @@ fn what_later_releases_bring_is_refused_and_not_ignored() {
         ("upstream: { budget: { rate: 1 MB } }", "upstream.budget"),
         ("listen: { tls: { address: \"[::]:8443\" } }", "listen.tls"),
         ("admin: { token: secret }", "admin.token"),
-        ("connect: { allow: [] }", "connect"),
-        ("origins: [{ host: a.example, fill: ranged }]", "origins[0].fill"),
     ] {
         let errors = load(text).expect_err(text);
         assert!(matches!(errors.as_slice(), [error] if error.path == path), "{errors}");
@@ -245,6 +243,11 @@ fn single_values_that_make_no_sense_are_refused() {
             "reverse.default_origin",
         ),
         ("upstream: { direct: 1 }", "upstream.direct"),
+        ("connect: { allow: [a.example] }", "connect.allow[0]"),
+        ("connect: { allow: [\"a.example:443\", \"*:443\"] }", "connect.allow[1]"),
+        ("connect: { allow: [\"10.0.0.1:443\"] }", "connect.allow[0]"),
+        ("connect: { allow_private: [\"169.254.169.254:80\"] }", "connect.allow_private[0]"),
+        ("connect: { idle_time: 0s }", "connect.idle_time"),
         ("upstream: { timeouts: { stall: 0s } }", "upstream.timeouts.stall"),
         ("limits: { requests: 0 }", "limits.requests"),
         ("limits: { header_bytes: 1 KiB }", "limits.header_bytes"),

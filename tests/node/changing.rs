@@ -10,7 +10,7 @@ use super::rig::client::{Answer, Connection, End, get};
 use super::rig::device::{Delivery, deliver};
 use super::rig::do_client::{DoAgent, LongPause};
 use super::rig::fake_origin::FakeOrigin;
-use super::rig::origin_reply::Reply;
+use super::rig::origin_reply::{Gate, Reply};
 use super::rig::pattern::Pattern;
 use super::rig::rules::Mode;
 use super::rig::running_node::{RunningNode, Setup};
@@ -142,8 +142,8 @@ async fn who_was_given_which_version_is_known_after_a_restart() {
 async fn pause_with_a_part_of_the_old_version(next: Pattern) {
     for mode in Mode::BOTH {
         let scene = Scene::new(mode).await;
-        let lost = Trouble::at(&[(OLD.len * 6 / 10, Strike::Stall)]);
-        scene.origin.serve(PATH, reply(OLD).troubled(&lost));
+        // However often the node asks for the rest.
+        scene.origin.serve(PATH, reply(OLD).hold_at(OLD.len * 6 / 10, &Gate::shut()));
         let pause = LongPause::new();
         let devices = devices(&scene, next, OLD.len / 2, Some(&pause));
         pause.wait_for(DEVICES.into()).await;

@@ -59,6 +59,22 @@ async fn twenty_small_devices_get_their_files_right() {
     assert_eq!(origin.body_bytes(), 4 * LEN);
 }
 
+/// What lies in the kernel for a device takes it longer than the body time: only its acknowledgements tell that it
+/// goes on. The times of a device that takes 500 bytes a second, divided by 60.
+#[tokio::test]
+async fn a_device_that_takes_little_all_the_time_is_not_cut() {
+    let pattern = Pattern::new(72, 200_000);
+    let origin = FakeOrigin::with("/big", Reply::file(pattern)).await;
+    let node = Setup::new().origin(HOST, origin.address, json!({})).set("limits.body_time", json!("1s")).start();
+    let request = get("/big", &[&format!("Host: {HOST}")]);
+    for _miss_then_hit in 0..2 {
+        let pace = Pace { bytes_per_second: 30_000, ..Pace::TINY };
+        let mut device = slow_client::connect(node.data, pace).await;
+        let (_, checked) = slow_client::sip(&mut device, &request, pace, pattern, 0, || false).await;
+        assert_eq!((checked.len, checked.first_difference, checked.end), (pattern.len, None, End::Complete));
+    }
+}
+
 #[tokio::test]
 async fn a_device_that_takes_nothing_is_closed_after_the_body_time() {
     let pattern = Pattern::new(71, 20_000_000);

@@ -150,13 +150,34 @@ fn methods_are_those_of_the_rule() {
 }
 
 #[test]
-fn connect_is_refused_unless_listed() {
-    let settings = Settings { connect_allow: vec![("dl.example.com".into(), 443)], ..settings() };
-    let connect = |target: &str| get(target).method(Method::CONNECT).refusal(&settings);
-    assert_eq!(connect("DL.example.com:443"), Refusal::Tunnel { host: "dl.example.com".into(), port: 443 });
-    for target in ["dl.example.com:22", "dl.example.com:80", "other.example:443", "dl.example.com", "/p"] {
-        let refusal = connect(target);
-        assert_eq!((refusal.status().as_u16(), refusal.as_str()), (405, "connect-not-allowed"), "{target}");
-        assert_eq!(refusal.allow(), Some("GET, HEAD"));
+fn our_own_port_in_host_says_nothing_of_the_origin() {
+    let settings = Settings { own_ports: vec![8081], ..settings() };
+    for (host, origin) in [
+        ("dl.example.com:8081", "http://dl.example.com"),
+        ("secure.example:8081", "https://secure.example"),
+        ("either.example:8081", "http://either.example"),
+        ("ported.example:8081", "http://ported.example:8080"),
+        ("ported.example:8080", "http://ported.example:8080"),
+        ("a.example.net:8081", "http://a.example.net"),
+    ] {
+        let (case, plain) = (get("/p").host(host), get("/p").host(host.split(':').next().unwrap()));
+        assert_eq!(case.outcome(&settings).0, origin, "{host}");
+        assert_eq!(case.resolve(&settings).key, plain.resolve(&settings).key, "{host}");
     }
+    for host in ["dl.example.com:8082", "dl.example.com:5001", "ported.example:8082"] {
+        assert_eq!(get("/p").host(host).refused(&settings), (403, "port-not-allowed"), "{host}");
+    }
+    // In the other forms the port is written by somebody who means the origin's.
+    for target in ["http://dl.example.com:8081/p", "/-/dl.example.com:8081/p", "/p?cacheHostOrigin=dl.example.com:8081"]
+    {
+        assert_eq!(get(target).refused(&settings), (403, "port-not-allowed"), "{target}");
+    }
+    let own = Settings { own_ports: vec![8080], ..settings };
+    assert_eq!(get("/p").host("ported.example:8080").outcome(&own).0, "http://ported.example:8080");
+}
+
+#[test]
+fn connect_asks_for_no_content() {
+    let refusal = get("dl.example.com:443").method(Method::CONNECT).refusal(&settings());
+    assert_eq!((refusal.status().as_u16(), refusal.allow()), (405, Some("GET, HEAD")));
 }

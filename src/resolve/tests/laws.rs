@@ -64,6 +64,9 @@ proptest! {
                 if let Err(refusal) = resolve(&inbound, &settings()) {
                     prop_assert!(!refusal.to_string().is_empty() && refusal.status().is_client_error());
                 }
+                if let Err(refusal) = resolve_connect(&inbound, &[]) {
+                    prop_assert!(!refusal.to_string().is_empty() && refusal.status().is_client_error());
+                }
                 prop_assert!(inbound.loggable_path().as_str().is_ascii());
             }
         }

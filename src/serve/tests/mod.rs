@@ -4,7 +4,10 @@
 mod bodies;
 mod failures;
 mod fields;
+mod port;
+mod sending;
 mod tokens;
+mod trouble;
 mod versions;
 
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::HeaderName;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
@@ -67,6 +70,7 @@ impl Site {
             drain_grace: Duration::ZERO,
             pseudonym: "cache".into(),
             clients_may_refetch: true,
+            tunnel_idle_time: Duration::from_secs(60),
         };
         let log = AccessLog::to_sink(&LogSettings::default(), &rig.metrics, std::io::sink()).unwrap();
         let metrics = Arc::clone(&rig.metrics);

@@ -266,7 +266,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 impl Device {
     /// One request of the `number`-th device, of which `most` bytes arrive. The odd ones are no agents.
     async fn fetch(&mut self, site: &Site, number: usize, target: &str, most: usize) {
-        let is_agent = number % 2 == 0;
+        let is_agent = number.is_multiple_of(2);
         let from = self.file.len();
         let range = match self.total {
             Some(total) if is_agent => format!("bytes={from}-{}", total - 1),

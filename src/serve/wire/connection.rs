@@ -37,6 +37,8 @@ const LINGER_BYTES: usize = 256 * 1024;
 enum Close {
     /// Everything is said and read.
     Plain,
+    /// All that follows belongs to a tunnel.
+    Tunnel,
     /// Everything is said; the client may still be sending.
     Linger,
     /// One last answer.
@@ -128,6 +130,9 @@ where
             if let Err(error) = &served {
                 note_error(error, peer, context);
             }
+            if exchange.has_tunnel() {
+                break if served.is_ok() { Close::Tunnel } else { Close::Plain };
+            }
             match io.end.take() {
                 Some(End::Park) => io.detach(),
                 Some(End::Refuse(Refusal::Chunk)) if io.answer_begun => {
@@ -191,6 +196,14 @@ fn note_error(error: &hyper::Error, peer: SocketAddr, context: &WireContext) {
 
 /// Ends a connection in any way but the plain one.
 async fn finish(mut io: ClientIo<'_>, close: Close, peer: SocketAddr, context: &WireContext) {
+    if close == Close::Tunnel {
+        let tunnel = io.exchange().tunnel();
+        let (client, early, _in_flight) = io.into_tunnel();
+        if let Some(tunnel) = tunnel {
+            tunnel.run(client, early, &context.drain).await;
+        }
+        return;
+    }
     io.release();
     let stream = io.stream();
     if close == Close::Reset {

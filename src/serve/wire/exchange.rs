@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use http::{Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::{Mutex, MutexGuard};
@@ -21,6 +21,7 @@ use tower::{Service, ServiceExt};
 use super::ConnectionInfo;
 use super::piece::{Content, Payload, Piece, PieceBody, Receipt, TURN};
 use crate::content::Scheme;
+use crate::serve::tunnel::Tunnel;
 use crate::store::Window;
 
 /// Where the present exchange stands.
@@ -59,6 +60,8 @@ struct State {
     head_complete: Instant,
     /// The end of the answer is the end of the connection: a cut must not look like one.
     close_delimited: bool,
+    /// What follows the answer, which is then the last one.
+    tunnel: Option<Tunnel>,
 }
 
 /// The service as hyper sees it.
@@ -74,6 +77,7 @@ pin_project! {
         #[pin]
         inner: F,
         http_10: bool,
+        connect: bool,
         guard: Option<AnswerGuard>,
     }
 }
@@ -98,7 +102,7 @@ struct AnswerGuard {
 impl Exchange {
     pub(super) fn new(now: Instant, files: bool) -> Self {
         Self {
-            state: Mutex::new(State { step: Step::Idle, head_complete: now, close_delimited: false }),
+            state: Mutex::new(State::new(Step::Idle, now)),
             windows: Mutex::default(),
             queued: AtomicUsize::new(0),
             turn: AtomicU64::new(0),
@@ -159,13 +163,13 @@ impl Exchange {
 
     /// A head that was complete at `now` goes to hyper.
     pub(super) fn ask(&self, now: Instant) {
-        *self.state.lock() = State { step: Step::Asked, head_complete: now, close_delimited: false };
+        *self.state.lock() = State::new(Step::Asked, now);
     }
 
-    /// Everything of the answer is written. `false` when it is not over, or was none.
+    /// Everything of the answer is written. `false` when it is not over, or was none, or no request can follow it.
     pub(super) fn settle(&self) -> bool {
         let mut state = self.state.lock();
-        let answered = state.step == Step::Answered;
+        let answered = state.step == Step::Answered && state.tunnel.is_none();
         if answered {
             state.step = Step::Idle;
         }
@@ -174,6 +178,22 @@ impl Exchange {
 
     pub(super) fn close_delimited(&self) -> bool {
         self.state.lock().close_delimited
+    }
+
+    /// Whether a tunnel follows the answer.
+    pub(super) fn has_tunnel(&self) -> bool {
+        self.state.lock().tunnel.is_some()
+    }
+
+    /// The tunnel that follows the answer.
+    pub(super) fn tunnel(&self) -> Option<Tunnel> {
+        self.state.lock().tunnel.take()
+    }
+}
+
+impl State {
+    fn new(step: Step, head_complete: Instant) -> Self {
+        Self { step, head_complete, close_delimited: false, tunnel: None }
     }
 }
 
@@ -199,6 +219,7 @@ where
         request.extensions_mut().insert(ConnectionInfo { peer: self.peer, scheme: Scheme::Http, head_complete });
         Answer {
             http_10: request.version() == Version::HTTP_10,
+            connect: request.method() == Method::CONNECT,
             inner: self.inner.clone().oneshot(request),
             guard: Some(AnswerGuard { exchange: Arc::clone(&self.exchange) }),
         }
@@ -214,14 +235,21 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx))?;
+        let mut response = ready!(this.inner.poll(cx))?;
         let Some(guard) = this.guard.take() else {
             return Poll::Pending; // Polled after completion, which hyper does not do.
         };
         let exact = response.body().size_hint().exact().is_some();
         let known_length = exact || response.headers().contains_key(header::CONTENT_LENGTH);
-        if *this.http_10 && !known_length {
-            guard.exchange.state.lock().close_delimited = true;
+        let tunnel = response.extensions_mut().remove::<Tunnel>();
+        if *this.connect && tunnel.is_none() {
+            // A client that hopes for a tunnel may have sent its first bytes: they are no request.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        {
+            let mut state = guard.exchange.state.lock();
+            state.close_delimited = *this.http_10 && !known_length;
+            state.tunnel = tunnel;
         }
         // hyper frames a body of unknown length in chunks, among which placeholders have no business.
         let files = exact && guard.exchange.files;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hyper::rt::ReadBufCursor;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
@@ -22,6 +22,7 @@ use super::head_gate::{Framing, HeadGate, Verdict};
 use super::refusal::Refusal;
 use super::send_file::{Sender, Written};
 use super::timer::Timer;
+use crate::serve::backlog::{Ends, Standstill};
 use crate::shutdown::InFlight;
 
 /// First size of the buffer: most requests of update clients are shorter.
@@ -70,8 +71,8 @@ pub(super) struct ClientIo<'a> {
     waiting_since: Instant,
     waiting: Waiting,
     timer: Timer,
-    /// Since when the client has taken nothing of what it is to be sent.
-    stuck_since: Option<Instant>,
+    /// The client that takes nothing of what it is to be sent.
+    stuck: Option<Standstill>,
     write_timer: Timer,
     sender: Sender,
     /// The client has closed its side after a request, and may still want the answer.
@@ -108,7 +109,7 @@ impl<'a> ClientIo<'a> {
             waiting_since: now,
             waiting: Waiting::Idle,
             timer: Timer::default(),
-            stuck_since: None,
+            stuck: None,
             write_timer: Timer::default(),
             sender: Sender::default(),
             half_closed: false,
@@ -150,6 +151,12 @@ impl<'a> ClientIo<'a> {
     /// may take an answer with it that the client has not read yet.
     pub(super) fn has_unread_input(&self) -> bool {
         !self.buffer.is_empty() || matches!(self.stage, Stage::Body { .. } | Stage::Chunks(_) | Stage::Passing { .. })
+    }
+
+    /// The socket of a connection that becomes a tunnel, the client's bytes behind its request, and what makes a
+    /// drain wait. hyper holds none of them: it was given the head and no more.
+    pub(super) fn into_tunnel(self) -> (TcpStream, Bytes, Option<InFlight>) {
+        (self.stream, self.buffer.freeze(), self.in_flight)
     }
 
     /// No byte of a head has arrived.
@@ -242,19 +249,28 @@ impl<'a> ClientIo<'a> {
         self.answer_begun = true;
         match self.sender.poll_write(cx, &mut self.stream, &self.exchange, slices) {
             Written::Done(written) => {
-                self.stuck_since = None;
-                if written.is_err() {
-                    self.reset();
-                }
+                self.stuck = None;
                 Poll::Ready(written)
             }
+            Written::Forbidden(error) => {
+                self.reset();
+                Poll::Ready(Err(error))
+            }
             Written::Waits => {
-                self.stuck_since = None;
+                self.stuck = None;
                 Poll::Pending
             }
             Written::Client => {
-                let since = *self.stuck_since.get_or_insert_with(Instant::now);
-                ready!(self.write_timer.poll(cx, since, self.context.limits.body_time));
+                let allowed = self.context.limits.body_time;
+                let stuck = self.stuck.get_or_insert_with(|| Standstill::begin(Instant::now()));
+                loop {
+                    let (since, time) = stuck.next_look(allowed);
+                    ready!(self.write_timer.poll(cx, since, time));
+                    let backlog = Ends::of(&self.stream).and_then(|ends| ends.backlog());
+                    if stuck.is_over(Instant::now(), backlog, allowed) {
+                        break;
+                    }
+                }
                 self.reset();
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }

@@ -41,8 +41,7 @@ pub const PARK_AFTER: Duration = Duration::from_secs(5);
 /// Bounds hyper's write queue, and its read buffer unless a request head may be longer.
 const HYPER_BUFFER: usize = 64 * 1024;
 
-/// Most bytes that wait in the kernel to be sent to one client. A smaller step than the send buffer makes the
-/// progress of a slow client visible: it counts as stuck when not half of this leaves within `limits.body_time`.
+/// Most bytes that wait in the kernel to be sent to one client: what a slow client costs.
 const UNSENT: u32 = 64 * 1024;
 
 /// What all connections share.
@@ -94,6 +93,13 @@ impl WireContext {
     #[must_use]
     pub fn park_after(mut self, time: Duration) -> Self {
         self.park_after = time;
+        self
+    }
+
+    /// Breaks what sending files rests on: hyper copies what it writes into one buffer, placeholders too.
+    #[cfg(test)]
+    pub(in crate::serve) fn copying_writes(mut self) -> Self {
+        self.http.writev(false);
         self
     }
 

@@ -34,6 +34,8 @@ pub(super) enum Written {
     Client,
     /// A disk has to be read, or others have their turn; the client owes nothing.
     Waits,
+    /// Nothing more may leave, not even what the kernel holds.
+    Forbidden(io::Error),
 }
 
 /// The state between two writes of one connection.
@@ -69,7 +71,7 @@ impl Sender {
         let mut marks = slices.iter().enumerate().filter(|(_, slice)| is_placeholder(slice));
         let first = marks.next();
         if usize::from(first.is_some()) + marks.count() != exchange.queued() {
-            return Written::Done(Err(io::Error::other("a write does not stand for the files that wait")));
+            return fail_closed(exchange, "a write does not stand for the files that wait");
         }
         let written = match first {
             None => Pin::new(stream).poll_write_vectored(cx, slices).into(),
@@ -95,7 +97,8 @@ impl Sender {
     ) -> Written {
         let mut windows = exchange.windows();
         let Some(queued) = windows.front_mut().filter(|queued| queued.window.len() == len as u64) else {
-            return Written::Done(Err(io::Error::other("a placeholder is not as long as its file")));
+            drop(windows);
+            return fail_closed(exchange, "a placeholder is not as long as its file");
         };
         loop {
             if !self.is_ready(&queued.window) {
@@ -184,6 +187,15 @@ impl From<Poll<io::Result<usize>>> for Written {
             Poll::Pending => Self::Client,
         }
     }
+}
+
+/// A fault of this program or of hyper: nothing more may leave.
+fn fail_closed(exchange: &Exchange, reason: &'static str) -> Written {
+    tracing::error!(reason, "a connection is cut");
+    for queued in exchange.windows().iter() {
+        queued.receipt.iter().for_each(|receipt| receipt.cut(reason));
+    }
+    Written::Forbidden(io::Error::other(reason))
 }
 
 /// The bytes cannot be had: the client must notice.

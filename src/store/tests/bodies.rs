@@ -140,7 +140,8 @@ async fn what_was_forgotten_does_not_come_back_by_a_late_update() {
 
 #[tokio::test]
 async fn without_an_index_what_is_stored_is_there_and_files_are_closed() {
-    let rig = Rig::new();
+    let mut rig = Rig::new();
+    rig.settings.open_blobs = 512;
     let store = rig.open();
     store.ready().await;
     store.inner.index().unwrap().give_up();

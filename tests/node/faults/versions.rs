@@ -69,18 +69,18 @@ async fn new_version_at_the_cut_for_devices_behind_one_address() {
     new_at_the_cut("new version at the cut, one address", same_length(), Reply::file, Case::one_address).await;
 }
 
-/// Two servers behind one name have different versions and take turns.
+/// Two servers behind one name have different versions and take turns. Long enough for several ranges.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_versions_take_turns() {
     row("two versions take turns", |origin| {
+        let versions = [Pattern::new(3003, 3 * content().len), Pattern::new(3004, 3 * content().len)];
         let trouble = Trouble::default();
         let (here, asked) = (trouble.clone(), AtomicUsize::new(0));
         origin.script(PATH, move |_| {
             here.strikes();
-            let odd = asked.fetch_add(1, Ordering::Relaxed) % 2 == 1;
-            Reply::file(if odd { same_length() } else { content() })
+            Reply::file(versions[asked.fetch_add(1, Ordering::Relaxed) % 2])
         });
-        Case::of(content(), &trouble).or(same_length()).origin_at_most(BOTH)
+        Case::of(versions[0], &trouble).or(versions[1]).origin_at_most(BOTH)
     })
     .await;
 }

@@ -79,6 +79,11 @@ impl Connection {
         Self { stream, buffer: Vec::new() }
     }
 
+    /// The socket, and what was read of it beyond the last answer.
+    pub(crate) fn into_stream(self) -> (TcpStream, Vec<u8>) {
+        (self.stream, self.buffer)
+    }
+
     pub(crate) async fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
     }

@@ -328,5 +328,13 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Resul
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let fields: Vec<_> =
         lines.filter_map(|line| line.split_once(':')).map(|(n, v)| (n.to_owned(), v.trim().to_owned())).collect();
-    Ok(Some(Received { method, target, fields }))
+    let mut request = Received { method, target, fields, body: Vec::new() };
+    let length = request.field("Content-Length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    while buffer.len() < length {
+        if stream.read_buf(buffer).await? == 0 {
+            return Ok(None);
+        }
+    }
+    request.body = buffer.drain(..length).collect();
+    Ok(Some(request))
 }

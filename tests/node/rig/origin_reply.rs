@@ -21,6 +21,8 @@ pub(crate) struct Received {
     /// The request target, path and query.
     pub(crate) target: String,
     pub(crate) fields: Vec<(String, String)>,
+    /// By `Content-Length`.
+    pub(crate) body: Vec<u8>,
 }
 
 /// The bytes of a reply.

@@ -1,0 +1,216 @@
+//! [`Tunnel`]: the bytes between a client and the host that it named by CONNECT, both ways, unread. Whether there may
+//! be a tunnel is decided in `connect`; the wire hands the client's side over when the 200 is written.
+
+use std::fmt;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::try_join;
+use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::{Instant, sleep_until};
+
+use super::account::Account;
+use super::backlog::Ends;
+use super::wire::Receipt;
+use crate::shutdown::Drain;
+
+/// Most bytes that are taken from one side before the other has taken them: all that a slow reader costs.
+const CHUNK: usize = 32 * 1024;
+
+/// While the process drains, a tunnel in which nothing moves for so long carries no download and is not waited for.
+const DRAIN_IDLE: Duration = Duration::from_secs(1);
+
+/// How often within its idle time a tunnel is looked at in which no byte moves here.
+const LOOKS: u32 = 4;
+
+/// A tunnel that waits for its client's side. Clones are the same tunnel; an extension of the answer to CONNECT.
+#[derive(Clone)]
+pub(super) struct Tunnel {
+    agreed: Arc<Mutex<Option<Agreed>>>,
+}
+
+struct Agreed {
+    host: TcpStream,
+    account: Unopened,
+    idle_time: Duration,
+    /// What counts the tunnel as a request in flight.
+    held: Vec<Box<dyn Send>>,
+}
+
+/// The account of a tunnel that is not open yet.
+struct Unopened(Option<Account>);
+
+/// A side of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// Who asked for it.
+    Client,
+    /// Where it leads.
+    Host,
+}
+
+/// Why a tunnel ended before both sides had said that they are done.
+#[derive(Debug, thiserror::Error)]
+enum Cut {
+    #[error("{0}: {1}")]
+    Failed(&'static str, io::Error),
+    #[error("no byte for {0:?}")]
+    Idle(Duration),
+    #[error("draining")]
+    Draining,
+}
+
+/// Counts what passes, and remembers when something did.
+struct Traffic {
+    state: Mutex<(Account, Instant)>,
+    /// Both connections.
+    sides: [Option<Ends>; 2],
+}
+
+impl Tunnel {
+    pub(super) fn new(host: TcpStream, account: Account, idle_time: Duration) -> Self {
+        let agreed = Agreed { host, account: Unopened(Some(account)), idle_time, held: Vec::new() };
+        Self { agreed: Arc::new(Mutex::new(Some(agreed))) }
+    }
+
+    /// Keeps `thing` until the tunnel ends.
+    pub(super) fn hold(&self, thing: impl Send + 'static) {
+        if let Some(agreed) = &mut *self.agreed.lock() {
+            agreed.held.push(Box::new(thing));
+        }
+    }
+
+    /// Carries bytes until both sides are done, one fails, or nothing moves for too long. `early` are bytes of the
+    /// client that came right behind its request. The end of one side is passed on to the other, which may go on;
+    /// any other end resets both, so that neither takes it for the end of what was sent.
+    pub(super) async fn run(&self, mut client: TcpStream, early: Bytes, drain: &Drain) {
+        let Some(Agreed { mut host, mut account, idle_time, held: _held }) = self.agreed.lock().take() else { return };
+        let Some(account) = account.0.take() else { return };
+        let _open = account.open_tunnel();
+        let sides = [&client, &host].map(Ends::of);
+        let traffic = Traffic { state: Mutex::new((account, Instant::now())), sides };
+        let result = {
+            let (from_client, to_client) = client.split();
+            let (from_host, to_host) = host.split();
+            let up = carry(from_client, to_host, early, Side::Client, &traffic);
+            let down = carry(from_host, to_client, Bytes::new(), Side::Host, &traffic);
+            tokio::select! {
+                biased;
+                result = try_join(up, down) => result.map(|_| ()),
+                cut = traffic.quiet(idle_time, drain) => Err(cut),
+            }
+        };
+        if let Err(cut) = result {
+            for side in [&client, &host] {
+                let _ = SockRef::from(side).set_linger(Some(Duration::ZERO));
+            }
+            traffic.state.lock().0.cut(&cut.to_string());
+        }
+    }
+}
+
+impl Drop for Unopened {
+    fn drop(&mut self) {
+        if let Some(account) = &mut self.0 {
+            account.cut("the client left before the tunnel was open");
+        }
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel").finish_non_exhaustive()
+    }
+}
+
+impl Side {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Host => "host",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Host,
+            Self::Host => Self::Client,
+        }
+    }
+
+    fn failed(self, error: io::Error) -> Cut {
+        Cut::Failed(self.as_str(), error)
+    }
+}
+
+impl Traffic {
+    fn moved(&self, from: Side, bytes: usize) {
+        let mut state = self.state.lock();
+        state.0.carried(from, bytes as u64);
+        state.1 = Instant::now();
+    }
+
+    /// Completes when nothing has moved for `idle_time`, or much less while the process drains. A side that slowly
+    /// takes what the kernel holds for it moves, too.
+    async fn quiet(&self, idle_time: Duration, drain: &Drain) -> Cut {
+        let mut signalled = pin!(drain.signalled());
+        let mut draining = false;
+        let mut backlogs = [None; 2];
+        loop {
+            let limit = if draining { idle_time.min(DRAIN_IDLE) } else { idle_time };
+            let (now, moved) = (Instant::now(), self.state.lock().1);
+            if moved + limit <= now {
+                return if draining { Cut::Draining } else { Cut::Idle(idle_time) };
+            }
+            tokio::select! {
+                () = &mut signalled, if !draining => draining = true,
+                () = sleep_until((moved + limit).min(now + limit / LOOKS)) => {}
+            }
+            let there = self.sides.map(|side| side.and_then(|ends| ends.backlog()));
+            let takes =
+                |(now, before): (&Option<u32>, &Option<u32>)| matches!((now, before), (Some(n), Some(b)) if n < b);
+            if there.iter().zip(&backlogs).any(takes) {
+                self.state.lock().1 = Instant::now();
+            }
+            backlogs = there;
+        }
+    }
+}
+
+/// Carries bytes of `side` to the other one until it has no more, and says so there.
+async fn carry(
+    from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    early: Bytes,
+    side: Side,
+    traffic: &Traffic,
+) -> Result<(), Cut> {
+    deliver(&mut to, &early, side, traffic).await?;
+    loop {
+        from.readable().await.map_err(|error| side.failed(error))?;
+        // Made for each read, so that a tunnel that waits costs no buffer.
+        let mut chunk = Vec::with_capacity(CHUNK);
+        match from.try_read_buf(&mut chunk) {
+            Ok(0) => return to.shutdown().await.map_err(|error| side.other().failed(error)),
+            Ok(_) => deliver(&mut to, &chunk, side, traffic).await?,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(side.failed(error)),
+        }
+    }
+}
+
+async fn deliver(to: &mut WriteHalf<'_>, mut bytes: &[u8], from: Side, traffic: &Traffic) -> Result<(), Cut> {
+    while !bytes.is_empty() {
+        let count = to.write(bytes).await.map_err(|error| from.other().failed(error))?;
+        traffic.moved(from, count);
+        bytes = bytes.get(count..).unwrap_or_default();
+    }
+    Ok(())
+}

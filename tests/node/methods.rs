@@ -1,0 +1,117 @@
+//! Requests that are more than a look-up: methods that change content, and requests that were here before.
+
+use serde_json::json;
+
+use super::rig::client::request;
+use super::rig::fake_origin::FakeOrigin;
+use super::rig::origin_reply::{Received, Reply};
+use super::rig::pattern::Pattern;
+use super::rig::running_node::{RunningNode, Setup};
+
+const HOST: &str = "dl.example.com";
+const TARGET: &str = "/-/dl.example.com/f.bin";
+
+/// An origin whose file can be posted to: `status` is the answer to that.
+async fn node(status: u16) -> (RunningNode, FakeOrigin) {
+    let origin = FakeOrigin::start().await;
+    origin.script("/f.bin", move |request: &Received| match request.method.as_str() {
+        "POST" => Reply::status(status, "posted"),
+        _ => Reply::file(Pattern::new(211, 100_000)),
+    });
+    let methods = json!({ "methods": ["GET", "HEAD", "POST"] });
+    (Setup::new().origin(HOST, origin.address, methods).start(), origin)
+}
+
+/// Fills, and sees a hit.
+async fn stored(node: &RunningNode, origin: &FakeOrigin) {
+    for _miss_then_hit in 0..2 {
+        assert_eq!(node.get(TARGET, &[]).await.body, Pattern::new(211, 100_000).bytes());
+    }
+    assert_eq!(origin.requests(), 1);
+}
+
+async fn post(node: &RunningNode) -> super::rig::client::Answer {
+    let head = request("POST", TARGET, &["Content-Length: 11", "Content-Type: text/plain"]);
+    node.ask(&format!("{head}new content")).await
+}
+
+#[tokio::test]
+async fn a_post_that_succeeds_makes_what_is_stored_invalid() {
+    for status in [200, 201, 204, 303] {
+        let (node, origin) = node(status).await;
+        stored(&node, &origin).await;
+        let answer = post(&node).await;
+        assert_eq!(answer.head.status, status, "{}", answer.head.raw);
+        let posted = &origin.received()[1];
+        assert_eq!((posted.method.as_str(), posted.body.as_slice()), ("POST", b"new content".as_slice()));
+        assert_eq!(node.get(TARGET, &[]).await.head.status, 200);
+        assert_eq!(origin.requests(), 3, "after {status} the stored body is not given out: {:?}", origin.received());
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_fails_leaves_what_is_stored() {
+    for status in [400, 403, 409, 500, 503] {
+        let (node, origin) = node(status).await;
+        stored(&node, &origin).await;
+        assert_eq!(post(&node).await.head.status, status);
+        assert_eq!(node.get(TARGET, &[]).await.body, Pattern::new(211, 100_000).bytes());
+        assert_eq!(origin.requests(), 2, "after {status} the stored body is a hit: {:?}", origin.received());
+    }
+    let (node, origin) = node(200).await;
+    stored(&node, &origin).await;
+    origin.switch_off();
+    assert_eq!(post(&node).await.head.status, 503, "nobody was reached");
+    assert_eq!(node.get(TARGET, &[]).await.head.status, 200);
+}
+
+#[tokio::test]
+async fn the_answer_to_a_post_is_not_stored() {
+    let (node, origin) = node(200).await;
+    for count in 1..=2 {
+        assert_eq!(post(&node).await.body, b"posted");
+        assert_eq!(origin.requests(), count);
+    }
+    assert_eq!(node.get(TARGET, &[]).await.body, Pattern::new(211, 100_000).bytes());
+}
+
+#[tokio::test]
+async fn a_request_that_was_here_before_gets_508() {
+    let origin = FakeOrigin::with("/f.bin", Reply::file(Pattern::new(212, 10))).await;
+    let node = Setup::new().origin(HOST, origin.address, json!({})).set("pseudonym", json!("site-7")).start();
+    for field in ["CDN-Loop: site-7", "CDN-Loop: cdn.example, SITE-7; v=1", "Via: 1.0 proxy, 1.1 site-7 (x)"] {
+        for method in ["GET", "HEAD"] {
+            let answer = node.ask(&request(method, TARGET, &[field])).await;
+            assert_eq!(answer.head.status, 508, "{field}: {}", answer.head.raw);
+        }
+    }
+    assert_eq!(origin.requests(), 0);
+    for field in ["CDN-Loop: site-8, other; of=\"site-7\"", "Via: 1.1 site-70 (site-7)"] {
+        assert_eq!(node.get(TARGET, &[field]).await.head.status, 200, "{field}");
+    }
+    assert_eq!(origin.requests(), 1);
+    // What it says itself is what it takes for a loop.
+    let asked = &origin.received()[0];
+    let marks = [("CDN-Loop", asked.field("CDN-Loop")), ("Via", asked.field("Via"))];
+    for (name, value) in marks {
+        let answer = node.get(TARGET, &[&format!("{name}: {}", value.unwrap())]).await;
+        assert_eq!(answer.head.status, 508, "{name}: {value:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_dns_led_here_may_write_our_port_into_host() {
+    let origin = FakeOrigin::with("/f.bin", Reply::file(Pattern::new(213, 1000))).await;
+    let node = Setup::new().origin(HOST, origin.address, json!({})).start();
+    let (own, admin) = (node.data.port(), node.admin.port());
+    let ask = async |host: &str| node.get("/f.bin", &[&format!("Host: {host}")]).await.head.status;
+    assert_eq!(ask(HOST).await, 200);
+    assert_eq!(ask(&format!("{HOST}:{own}")).await, 200);
+    assert_eq!(ask(&format!("{HOST}:80")).await, 200);
+    assert_eq!(origin.requests(), 1, "all spellings are one object");
+    assert_eq!(origin.received()[0].field("Host"), Some(HOST));
+    for foreign in [admin, 8443] {
+        assert_eq!(ask(&format!("{HOST}:{foreign}")).await, 403, "{foreign}");
+    }
+    assert_eq!(ask(&format!("evil.example:{own}")).await, 403);
+}
