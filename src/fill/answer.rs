@@ -14,7 +14,7 @@ use super::flight::Head;
 use super::lead::Leader;
 use super::stream::Stream;
 use super::want::Answer;
-use super::{FillError, Want};
+use super::{FillError, Want, again};
 use crate::content::{BodyRef, ByteRange, ExpectedDigest, PartialId, Record};
 use crate::decide::{self, NotStorable, Storable};
 use crate::upstream::{FetchResponse, Framing};
@@ -35,6 +35,9 @@ pub(super) async fn store_part(
     if matches!(storable, Storable::Yes)
         && let Some(record) = record_of(want, &response, Some(length), StatusCode::OK)
     {
+        if again::is_stored(leader, &record).await {
+            return Ok(());
+        }
         match leader.inner.store.create_part(record, leader.room(Some(length))).await {
             Ok(writer) => {
                 let stream = Stream::part(response, part.start());
@@ -75,6 +78,7 @@ pub(super) async fn store_or_share(
         // section 8).
         let whole_is_known = |record: &Record| record.expected.is_some() || response.framing != Framing::UntilClose;
         match record_of(want, &response, length, status) {
+            Some(record) if again::is_stored(leader, &record).await => return Ok(()),
             Some(record) if whole_is_known(&record) => match inner.store.create(record).await {
                 Ok(writer) => {
                     let ways = Ways::of(inner, want, &writer.entry().record);

@@ -4,6 +4,7 @@
 //! what happens when clients leave. Does not live here: how a source is asked (`upstream`), whether an answer may
 //! be stored or served (`decide`), where bytes lie (`store`), what a client is told (`serve`).
 
+mod again;
 mod answer;
 mod copy;
 mod demand;

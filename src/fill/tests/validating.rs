@@ -135,3 +135,41 @@ async fn a_fill_that_ended_since_the_look_up_is_not_begun_again() {
     assert_eq!(shown(&rig.fill.obtain(late).await), "changed");
     assert_eq!(server.requests().len(), 1);
 }
+
+/// A version that was replaced and comes back is there already.
+#[tokio::test]
+async fn an_older_version_that_upstream_has_again_is_not_transferred() {
+    for fill in [crate::content::FillMode::Whole, crate::content::FillMode::Ranged] {
+        let (old, new) = (Arc::new(body_of(300 * KIB, 3)), Arc::new(body_of(300 * KIB, 4)));
+        let (sent, gate) = ((Arc::clone(&old), Arc::clone(&new)), Gate::new());
+        let asked = Arc::new(Mutex::new(0));
+        let (round, shut) = (Arc::clone(&asked), gate.clone());
+        let server = Server::start(move |_, request| {
+            let round = *round.lock();
+            let (body, tag) = if round == 1 { (&sent.1, "\"v2\"") } else { (&sent.0, "\"v1\"") };
+            let fields = [("ETag", tag), ("Cache-Control", "max-age=0")];
+            match field(request, "range").is_some() {
+                // The third time no byte of it comes.
+                _ if round == 2 => vec![Step::Send(head("200 OK", &fields, body.len())), Step::Wait(shut.clone())],
+                true => vec![rest(request, &fields, body)],
+                false => vec![answer("200 OK", &fields, body)],
+            }
+        })
+        .await;
+        let (rig, mut want) = (Rig::new(), want(&server, "/a"));
+        want.policy = Arc::new(Policy { fill, ..policy(Abandon::Complete) });
+        assert!(filled(&rig, &want).await == *old);
+        *asked.lock() = 1;
+        let obtained = rig.fill.obtain(validating(&rig, want.clone()).await).await;
+        assert!(whole(&rig, obtained).await == *new);
+        rig.idle().await;
+        *asked.lock() = 2;
+        let Obtained::Validated(entry) = rig.fill.obtain(validating(&rig, want.clone()).await).await else {
+            panic!("not the stored one, {fill:?}");
+        };
+        assert!(stored_bytes(&rig, &entry).await == *old);
+        assert_eq!(rig.stored(&want).await[0].record.headers[ETAG], "\"v1\"", "for later requests too");
+        assert_eq!(rig.store.known(&want.key).await.older()[0].record.headers[ETAG], "\"v2\"");
+        gate.open();
+    }
+}

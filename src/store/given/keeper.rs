@@ -1,4 +1,4 @@
-//! The file of [`Given`] and the thread that writes it: what waits is appended after 100 ms, synced within a second, or at
+//! The file of [`Given`] and the thread that writes it: what waits is appended after 20 ms, synced within a second, or at
 //! once when somebody waits for it. When the file is much longer than what is true it is written anew, and at the end.
 
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::store::disk::{self, Dir};
 use crate::store::layout;
 
 /// How long lines are gathered.
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(20);
 /// How long lines that were written wait to be synced with others.
 const SYNC: Duration = Duration::from_secs(1);
 /// The file is written anew when it is longer than twice what is true and this.

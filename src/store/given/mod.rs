@@ -9,8 +9,8 @@
 //! whose downloads were handed out whole go first, then those that were given something least lately.
 //!
 //! # What a crash may take
-//! Changes are kept in memory for 100 ms and then written to `<state>/versions.log`, which is synced each second. So what
-//! is lost with a kill is at most the first gift of a pair within the last 100 ms, and with a power cut within the last
+//! Changes are kept in memory for 20 ms and then written to `<state>/versions.log`, which is synced each second. So what
+//! is lost with a kill is at most the first gift of a pair within the last 20 ms, and with a power cut within the last
 //! second. A client without an entry gets a version only if its range tells which, or if only one is stored: the one that
 //! it was given is stored too, unless it went within that moment. What would mislead if it were lost is synced before the
 //! first byte leaves: that a pair which was given one version is now given another one ([`Given::give`]), and that bytes
