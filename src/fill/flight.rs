@@ -147,6 +147,13 @@ impl FlightTable {
     }
 }
 
+impl FlightTable {
+    /// Nobody joins the flights of `key` any more; they go on for those who did.
+    pub(super) fn part_from(&self, key: KeyHash) {
+        self.flights.lock().remove(&key);
+    }
+}
+
 #[cfg(test)]
 impl FlightTable {
     /// Number of clients of the only flight of `key`, if there is just one.

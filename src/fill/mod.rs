@@ -38,7 +38,7 @@ pub use crate::upstream::{
     FetchResponse as PassedThrough, Framing as PassedFraming, RequestBody as PassedBody, UpstreamBody as Through,
 };
 
-use crate::content::{FillMode, KeyHash};
+use crate::content::{CacheKey, FillMode, KeyHash};
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::upstream::{FetchResponse, RequestBody, Upstream, request_loops};
@@ -212,6 +212,11 @@ impl Fill {
         body: Option<RequestBody>,
     ) -> Result<FetchResponse, FillError> {
         self.ask(want, method, fields::for_pass(&want.headers, &want.policy), body).await
+    }
+
+    /// What is on its way under `key` is not for requests that come from now on: they are fetched for anew.
+    pub fn part_from(&self, key: &CacheKey) {
+        self.inner.flights.part_from(key.hash());
     }
 
     /// Connects to a host for a tunnel; what passes through it is never stored.

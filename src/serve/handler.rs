@@ -17,9 +17,9 @@ use super::proof::Proofs;
 use super::respond::respond;
 use super::wire::ConnectionInfo;
 use super::{Settings, deliver, pass, rescue};
-use crate::content::{BodyRef, CacheKey, Digest, UnixMillis};
+use crate::content::{BodyRef, Digest, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts};
-use crate::fill::{Fill, FillError, Obtained, PassedBody, PassedThrough};
+use crate::fill::{Fill, FillError, Obtained, PassedThrough};
 use crate::resolve::{self, Inbound, resolve_digest};
 use crate::store::{Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
@@ -337,33 +337,6 @@ impl Handler {
         match self.release_passed(ask, &response).await {
             Ok(()) => pass::through(ask, response, reason),
             Err(outcome) => outcome,
-        }
-    }
-
-    /// Passes on a method that the rule allows beyond GET and HEAD. What changes the resource also makes what is
-    /// stored of it invalid (RFC 9111 section 4.4).
-    async fn pass_on(&self, ask: &Ask, body: Incoming) -> Outcome {
-        let want = ask.want(None, None);
-        match self.fill.pass(&want, ask.method.clone(), Some(PassedBody::Stream(body))).await {
-            Ok(response) => {
-                let changed = response.status.is_success() || response.status.is_redirection();
-                if changed && !ask.method.is_safe() {
-                    self.invalidate(ask.content.key.clone()).await;
-                }
-                pass::through(ask, response, FwdReason::Method)
-            }
-            Err(error) => rescue::failed(&error),
-        }
-    }
-
-    /// Forgets everything under `key`. The client does not wait for a store that is still being read in.
-    async fn invalidate(&self, key: CacheKey) {
-        let store = self.store.clone();
-        let forget = async move { store.lookup(&key).await.iter().for_each(|entry| store.remove(entry)) };
-        if self.store.is_ready() {
-            forget.await;
-        } else {
-            tokio::spawn(forget);
         }
     }
 

@@ -12,6 +12,7 @@ mod account;
 mod ask;
 mod backlog;
 mod body;
+mod change;
 mod connect;
 mod deliver;
 mod follow;

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::Store;
 use super::entries::{Entry, Target};
 use super::inner::Inner;
 use super::journal_entry::Row;
@@ -25,6 +26,18 @@ impl Entry {
     /// Whether it has stayed long enough, by the wall clock. One that says less than when it was superseded keeps it.
     pub(super) fn is_outlived(&self, now: UnixMillis) -> bool {
         self.superseded.is_some_and(|at| now.since(at) >= LIFETIME)
+    }
+}
+
+impl Store {
+    /// What is stored is not any more what its URL means (RFC 9111 section 4.4). It goes; a body that is being written
+    /// becomes an older version, for those who have a part of it.
+    pub fn invalidate(&self, entry: &Arc<Entry>) {
+        let mut table = self.inner.entries.lock();
+        match entry.partial() {
+            Some(partial) if partial.has_writer() => self.inner.supersede_alone(&mut table, entry),
+            _ => self.inner.remove(&mut table, entry),
+        }
     }
 }
 

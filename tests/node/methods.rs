@@ -1,10 +1,13 @@
 //! Requests that are more than a look-up: methods that change content, and requests that were here before.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::json;
 
-use super::rig::client::request;
+use super::rig::client::{Connection, End, get, request};
 use super::rig::fake_origin::FakeOrigin;
-use super::rig::origin_reply::{Received, Reply};
+use super::rig::origin_reply::{Gate, Received, Reply};
 use super::rig::pattern::Pattern;
 use super::rig::running_node::{RunningNode, Setup};
 
@@ -47,6 +50,40 @@ async fn a_post_that_succeeds_makes_what_is_stored_invalid() {
         assert_eq!(node.get(TARGET, &[]).await.head.status, 200);
         assert_eq!(origin.requests(), 3, "after {status} the stored body is not given out: {:?}", origin.received());
     }
+}
+
+#[tokio::test]
+async fn a_post_parts_new_clients_from_a_download_that_is_on_its_way() {
+    let (old, new) = (Pattern::new(214, 3_000_000), Pattern::new(215, 2_000_000));
+    let (gate, posted) = (Gate::shut(), Arc::new(AtomicBool::new(false)));
+    let origin = FakeOrigin::start().await;
+    let (held, seen) = (gate.clone(), Arc::clone(&posted));
+    origin.script("/f.bin", move |request: &Received| match request.method.as_str() {
+        "POST" => {
+            seen.store(true, Ordering::SeqCst);
+            Reply::status(204, "")
+        }
+        _ if seen.load(Ordering::SeqCst) => Reply::file(new),
+        _ => Reply::file(old).hold_at(1_000_000, &held),
+    });
+    let methods = json!({ "methods": ["GET", "HEAD", "POST"] });
+    let node = Setup::new().origin(HOST, origin.address, methods).start();
+
+    let mut early = Connection::open(node.data).await;
+    early.send(&get(TARGET, &[])).await;
+    let head = early.head().await;
+    assert_eq!(post(&node).await.head.status, 204);
+    for _miss_then_hit in 0..2 {
+        let late = node.get(TARGET, &[]).await;
+        assert_eq!((late.body.len() as u64, new.first_difference(0, &late.body)), (new.len, None), "{}", late.head.raw);
+    }
+    gate.open();
+    let checked = early.checked(&head, old, 0).await;
+    assert_eq!((checked.len, checked.first_difference, checked.end), (old.len, None, End::Complete));
+    node.wait_for_fills(2).await;
+    let last = node.get(TARGET, &[]).await;
+    assert_eq!(new.first_difference(0, &last.body), None, "the old one has not come back: {}", last.head.raw);
+    assert_eq!(origin.requests(), 3, "{:?}", origin.received());
 }
 
 #[tokio::test]
