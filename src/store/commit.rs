@@ -51,6 +51,7 @@ impl Committer {
     /// Runs until the queue is closed.
     pub(super) fn run(mut self) {
         while let Some(batch) = self.drive.queue.next() {
+            let changes = batch.len();
             // Whatever happens to one batch, the next ones are committed and nobody waits for ever.
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 self.commit(batch);
@@ -60,6 +61,7 @@ impl Committer {
                 let panic = panic_text(panic.as_ref());
                 tracing::error!(drive = %self.drive.label(), panic, "a batch was not committed whole");
             }
+            self.drive.queue.committed(changes);
         }
     }
 

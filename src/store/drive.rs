@@ -110,7 +110,7 @@ impl Drive {
             dir,
             pool,
             syncs,
-            queue: Queue::default(),
+            queue: Queue::new(metrics.store_uncommitted.with_label_values(&[&label])),
             sieve: Mutex::new(Sieve::new()),
             used: AtomicU64::new(0),
             promised: AtomicU64::new(0),

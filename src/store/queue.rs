@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use prometheus::IntGauge;
 use tokio::sync::oneshot;
 
 use super::blob::Blob;
@@ -57,10 +58,11 @@ pub(super) struct Older {
 
 /// What waits for the commit thread of a drive. A leaf lock; changes are pushed under the lock of the entries, so
 /// that the journal has them in the order in which they became visible.
-#[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<Waiting>,
     changed: Condvar,
+    /// Changes that are visible and not durable: those that wait here, and the batch that is being committed.
+    uncommitted: IntGauge,
 }
 
 #[derive(Default)]
@@ -73,6 +75,11 @@ struct Waiting {
 }
 
 impl Queue {
+    /// An empty queue that counts in `uncommitted`.
+    pub(super) fn new(uncommitted: IntGauge) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), uncommitted }
+    }
+
     /// Adds a change to the next batch. After the store was closed it is dropped: the files say what was there.
     pub(super) fn push(&self, change: Change) {
         let mut state = self.state.lock();
@@ -82,9 +89,15 @@ impl Queue {
         state.urgent |= matches!(change, Change::Ack(_));
         state.since.get_or_insert_with(Instant::now);
         if !state.closed {
+            self.uncommitted.inc();
             state.changes.push(change);
         }
         self.changed.notify_one();
+    }
+
+    /// A batch of so many changes is done with.
+    pub(super) fn committed(&self, changes: usize) {
+        self.uncommitted.sub(i64::try_from(changes).unwrap_or(i64::MAX));
     }
 
     /// A receiver that resolves once all changes so far are durable.

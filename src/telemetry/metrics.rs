@@ -56,6 +56,8 @@ pub struct Metrics {
     pub store_bytes: IntGaugeVec,
     /// Quota of each `drive`.
     pub store_quota_bytes: IntGaugeVec,
+    /// Changes on each `drive` that are visible and not durable yet.
+    pub store_uncommitted: IntGaugeVec,
     /// Complete blobs over all drives.
     pub store_blobs: IntGauge,
     /// Blobs evicted.
@@ -117,6 +119,11 @@ impl Metrics {
             fills_active: gauge("fills_active", "Fills under way")?,
             store_bytes: gauges("store_bytes", "Bytes on a drive in real blocks", &["drive"])?,
             store_quota_bytes: gauges("store_quota_bytes", "Quota of a drive", &["drive"])?,
+            store_uncommitted: gauges(
+                "store_uncommitted",
+                "Changes on a drive that are visible and would be lost with the power",
+                &["drive"],
+            )?,
             store_blobs: gauge("store_blobs", "Complete blobs")?,
             evictions: counter("evictions_total", "Blobs evicted")?,
             damaged_blocks: counter("damaged_blocks_total", "Blocks whose checksum did not hold")?,

@@ -63,18 +63,8 @@ async fn everything_is_a_hit_after_the_state_directory_was_deleted() {
 #[tokio::test]
 async fn everything_is_a_hit_after_sigkill() {
     let (node, origin) = filled().await;
-    // A completion is on disk with the next group commit, which is 100 ms away at most: wait for the files.
-    let drive = node.setup().path("drive1");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let blobs = || super::rig::running_node::files_below(&drive.join("blobs")).len();
-    while blobs() < objects().len() {
-        assert!(Instant::now() < deadline, "{} blobs", blobs());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let renamed = Instant::now();
-    while renamed.elapsed() < Duration::from_millis(500) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    node.wait_for_fills(objects().len() as u32).await;
+    node.wait_for_commits().await;
     let again = node.kill().await.start();
     all_are_right(&again).await;
     assert_eq!(origin.requests(), objects().len());

@@ -175,6 +175,14 @@ impl RunningNode {
         }
     }
 
+    /// Waits until everything that is stored would survive a loss of power.
+    pub(crate) async fn wait_for_commits(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.metric("waystation_store_uncommitted", "").await > 0.0 {
+            assert!(Instant::now() < deadline, "the store does not commit");
+        }
+    }
+
     /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
