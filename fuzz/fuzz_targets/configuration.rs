@@ -7,7 +7,6 @@ use waystation::config::{Config, Sources, parse_duration, parse_size};
 fuzz_target!(|input: (u8, &str)| {
     let (source, text) = input;
     let (first, second) = text.split_once('\n').unwrap_or((text, ""));
-    // Each load reads the built-in defaults, too, which takes longer than all the rest.
     let sources = match source % 4 {
         0 | 1 => Sources::new().file("fuzz.yaml", text),
         2 => Sources::new().variable(first, second),

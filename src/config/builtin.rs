@@ -1,6 +1,7 @@
 //! The built-in origin sets: the hosts of Device Update for IoT Hub and of Windows and other Delivery
 //! Optimization content, as Microsoft publishes them for the allow lists of firewalls.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::content::{
@@ -65,17 +66,18 @@ fn rule(host: &str, policy: fn(&str) -> Policy) -> Option<Rule> {
 /// Payloads lie at `/<region>/<instance>--<account>/<32 hexadecimal digits>/<file>` and never change. The root
 /// key package (`/<region>/rootkeypackages/..`) does, so it is asked for anew unless the origin allows more.
 fn device_update(host: &str) -> Policy {
-    let import = format!("*/{}/*", hexadecimal(32));
-    Policy { freshness: freshness(&[&import], MissingLifetime::Fixed(Duration::ZERO)), ..update_host(host) }
+    static IMPORTS: LazyLock<PathPatterns> = LazyLock::new(|| patterns(&[&format!("*/{}/*", hexadecimal(32))]));
+    Policy { freshness: freshness(&IMPORTS, MissingLifetime::Fixed(Duration::ZERO)), ..update_host(host) }
 }
 
 /// Files by content id, and files with their SHA-1 in the name, never change; certificate trust lists and
 /// catalogues on the same hosts do. `P1` to `P4` are the expiry and signature of a link to a public file.
 fn delivery_optimization(host: &str) -> Policy {
-    let hashed = format!("*_{}.*", hexadecimal(40));
+    static FILES: LazyLock<PathPatterns> =
+        LazyLock::new(|| patterns(&["/filestreamingservice/files/*", &format!("*_{}.*", hexadecimal(40))]));
     Policy {
         query: QueryPolicy::DropNamed(["P1", "P2", "P3", "P4"].map(str::to_owned).to_vec()),
-        freshness: freshness(&["/filestreamingservice/files/*", &hashed], MissingLifetime::Heuristic),
+        freshness: freshness(&FILES, MissingLifetime::Heuristic),
         ..update_host(host)
     }
 }
@@ -93,10 +95,15 @@ fn update_host(host: &str) -> Policy {
     }
 }
 
-fn freshness(immutable: &[&str], default: MissingLifetime) -> Freshness {
+/// The patterns are constants of this file and its tests match with them. Made once: it takes longer than all the rest
+/// of a load.
+fn patterns(patterns: &[&str]) -> PathPatterns {
+    PathPatterns::new(patterns).unwrap_or_default()
+}
+
+fn freshness(immutable: &PathPatterns, default: MissingLifetime) -> Freshness {
     Freshness {
-        // The patterns are constants of this file and its tests match with them.
-        immutable: PathPatterns::new(immutable).unwrap_or_default(),
+        immutable: immutable.clone(),
         default,
         negative: Duration::from_secs(10),
         stale_if_error: StaleIfError::Unlimited,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use super::environment::{self, CONFIG_FILE};
 use super::error::{ConfigError, ConfigErrors};
@@ -12,6 +13,10 @@ use super::{drop_in, file};
 
 /// The settings of a standalone node; every setting outside of lists has its value here.
 const DEFAULTS: &str = include_str!("../../config/default.yaml");
+
+/// The same, parsed once.
+static DEFAULT_TREE: LazyLock<Result<Node, ConfigError>> =
+    LazyLock::new(|| file::parse(DEFAULTS, &ValueSource::Default));
 
 /// The sources of one load: a file, variables and flags over the embedded defaults. Later ones go before
 /// earlier ones: defaults, Connected Cache variables, file, `WAYSTATION_*` variables, flags.
@@ -91,7 +96,7 @@ impl Sources {
 
     /// All layers on top of each other.
     pub(super) fn merge(&self, report: &mut Report, notes: &mut Vec<String>) -> Result<Node, ConfigErrors> {
-        let mut root = file::parse(DEFAULTS, &ValueSource::Default)?;
+        let mut root = DEFAULT_TREE.clone()?;
         drop_in::overlay(&mut root, &self.variables, report, notes);
         if let Some((name, text)) = &self.file {
             root.merge(file::parse(text, &ValueSource::File(name.as_str().into()))?);
