@@ -125,6 +125,7 @@ fn telling(bench: &mut Criterion) {
         form: "connected-cache",
         range: Some(b"bytes=1048576-2097151"),
         user_agent: Some(b"Microsoft-Delivery-Optimization-Lite/10.0.0.1"),
+        reason: None,
         cut: None,
     };
     for format in LogFormat::ALL {

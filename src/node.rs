@@ -119,7 +119,8 @@ impl Node {
 
         let drain = Drain::new();
         let drain_grace = config.serve.drain_grace;
-        let context = Arc::new(WireContext::new(config.serve.limits, Arc::clone(&metrics), drain.clone()));
+        let context =
+            Arc::new(WireContext::new(config.serve.limits, Arc::clone(&metrics), drain.clone()).logged(log.clone()));
         let admission = Admission::new(config.serve.clients.clone(), budget, context);
         let requests = config.serve.limits.requests;
         let handler =

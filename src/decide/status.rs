@@ -94,6 +94,11 @@ impl CacheStatus {
         Self { ttl: Some(seconds), ..self }
     }
 
+    /// What is said beyond the tokens of RFC 9211.
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
     /// The member under this cache's name, for example `waystation; fwd=uri-miss; fwd-status=200; stored`.
     pub fn render(&self, cache_name: &str) -> String {
         let mut text = String::new();

@@ -32,6 +32,8 @@ pub(super) struct Account {
     status: u16,
     result: RequestResult,
     bytes: AtomicU64,
+    /// Why there is no content in the answer.
+    reason: Option<String>,
     /// Bytes of the client, in a tunnel.
     received: Option<u64>,
     cut: OnceLock<String>,
@@ -68,6 +70,7 @@ impl Account {
             status: 0,
             result: RequestResult::Error,
             bytes: AtomicU64::new(0),
+            reason: None,
             received: None,
             cut: OnceLock::new(),
             gift: None,
@@ -90,6 +93,11 @@ impl Account {
     /// The answer has the whole of a body, of that length if it is known.
     pub(super) fn gives(&mut self, gift: Option<Gift>, length: Option<u64>) {
         self.gift = gift.zip(length);
+    }
+
+    /// There is no content in the answer, for this reason.
+    pub(super) fn explained(&mut self, reason: &str) {
+        self.reason = Some(reason.to_owned());
     }
 
     /// The request was mapped to a tunnel.
@@ -169,6 +177,7 @@ impl Drop for Account {
             form: self.form,
             range: self.range.as_ref().map(HeaderValue::as_bytes),
             user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            reason: self.reason.as_deref(),
             cut: self.cut.get().map(String::as_str),
         });
     }

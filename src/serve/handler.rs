@@ -106,6 +106,11 @@ impl Handler {
 
     pub(super) fn finish(&self, mut outcome: Outcome, head: bool, mut account: Account) -> Response<SegmentBody> {
         let (result, gift) = (outcome.result, outcome.take_gift());
+        if matches!(result, RequestResult::Refused | RequestResult::Error)
+            && let Some(reason) = outcome.status.detail()
+        {
+            account.explained(reason);
+        }
         let response = respond(outcome, &self.settings.pseudonym, head);
         account.answered(response.status().as_u16(), result);
         account.gives(gift, response.body().size_hint().exact());

@@ -6,12 +6,16 @@ use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
+use prometheus::IntCounter;
 use tracing::Level;
 
 use super::line;
 use super::lines::LineQueue;
+use super::throttle::Throttle;
 use super::{LogFormat, LogSettings, Metrics, RequestResult};
 
 /// Longest host, target, range and user agent in a line, in characters; more is cut and marked with `…`.
@@ -21,11 +25,18 @@ const RANGE_LIMIT: usize = 128;
 const USER_AGENT_LIMIT: usize = 200;
 const CUT_LIMIT: usize = 200;
 
+/// Lines about refused request heads at once, and the time that brings back one: 12 MB a day at most, however fast
+/// somebody sends nonsense.
+const REFUSALS: u32 = 100;
+const REFUSAL_EACH: Duration = Duration::from_secs(1);
+
 /// Where access lines go. Cheap to clone; when the last clone is dropped the lines that wait are written.
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     /// Nothing when access lines are switched off.
     open: Option<(LineQueue, LogFormat)>,
+    refusals: Arc<Mutex<Throttle>>,
+    refusals_unlogged: IntCounter,
 }
 
 /// One request and its answer, as it ended.
@@ -57,6 +68,8 @@ pub struct AccessLine<'a> {
     pub range: Option<&'a [u8]>,
     /// Value of the `User-Agent` field.
     pub user_agent: Option<&'a [u8]>,
+    /// Why there is no content in the answer, if there is none.
+    pub reason: Option<&'a str>,
     /// Why the answer ended before its end, if it did.
     pub cut: Option<&'a str>,
 }
@@ -81,7 +94,9 @@ impl AccessLog {
         } else {
             None
         };
-        Ok(Self { open })
+        let refusals = Throttle::new(REFUSALS, REFUSAL_EACH, Instant::now());
+        let refusals_unlogged = metrics.refusals_unlogged.clone();
+        Ok(Self { open, refusals: Arc::new(Mutex::new(refusals)), refusals_unlogged })
     }
 
     /// Writes `line` soon. Never waits for the reader of the log.
@@ -96,6 +111,16 @@ impl AccessLog {
                 lines.push(text.as_bytes());
             });
         }
+    }
+
+    /// As [`AccessLog::log`], for a request that was refused before it was understood: anybody can send any number of
+    /// them at no cost, so lines beyond a bound are counted only.
+    pub fn log_refusal(&self, line: &AccessLine<'_>) {
+        if self.open.is_some() && !self.refusals.lock().allows(Instant::now()) {
+            self.refusals_unlogged.inc();
+            return;
+        }
+        self.log(line);
     }
 
     /// Blocks until the lines so far are written, at most 2 s; false when they are not.
@@ -152,6 +177,7 @@ impl AccessLine<'_> {
                 text_field(format, name, &String::from_utf8_lossy(value), limit, out);
             }
         };
+        foreign("reason", self.reason.map(str::as_bytes), CUT_LIMIT);
         foreign("range", self.range, RANGE_LIMIT);
         foreign("agent", self.user_agent, USER_AGENT_LIMIT);
         foreign("cut", self.cut.map(str::as_bytes), CUT_LIMIT);
@@ -212,6 +238,7 @@ mod tests {
             form: "connected-cache",
             range: Some(b"bytes=0-1048575"),
             user_agent: Some(b"Microsoft-Delivery-Optimization/10.0"),
+            reason: None,
             cut: None,
         }
     }
@@ -275,5 +302,19 @@ mod tests {
     fn every_request_of_a_burst_has_its_line() {
         let lines = vec![line(); 10_000];
         assert_eq!(written(LogFormat::Json, true, &lines).lines().count(), 10_000);
+    }
+
+    #[test]
+    fn refusals_cannot_fill_the_log() {
+        let (metrics, sink) = (Metrics::new().unwrap(), Captured::default());
+        let log = AccessLog::to_sink(&LogSettings::default(), &metrics, sink.clone()).unwrap();
+        let refusal = AccessLine { status: 400, reason: Some("bare-lf"), ..line() };
+        (0..1000).for_each(|_| log.clone().log_refusal(&refusal));
+        log.log(&line());
+        assert!(log.flush());
+        let written = sink.text().lines().filter(|line| line.contains(" reason=bare-lf")).count();
+        assert!((100..120).contains(&written), "{written}");
+        assert_eq!(metrics.refusals_unlogged.get(), 1000 - written as u64);
+        assert!(sink.text().lines().last().unwrap().contains(" 206 "), "others are not held up");
     }
 }

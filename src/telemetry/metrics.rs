@@ -42,6 +42,8 @@ pub struct Metrics {
     pub tunnels: IntGauge,
     /// Bytes that passed through tunnels, by `direction` (to-host, to-client).
     pub tunnel_bytes: IntCounterVec,
+    /// Refused request heads without an access line, since there were too many.
+    pub refusals_unlogged: IntCounter,
     /// Body bytes received from upstream.
     pub upstream_bytes: IntCounter,
     /// Upstream requests by `outcome` (2xx, 3xx, 4xx, 5xx, connect, timeout, cut, refused).
@@ -106,6 +108,10 @@ impl Metrics {
             connections_parked: gauge("connections_parked", "Idle client connections parked without buffers")?,
             limited: counters("limited_total", "Connections and requests refused by a limit", &["reason"])?,
             bad_requests: counters("bad_requests_total", "Request heads refused", &["reason"])?,
+            refusals_unlogged: counter(
+                "refusals_unlogged_total",
+                "Refused request heads without an access line, since there were too many",
+            )?,
             tunnels: gauge("tunnels", "Open tunnels (CONNECT)")?,
             tunnel_bytes: counters("tunnel_bytes_total", "Bytes that passed through tunnels", &["direction"])?,
             upstream_bytes: counter("upstream_bytes_total", "Body bytes received from upstream")?,

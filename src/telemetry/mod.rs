@@ -9,6 +9,7 @@ mod names;
 mod process;
 mod requests;
 mod settings;
+mod throttle;
 
 pub use access::{AccessLine, AccessLog};
 pub use log::{InstallError, LogGuard, install};

@@ -223,3 +223,36 @@ async fn a_head_that_is_too_long_gets_431() {
     let _ = connection.try_send(get(&format!("/-/{HOST}/f.bin"), &[&long]).as_bytes()).await;
     assert_eq!(connection.answer(false).await.head.status, 431);
 }
+
+#[tokio::test]
+async fn a_refused_head_has_one_line_that_says_why_and_nothing_that_it_holds() {
+    let (node, _origin) = node_with(Reply::file(Pattern::new(55, 10))).await;
+    let secret = "GET /f.bin?sig=s3cret HTTP/1.1\nHost: a\r\nAuthorization: s3cret\r\n\r\n";
+    assert_eq!(node.ask(secret).await.head.status, 400);
+    assert!(node.says("\"reason\":\"bare-lf\""));
+    assert_eq!(node.get("/f.bin?cacheHostOrigin=evil.example&sig=s3cret", &[]).await.head.status, 403);
+    assert!(node.says("\"reason\":\"unknown-origin\""));
+    let line = node.said().lines().find(|line| line.contains("bare-lf")).unwrap().to_owned();
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&line["client"], &line["status"], &line["result"]),
+        (&json!("127.0.0.1"), &json!(400), &json!("refused")),
+        "{line}"
+    );
+    assert!(!node.said().contains("s3cret"), "{}", node.said());
+
+    // Who sends nonsense without end does not fill the disk.
+    for _ in 0..300 {
+        assert_eq!(node.ask("NONSENSE\r\n\r\n").await.head.status, 400);
+    }
+    let unlogged = node.metric("waystation_refusals_unlogged_total", "").await;
+    let refused = node.metric("waystation_bad_requests_total", "").await;
+    assert!(unlogged >= 100.0 && refused == 301.0, "{unlogged} of {refused}");
+    let lines = || node.said().lines().filter(|line| line.contains("\"reason\":\"target\"")).count() as f64;
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while lines() + unlogged < 300.0 {
+        assert!(std::time::Instant::now() < deadline, "{} lines, {unlogged} unlogged", lines());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(lines() + unlogged, 300.0);
+}

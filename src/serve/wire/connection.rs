@@ -23,6 +23,7 @@ use super::io::{ClientIo, End};
 use super::piece::PieceBody;
 use super::refusal::Refusal;
 use super::{UNSENT, WireContext};
+use crate::telemetry::{AccessLine, RequestResult};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -171,6 +172,28 @@ impl WireContext {
         let counter = if refusal.is_own_limit() { &self.metrics.limited } else { &self.metrics.bad_requests };
         counter.with_label_values(&[refusal.as_str()]).inc();
     }
+
+    /// Writes the line of a request of which no more is known than who sent it: what it holds may be secret.
+    fn log_refusal(&self, peer: SocketAddr, status: u16, reason: &str) {
+        let Some(log) = &self.log else { return };
+        log.log_refusal(&AccessLine {
+            time: SystemTime::now(),
+            client: peer.ip().to_canonical(),
+            method: "-",
+            host: "-",
+            target: "-",
+            status,
+            bytes: 0,
+            received: None,
+            duration: Duration::ZERO,
+            result: RequestResult::Refused,
+            form: "-",
+            range: None,
+            user_agent: None,
+            reason: Some(reason),
+            cut: None,
+        });
+    }
 }
 
 /// One poll of hyper's connection, whichever types it has.
@@ -180,15 +203,17 @@ fn poll_http<C: Future + Unpin>(connection: &mut C, cx: &mut Context<'_>) -> Pol
 
 /// Logs why hyper gave up, and counts what the client did wrong.
 fn note_error(error: &hyper::Error, peer: SocketAddr, context: &WireContext) {
-    let reason = if error.is_parse_too_large() {
-        Some("parse-too-large")
+    // The statuses are those that hyper answers with by itself.
+    let refused = if error.is_parse_too_large() {
+        Some(("parse-too-large", 431))
     } else if error.is_parse() {
-        Some("parse")
+        Some(("parse", 400))
     } else {
         None
     };
-    if let Some(reason) = reason {
+    if let Some((reason, status)) = refused {
         context.metrics.bad_requests.with_label_values(&[reason]).inc();
+        context.log_refusal(peer, status, reason);
     }
     let cause = std::error::Error::source(error).map(ToString::to_string);
     tracing::debug!(%peer, %error, cause, "connection ended early");
@@ -212,7 +237,7 @@ async fn finish(mut io: ClientIo<'_>, close: Close, peer: SocketAddr, context: &
     }
     if let Close::Refuse(refusal) = close {
         context.count_refusal(refusal);
-        tracing::debug!(%peer, reason = refusal.as_str(), "refused");
+        context.log_refusal(peer, refusal.status_code(), refusal.as_str());
         let response = refusal.response(SystemTime::now());
         if !matches!(tokio::time::timeout(TURN_AWAY_TIME, stream.write_all(response.as_bytes())).await, Ok(Ok(()))) {
             return;

@@ -32,7 +32,7 @@ pub use refusal::Refusal;
 use super::settings::Limits;
 use crate::content::Scheme;
 use crate::shutdown::Drain;
-use crate::telemetry::Metrics;
+use crate::telemetry::{AccessLog, Metrics};
 
 /// An idle connection is parked after this. A client that works through a list of files asks again within
 /// some 0.1 to 2 s (the Delivery Optimization agent's polling loop), and should find its buffers in place.
@@ -53,6 +53,7 @@ pub struct WireContext {
     drain: Drain,
     http: http1::Builder,
     files: bool,
+    log: Option<AccessLog>,
 }
 
 /// How a request came here; an extension of every request.
@@ -79,13 +80,20 @@ impl WireContext {
             .keep_alive(true)
             .header_read_timeout(None)
             .max_buf_size(HYPER_BUFFER.max(limits.header_bytes.saturating_add(1)));
-        Self { limits, park_after: PARK_AFTER, metrics, drain, http, files: cfg!(target_os = "linux") }
+        Self { limits, park_after: PARK_AFTER, metrics, drain, http, files: cfg!(target_os = "linux"), log: None }
     }
 
     /// The same, but bytes of files pass through memory, as on systems that cannot send files.
     #[must_use]
     pub fn through_memory(mut self) -> Self {
         self.files = false;
+        self
+    }
+
+    /// The same, but requests that are refused here have their lines in `log`.
+    #[must_use]
+    pub fn logged(mut self, log: AccessLog) -> Self {
+        self.log = Some(log);
         self
     }
 

@@ -120,6 +120,11 @@ impl Refusal {
         }
     }
 
+    /// The status.
+    pub fn status_code(self) -> u16 {
+        self.status().split(' ').next().and_then(|code| code.parse().ok()).unwrap_or_default()
+    }
+
     /// One line for whoever reads the answer; empty for those that are meant for machines alone.
     fn explanation(self) -> &'static str {
         match self {
