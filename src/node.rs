@@ -119,16 +119,17 @@ impl Node {
 
         let drain = Drain::new();
         let drain_grace = config.serve.drain_grace;
-        let context =
-            Arc::new(WireContext::new(config.serve.limits, Arc::clone(&metrics), drain.clone()).logged(log.clone()));
-        let admission = Admission::new(config.serve.clients.clone(), budget, context);
-        let requests = config.serve.limits.requests;
+        let (limits, clients) = (config.serve.limits, config.serve.clients.clone());
+        let limit = RequestLimit::new(limits.requests, Arc::clone(&metrics), drain.clone());
         let handler =
             Handler::new(config.serve, settings, store.clone(), fill, log.clone(), Arc::clone(&metrics)).map_err(
                 |error| StartError::System { what: "random bytes", source: io::Error::other(error.to_string()) },
             )?;
-        let service =
-            RequestLimit::new(requests, Arc::clone(&metrics), drain.clone()).layer(DataService::new(Arc::new(handler)));
+        let context = WireContext::new(limits, Arc::clone(&metrics), drain.clone())
+            .logged(log.clone())
+            .recalling(handler.recall(limit.clone()));
+        let admission = Admission::new(clients, budget, Arc::new(context));
+        let service = limit.layer(DataService::new(Arc::new(handler)));
         let accepting = data
             .into_iter()
             .map(|listener| tokio::spawn(serve::accept(listener, Arc::clone(&admission), service.clone())))

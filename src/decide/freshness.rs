@@ -70,6 +70,12 @@ impl Freshness {
         Self { lifetime, age: known_age(record, now), source }
     }
 
+    /// The same after `elapsed` has passed.
+    #[must_use]
+    pub fn later(self, elapsed: Duration) -> Self {
+        Self { age: self.age.map(|age| age.saturating_add(elapsed)), ..self }
+    }
+
     /// Whether the response may be used without asking upstream. Of unknown age only what never changes is.
     pub fn is_fresh(&self) -> bool {
         self.source == LifetimeSource::Immutable || self.age.is_some_and(|age| age < self.lifetime)

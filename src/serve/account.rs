@@ -3,35 +3,49 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{HOST, RANGE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method};
 use prometheus::IntGauge;
 
+use super::limits::Permit;
 use super::tunnel::Side;
 use super::wire::Receipt;
 use crate::resolve::{ConnectTarget, ContentRequest};
 use crate::store::Gift;
 use crate::telemetry::{AccessLine, AccessLog, Metrics, RequestResult};
 
-/// Counts what one answer sent. Dropped, it writes the line.
-pub(super) struct Account {
-    log: AccessLog,
-    metrics: Arc<Metrics>,
-    started: Instant,
-    time: SystemTime,
-    client: IpAddr,
+/// Where all requests are written down.
+pub(super) struct Books {
+    pub(super) log: AccessLog,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// What a line says of the request itself.
+#[derive(Clone)]
+pub(super) struct Asked {
     method: Method,
     host: String,
     target: String,
     form: &'static str,
     range: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
+}
+
+/// Counts what one answer sent. Dropped, it writes the line.
+pub(super) struct Account {
+    books: Arc<Books>,
+    started: Instant,
+    time: SystemTime,
+    client: IpAddr,
+    asked: Arc<Asked>,
     status: u16,
     result: RequestResult,
     bytes: AtomicU64,
+    /// How many bytes left first, and when.
+    first: OnceLock<(u64, Duration)>,
     /// Why there is no content in the answer.
     reason: Option<String>,
     /// Bytes of the client, in a tunnel.
@@ -39,27 +53,18 @@ pub(super) struct Account {
     cut: OnceLock<String>,
     /// Is told whether the client got the whole body, which has so many bytes.
     gift: Option<(Gift, u64)>,
+    /// Keeps the request in flight, when nothing else does.
+    permit: Option<Permit>,
 }
 
 /// Counts a tunnel as open until dropped.
 pub(super) struct OpenTunnel(IntGauge);
 
 impl Account {
-    pub(super) fn open(
-        log: &AccessLog,
-        metrics: &Arc<Metrics>,
-        client: IpAddr,
-        request: &Parts,
-        started: Instant,
-    ) -> Self {
+    pub(super) fn open(books: &Arc<Books>, client: IpAddr, request: &Parts, started: Instant) -> Self {
         let field = |name| request.headers.get_all(name).iter().next_back().cloned();
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("-");
-        Self {
-            log: log.clone(),
-            metrics: Arc::clone(metrics),
-            started,
-            time: SystemTime::now(),
-            client,
+        let asked = Asked {
             method: request.method.clone(),
             host: host.to_owned(),
             // Until a rule tells which parameters are secrets, none of the query is shown.
@@ -67,21 +72,52 @@ impl Account {
             form: "-",
             range: field(RANGE),
             user_agent: field(USER_AGENT),
+        };
+        Self::again(books, client, Arc::new(asked), started, SystemTime::now())
+    }
+
+    /// Of a request in the same words as one before.
+    pub(super) fn again(
+        books: &Arc<Books>,
+        client: IpAddr,
+        asked: Arc<Asked>,
+        started: Instant,
+        time: SystemTime,
+    ) -> Self {
+        Self {
+            books: Arc::clone(books),
+            started,
+            time,
+            client,
+            asked,
             status: 0,
             result: RequestResult::Error,
             bytes: AtomicU64::new(0),
+            first: OnceLock::new(),
             reason: None,
             received: None,
             cut: OnceLock::new(),
             gift: None,
+            permit: None,
         }
+    }
+
+    /// The request in its words.
+    pub(super) fn asked(&self) -> &Arc<Asked> {
+        &self.asked
+    }
+
+    /// The request is in flight as long as this lives.
+    pub(super) fn admitted(&mut self, permit: Permit) {
+        self.permit = Some(permit);
     }
 
     /// The request was mapped to content.
     pub(super) fn resolved(&mut self, content: &ContentRequest) {
-        self.host = content.origin.authority();
-        self.target.clone_from(&content.loggable);
-        self.form = content.form.as_str();
+        let asked = Arc::make_mut(&mut self.asked);
+        asked.host = content.origin.authority();
+        asked.target.clone_from(&content.loggable);
+        asked.form = content.form.as_str();
     }
 
     /// The answer is known.
@@ -102,14 +138,15 @@ impl Account {
 
     /// The request was mapped to a tunnel.
     pub(super) fn tunnels_to(&mut self, target: &ConnectTarget) {
-        self.host = format!("{}:{}", target.host, target.port);
-        self.form = "connect";
+        let asked = Arc::make_mut(&mut self.asked);
+        asked.host = format!("{}:{}", target.host, target.port);
+        asked.form = "connect";
     }
 
     /// The tunnel is open.
     pub(super) fn open_tunnel(&self) -> OpenTunnel {
-        self.metrics.tunnels.inc();
-        OpenTunnel(self.metrics.tunnels.clone())
+        self.books.metrics.tunnels.inc();
+        OpenTunnel(self.books.metrics.tunnels.clone())
     }
 
     /// `bytes` of one side of the tunnel were handed to the other. They are neither hits nor misses, since they could
@@ -125,21 +162,23 @@ impl Account {
                 "to-client"
             }
         };
-        self.metrics.tunnel_bytes.with_label_values(&[direction]).inc_by(bytes);
+        self.books.metrics.tunnel_bytes.with_label_values(&[direction]).inc_by(bytes);
     }
 }
 
 impl Receipt for Account {
     fn sent(&self, bytes: u64) {
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) == 0 {
-            self.metrics.first_byte_seconds.observe(self.started.elapsed().as_secs_f64());
+            let elapsed = self.started.elapsed();
+            let _ = self.first.set((bytes, elapsed));
+            self.books.metrics.first_byte_seconds.observe(elapsed.as_secs_f64());
         }
         // Bytes that the request paid for itself are misses, bytes that were stored or paid for by another are hits;
         // what we say ourselves is neither.
         match self.result {
-            RequestResult::Miss | RequestResult::Bypass => self.metrics.miss_bytes.inc_by(bytes),
+            RequestResult::Miss | RequestResult::Bypass => self.books.metrics.miss_bytes.inc_by(bytes),
             RequestResult::Hit | RequestResult::Partial | RequestResult::Stale | RequestResult::Revalidated => {
-                self.metrics.hit_bytes.inc_by(bytes);
+                self.books.metrics.hit_bytes.inc_by(bytes);
             }
             RequestResult::Refused | RequestResult::Error => {}
         }
@@ -162,21 +201,26 @@ impl Drop for Account {
         if let Some((gift, _)) = self.gift.take_if(|(_, length)| *length == *self.bytes.get_mut()) {
             gift.handed_out();
         }
-        self.metrics.count_request(self.result, http::StatusCode::from_u16(self.status).unwrap_or_default());
-        self.log.log(&AccessLine {
+        self.books.metrics.count_request(self.result, http::StatusCode::from_u16(self.status).unwrap_or_default());
+        let bytes = *self.bytes.get_mut();
+        self.books.log.log(&AccessLine {
             time: self.time,
             client: self.client,
-            method: self.method.as_str(),
-            host: &self.host,
-            target: &self.target,
+            method: self.asked.method.as_str(),
+            host: &self.asked.host,
+            target: &self.asked.target,
             status: self.status,
-            bytes: self.bytes.load(Ordering::Relaxed),
+            bytes,
             received: self.received,
-            duration: self.started.elapsed(),
+            // Of what left at once the end was seen already.
+            duration: match self.first.get() {
+                Some((all, elapsed)) if *all == bytes => *elapsed,
+                _ => self.started.elapsed(),
+            },
             result: self.result,
-            form: self.form,
-            range: self.range.as_ref().map(HeaderValue::as_bytes),
-            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            form: self.asked.form,
+            range: self.asked.range.as_ref().map(HeaderValue::as_bytes),
+            user_agent: self.asked.user_agent.as_ref().map(HeaderValue::as_bytes),
             reason: self.reason.as_deref(),
             cut: self.cut.get().map(String::as_str),
         });

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::proof::Proofs;
+use super::ready::Wish;
 use super::version::Client;
 use crate::content::{AuthParameters, UnixMillis};
 use crate::decide::Resume;
@@ -39,6 +40,8 @@ pub(super) struct Ask {
     pub(super) proven: bool,
     /// Who asks, where it counts which version of the content it was given before.
     pub(super) client: Option<Client>,
+    /// Set when the answer should be kept for requests in the same words.
+    pub(super) wish: Option<Wish>,
 }
 
 impl Ask {
@@ -53,7 +56,7 @@ impl Ask {
         let token = (content.policy.auth_parameters != AuthParameters::None)
             .then(|| proofs.id(&content.key, content.token.as_ref()));
         let proven = token.is_some_and(|token| proofs.accepts(&token));
-        Self { content, method, headers: Arc::new(headers), now, deadline, token, proven, client: None }
+        Self { content, method, headers: Arc::new(headers), now, deadline, token, proven, client: None, wish: None }
     }
 
     /// The same of a client whose versions are remembered. More than `limit` ranges are not honoured.

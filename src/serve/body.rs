@@ -80,10 +80,7 @@ impl SegmentBody {
     }
 
     fn hand_out(&mut self, content: Content) -> Poll<Option<Result<Piece, BodyCut>>> {
-        let len = match &content {
-            Content::Bytes(bytes) => bytes.len() as u64,
-            Content::Window(window) => window.len(),
-        };
+        let len = content.len();
         self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(len));
         let receipt = self.account.clone().map(|account| account as Arc<dyn Receipt>);
         Poll::Ready(Some(Ok(Piece { content, receipt })))

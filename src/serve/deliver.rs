@@ -328,7 +328,7 @@ fn deliver(
 ) -> Outcome {
     let body = SegmentBody::new(layout.segments, layout.sent);
     let age = decide::age(&entry.record, ask.now).as_secs();
-    let stored = Stored { entry: Arc::clone(entry), part: layout.part, length, body, age, gift };
+    let stored = Stored { entry: Arc::clone(entry), part: layout.part, length, body, age, gift, plan: None };
     Outcome { reply: Reply::Stored(Box::new(stored)), result, status }
 }
 

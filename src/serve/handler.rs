@@ -9,13 +9,15 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::account::Account;
+use super::account::{Account, Books};
 use super::ask::{Ask, client_address};
 use super::body::SegmentBody;
+use super::limits::RequestLimit;
 use super::outcome::{Outcome, Reply};
 use super::proof::Proofs;
+use super::ready::{Plan, ReadyAnswers, Shortcut};
 use super::respond::respond;
-use super::wire::ConnectionInfo;
+use super::wire::{ConnectionInfo, Recall};
 use super::{Settings, deliver, pass, rescue};
 use crate::content::{BodyRef, Digest, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts};
@@ -34,8 +36,8 @@ pub struct Handler {
     pub(super) store: Store,
     pub(super) fill: Fill,
     pub(super) proofs: Proofs,
-    pub(super) log: AccessLog,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) books: Arc<Books>,
+    ready: Arc<ReadyAnswers>,
 }
 
 /// What a step of the story came to.
@@ -58,7 +60,15 @@ impl Handler {
         log: AccessLog,
         metrics: Arc<Metrics>,
     ) -> Result<Self, getrandom::Error> {
-        Ok(Self { settings, resolve, store, fill, proofs: Proofs::new()?, log, metrics })
+        let books = Arc::new(Books { log, metrics });
+        let trusted = settings.trusted_proxies.clone();
+        let ready = Arc::new(ReadyAnswers::new(store.clone(), Arc::clone(&books), &settings.pseudonym, trusted));
+        Ok(Self { settings, resolve, store, fill, proofs: Proofs::new()?, books, ready })
+    }
+
+    /// What the wire may answer by itself, for as many requests as `limit` lets in.
+    pub fn recall(&self, limit: RequestLimit) -> Arc<dyn Recall> {
+        Arc::new(Shortcut::new(Arc::clone(&self.ready), limit))
     }
 
     /// Answers one request. Never fails: every fault has its outcome.
@@ -70,7 +80,7 @@ impl Handler {
             return respond(rescue::unavailable("no-connection-info"), &self.settings.pseudonym, false);
         };
         let client = client_address(info.peer.ip(), &parts.headers, &self.settings.trusted_proxies);
-        let mut account = Account::open(&self.log, &self.metrics, client, &parts, started);
+        let mut account = Account::open(&self.books, client, &parts, started);
         let inbound = Inbound {
             method: &parts.method,
             uri: &parts.uri,
@@ -96,7 +106,9 @@ impl Handler {
         let outcome = match resolved {
             Ok(content) => {
                 account.resolved(&content);
-                let ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
+                let wish = if content.token.is_none() { self.ready.wish(&parts) } else { None };
+                let mut ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
+                ask.wish = wish;
                 self.answer(ask.of(client, self.settings.limits.ranges), body).await
             }
             Err(refusal) => rescue::refused(&refusal),
@@ -105,13 +117,16 @@ impl Handler {
     }
 
     pub(super) fn finish(&self, mut outcome: Outcome, head: bool, mut account: Account) -> Response<SegmentBody> {
-        let (result, gift) = (outcome.result, outcome.take_gift());
+        let (result, gift, plan) = (outcome.result, outcome.take_gift(), outcome.take_plan());
         if matches!(result, RequestResult::Refused | RequestResult::Error)
             && let Some(reason) = outcome.status.detail()
         {
             account.explained(reason);
         }
         let response = respond(outcome, &self.settings.pseudonym, head);
+        if let Some(plan) = plan {
+            self.ready.keep(plan, &response, account.asked());
+        }
         account.answered(response.status().as_u16(), result);
         account.gives(gift, response.body().size_hint().exact());
         response.map(|body| body.accounted(account))
@@ -172,7 +187,14 @@ impl Handler {
         match (decision, stored) {
             (Decision::Serve { freshness }, Some(entry)) => {
                 let status = CacheStatus::hit().with_ttl(freshness.ttl());
-                self.serve(ask, entry, status, RequestResult::Hit).await
+                let plan = ask.wish.take().zip(variants).map(|(wish, variants)| {
+                    let (entry, now) = (Arc::clone(&entry), ask.now);
+                    Plan { wish, entry, variants, freshness, now }
+                });
+                match self.serve(ask, entry, status, RequestResult::Hit).await {
+                    Step::Done(outcome) => Step::Done(outcome.planned(plan)),
+                    Step::Again => Step::Again,
+                }
             }
             (Decision::Revalidate { conditions, reason, .. }, Some(entry)) => {
                 self.validate(ask, entry, conditions, reason).await

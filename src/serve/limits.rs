@@ -41,7 +41,7 @@ pub struct Limited<S> {
 
 /// One request in flight.
 #[derive(Debug)]
-struct Permit {
+pub(super) struct Permit {
     shared: Arc<Shared>,
 }
 
@@ -78,6 +78,12 @@ impl RequestLimit {
     /// At most `most` requests in flight (`limits.requests`); none while `drain` is on.
     pub fn new(most: usize, metrics: Arc<Metrics>, drain: Drain) -> Self {
         Self { shared: Arc::new(Shared { most, in_flight: AtomicUsize::new(0), metrics, drain }) }
+    }
+
+    /// Lets a request in that does not come through the service; nothing when it has to be refused, which the service
+    /// does.
+    pub(super) fn admit(&self) -> Option<Permit> {
+        Permit::acquire(&self.shared).ok()
     }
 }
 

@@ -21,6 +21,7 @@ mod multipart;
 mod outcome;
 mod pass;
 mod proof;
+mod ready;
 mod redirects;
 mod rescue;
 mod respond;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode};
 
 use super::body::SegmentBody;
+use super::ready::Plan;
 use crate::content::ByteRange;
 use crate::decide::CacheStatus;
 use crate::fill::{Answer, Through};
@@ -25,6 +26,24 @@ impl Outcome {
     pub(super) fn take_gift(&mut self) -> Option<Gift> {
         match &mut self.reply {
             Reply::Stored(stored) => stored.gift.take(),
+            _ => None,
+        }
+    }
+
+    /// The same, to be kept by `plan` if it is a whole stored response.
+    pub(super) fn planned(mut self, plan: Option<Plan>) -> Self {
+        if let Reply::Stored(stored) = &mut self.reply
+            && stored.part == Part::Whole
+        {
+            stored.plan = plan;
+        }
+        self
+    }
+
+    /// How it should be kept.
+    pub(super) fn take_plan(&mut self) -> Option<Plan> {
+        match &mut self.reply {
+            Reply::Stored(stored) => stored.plan.take(),
             _ => None,
         }
     }
@@ -67,6 +86,8 @@ pub(super) struct Stored {
     pub(super) age: u64,
     /// Is told how an answer with the whole body ended.
     pub(super) gift: Option<Gift>,
+    /// Set when the answer should be kept for requests in the same words.
+    pub(super) plan: Option<Plan>,
 }
 
 /// Which part of a representation is sent.

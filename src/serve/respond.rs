@@ -14,7 +14,7 @@ use super::outcome::{Outcome, Part, Reply, Stored};
 use crate::content::{BodyRef, Digest, Record};
 use crate::decide::CacheStatus;
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
 /// Fields of a 304 (RFC 9110 section 15.4.5).

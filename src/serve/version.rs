@@ -226,7 +226,7 @@ impl Handler {
 
     fn refuse(&self, ask: &Ask, refusal: Refusal) -> Outcome {
         let reason = refusal.as_str();
-        self.metrics.resumes_refused.with_label_values(&[reason]).inc();
+        self.books.metrics.resumes_refused.with_label_values(&[reason]).inc();
         tracing::info!(key = %ask.content.key, reason, "a client has a part of a version that it cannot be given more of");
         rescue::unavailable(reason)
     }

@@ -67,6 +67,7 @@ pub struct Known {
 pub(super) struct Entries {
     hot: Cache<KeyHash, Arc<Answer>>,
     table: Mutex<Table>,
+    changes: Arc<AtomicU64>,
     serial: AtomicU64,
 }
 
@@ -97,7 +98,7 @@ impl Entry {
     }
 
     /// Whether its body is known to be gone.
-    pub(super) fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         match &self.target {
             Target::Blob(life) => life.is_gone(),
             Target::Partial(partial) => partial.is_failed(),
@@ -136,9 +137,11 @@ impl Entries {
                 answer.0.read().iter().flat_map(Known::entries).map(|entry| weight(&entry.record)).sum();
             u32::try_from(weight + 128).unwrap_or(u32::MAX)
         };
+        let table = Table::new();
         Self {
             hot: Cache::builder().max_capacity(HOT).weigher(weigh).build(),
-            table: Mutex::new(Table::new()),
+            changes: Arc::clone(table.changes()),
+            table: Mutex::new(table),
             serial: AtomicU64::new(1),
         }
     }
@@ -150,6 +153,11 @@ impl Entries {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock()
+    }
+
+    /// Goes up with each change of any key: what was true of a key before still is while this stays the same.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// A remembered answer, if all of it is still true.

@@ -43,6 +43,7 @@ mod fill_file;
 pub mod fuzzing;
 mod given;
 mod hasher;
+mod hot;
 mod index;
 mod inner;
 mod journal;
@@ -195,11 +196,6 @@ impl Store {
         *self.inner.ready.borrow()
     }
 
-    /// What is known in memory; `None` means: ask [`Store::lookup`]. Never blocks, no database call.
-    pub fn lookup_hot(&self, key: &CacheKey) -> Option<Variants> {
-        Some(self.inner.entries.hot(key)?.current)
-    }
-
     /// Everything stored under `key`. Waits until the store is ready.
     pub async fn lookup(&self, key: &CacheKey) -> Variants {
         self.inner.lookup(key).await.current
@@ -233,30 +229,6 @@ impl Store {
     /// `None` when the version went meanwhile.
     pub fn revive(&self, entry: &Arc<Entry>, record: Record) -> Option<Arc<Entry>> {
         self.inner.revive(entry, record)
-    }
-
-    /// The body if its handle or its bytes are in memory already. Never blocks.
-    pub fn body_hot(&self, entry: &Entry) -> Option<Body> {
-        if entry.is_gone() {
-            return None;
-        }
-        match &entry.target {
-            Target::Partial(partial) => Some(Body::Partial(Arc::clone(partial))),
-            Target::Blob(life) => self.hot_blob(life),
-        }
-    }
-
-    fn hot_blob(&self, life: &blob::Life) -> Option<Body> {
-        let memory = &self.inner.memory;
-        let body = match memory.body(&life.digest) {
-            Some(bytes) => Body::Memory(bytes),
-            None => {
-                let blob = memory.handle(&life.digest);
-                Body::Blob(blob.filter(|blob| blob.length() > self.inner.settings.memory_body)?)
-            }
-        };
-        self.inner.touch(life);
-        Some(body)
     }
 
     /// The body of a stored response. When it is gone the entry is forgotten and `Gone` returned.

@@ -2,6 +2,7 @@
 //! here is guarded by one lock, that of `entries`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ const SWEEP: Duration = Duration::from_secs(600);
 /// What is visible and not in the index.
 pub(super) struct Table {
     generations: Vec<u64>,
+    /// Counts what became visible or was hidden, of all keys.
+    changes: Arc<AtomicU64>,
     pub(super) keys: HashMap<KeyHash, Pending>,
     /// Blobs that are new or gone, until the index knows.
     pub(super) blobs: HashMap<Digest, PendingBlob>,
@@ -84,6 +87,7 @@ impl Table {
     pub(super) fn new() -> Self {
         Self {
             generations: vec![0; GENERATIONS],
+            changes: Arc::default(),
             keys: HashMap::new(),
             blobs: HashMap::new(),
             lives: HashMap::new(),
@@ -103,6 +107,11 @@ impl Table {
         due
     }
 
+    /// Goes up with each change of any key.
+    pub(super) fn changes(&self) -> &Arc<AtomicU64> {
+        &self.changes
+    }
+
     /// The generation of a key.
     pub(super) fn generation(&self, key: KeyHash) -> u64 {
         self.generations.get(slot(key)).copied().unwrap_or_default()
@@ -113,6 +122,7 @@ impl Table {
         if let Some(generation) = self.generations.get_mut(slot(key)) {
             *generation += 1;
         }
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// The life of a blob that the index or `blobs` says is there; `None` when it went meanwhile.

@@ -18,7 +18,7 @@ use tower::service_fn;
 
 use super::*;
 use crate::content::{BodyRef, CacheKey, Digest, PartialId, Record};
-use crate::serve::account::Account;
+use crate::serve::account::{Account, Books};
 use crate::serve::body::Segment;
 use crate::serve::wire::{WireContext, serve_connection};
 use crate::shutdown::Drain;
@@ -127,11 +127,12 @@ impl Port {
             loop {
                 let (stream, peer) = listener.accept().await.unwrap();
                 let (context, log, layout) = (Arc::clone(&shared), account_log.clone(), Arc::clone(&layout));
-                let (metrics, counter) = (Arc::clone(context.metrics()), Arc::clone(&counter));
+                let books = Arc::new(Books { log, metrics: Arc::clone(context.metrics()) });
+                let counter = Arc::clone(&counter);
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (parts, _) = request.into_parts();
                     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-                    let mut account = Account::open(&log, &metrics, client, &parts, std::time::Instant::now());
+                    let mut account = Account::open(&books, client, &parts, std::time::Instant::now());
                     account.answered(200, RequestResult::Hit);
                     let (segments, len) = match parts.uri.path() {
                         "/small" => (VecDeque::from([Segment::Bytes(Bytes::from_static(b"s"))]), 1),

@@ -84,7 +84,7 @@ where
     if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT) {
         tracing::debug!(%peer, %error, "the progress of a slow client is seen in larger steps only");
     }
-    let mut io = ClientIo::new(stream, context);
+    let mut io = ClientIo::new(stream, peer, context);
     // A block and no async fn, which would keep room for its arguments twice.
     async move {
         let _open = Gauged::new(&context.metrics.connections);
@@ -94,6 +94,7 @@ where
             let mut parked = None;
             let head = poll_fn(|cx| {
                 drained = drained || signalled.as_mut().poll(cx).is_ready();
+                io.exchange().begin_turn();
                 let head = io.poll_head(cx);
                 if head.is_pending() && io.served && io.is_idle() {
                     parked.get_or_insert_with(|| Gauged::new(&context.metrics.connections_parked));
@@ -159,7 +160,7 @@ where
 /// Answers `refusal` to whatever the client asks, and closes. The request is awaited for up to 5 s, since
 /// some clients drop a connection on which an answer comes before they have asked.
 pub async fn turn_away(stream: TcpStream, peer: SocketAddr, refusal: Refusal, context: &WireContext) {
-    let mut io = ClientIo::new(stream, context);
+    let mut io = ClientIo::new(stream, peer, context);
     let asked = tokio::time::timeout(TURN_AWAY_TIME, poll_fn(|cx| io.poll_head(cx))).await;
     if asked != Ok(Err(End::Closed)) {
         finish(io, Close::Refuse(refusal), peer, context).await;

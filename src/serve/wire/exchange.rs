@@ -19,6 +19,7 @@ use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use super::ConnectionInfo;
+use super::direct::Words;
 use super::piece::{Content, Payload, Piece, PieceBody, Receipt, TURN};
 use crate::content::Scheme;
 use crate::serve::tunnel::Tunnel;
@@ -62,6 +63,8 @@ struct State {
     close_delimited: bool,
     /// What follows the answer, which is then the last one.
     tunnel: Option<Tunnel>,
+    /// The request's head as it came, for a service that wants to know.
+    words: Option<Words>,
 }
 
 /// The service as hyper sees it.
@@ -142,7 +145,7 @@ impl Exchange {
     }
 
     /// Puts a window into the queue; hyper gets what is returned.
-    fn payload(&self, piece: Piece) -> Payload {
+    pub(super) fn payload(&self, piece: Piece) -> Payload {
         let Piece { content, receipt } = piece;
         match content {
             Content::Bytes(bytes) => Payload::bytes(bytes, receipt),
@@ -161,9 +164,9 @@ impl Exchange {
         self.state.lock().step
     }
 
-    /// A head that was complete at `now` goes to hyper.
-    pub(super) fn ask(&self, now: Instant) {
-        *self.state.lock() = State::new(Step::Asked, now);
+    /// A head that was complete at `now` goes to hyper; the service gets `words` beside it.
+    pub(super) fn ask(&self, now: Instant, words: Option<Words>) {
+        *self.state.lock() = State { words, ..State::new(Step::Asked, now) };
     }
 
     /// Everything of the answer is written. `false` when it is not over, or was none, or no request can follow it.
@@ -193,7 +196,7 @@ impl Exchange {
 
 impl State {
     fn new(step: Step, head_complete: Instant) -> Self {
-        Self { step, head_complete, close_delimited: false, tunnel: None }
+        Self { step, head_complete, close_delimited: false, tunnel: None, words: None }
     }
 }
 
@@ -215,7 +218,13 @@ where
     type Future = Answer<Oneshot<S, Request<Incoming>>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let head_complete = self.exchange.state.lock().head_complete;
+        let (head_complete, words) = {
+            let mut state = self.exchange.state.lock();
+            (state.head_complete, state.words.take())
+        };
+        if let Some(words) = words {
+            request.extensions_mut().insert(words);
+        }
         request.extensions_mut().insert(ConnectionInfo { peer: self.peer, scheme: Scheme::Http, head_complete });
         Answer {
             http_10: request.version() == Version::HTTP_10,

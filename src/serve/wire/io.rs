@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -17,6 +18,7 @@ use tokio::net::TcpStream;
 
 use super::WireContext;
 use super::chunked::ChunkScanner;
+use super::direct::Pending;
 use super::exchange::Exchange;
 use super::head_gate::{Framing, HeadGate, Verdict};
 use super::refusal::Refusal;
@@ -58,13 +60,16 @@ enum Stage {
 
 /// One client connection.
 pub(super) struct ClientIo<'a> {
-    context: &'a WireContext,
+    pub(super) context: &'a WireContext,
+    pub(super) peer: SocketAddr,
     stream: TcpStream,
-    buffer: BytesMut,
+    pub(super) buffer: BytesMut,
     gate: HeadGate,
     stage: Stage,
     exchange: Arc<Exchange>,
     in_flight: Option<InFlight>,
+    /// The answer that is written without hyper.
+    pub(super) direct: Option<Pending>,
     /// Set when hyper was told that there is no more input.
     pub(super) end: Option<End>,
     /// Since when the client owes us something: a head (idle), the rest of a head, or more of a body.
@@ -96,7 +101,7 @@ enum Waiting {
 // === impl ClientIo ===
 
 impl<'a> ClientIo<'a> {
-    pub(super) fn new(stream: TcpStream, context: &'a WireContext) -> Self {
+    pub(super) fn new(stream: TcpStream, peer: SocketAddr, context: &'a WireContext) -> Self {
         let now = Instant::now();
         Self {
             stream,
@@ -105,6 +110,7 @@ impl<'a> ClientIo<'a> {
             stage: Stage::Head,
             exchange: Arc::new(Exchange::new(now, context.files)),
             in_flight: None,
+            direct: None,
             end: None,
             waiting_since: now,
             waiting: Waiting::Idle,
@@ -117,6 +123,7 @@ impl<'a> ClientIo<'a> {
             served: false,
             answer_begun: false,
             context,
+            peer,
         }
     }
 
@@ -142,6 +149,11 @@ impl<'a> ClientIo<'a> {
         }
     }
 
+    /// A request is in flight.
+    pub(super) fn hold_in_flight(&mut self) {
+        self.in_flight.get_or_insert_with(|| self.context.drain.in_flight());
+    }
+
     /// The request in flight, if any, is as finished as it will be.
     pub(super) fn release(&mut self) {
         self.in_flight = None;
@@ -161,13 +173,16 @@ impl<'a> ClientIo<'a> {
 
     /// No byte of a head has arrived.
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.stage, Stage::Head) && self.buffer.is_empty()
+        matches!(self.stage, Stage::Head) && self.buffer.is_empty() && self.direct.is_none()
     }
 
-    /// Waits for a complete, acceptable head, and makes ready to hand it on.
+    /// Waits for a complete, acceptable head, and makes ready to hand it on. Those whose answer is known are answered.
     pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         let max_head = self.context.limits.header_bytes;
         loop {
+            if self.direct.is_some() && ready!(self.poll_direct(cx)).is_err() {
+                return Poll::Ready(Err(End::Closed));
+            }
             if self.buffer.is_empty() {
                 self.wait_for(Waiting::Idle);
                 if self.served && self.context.drain.draining() {
@@ -183,11 +198,17 @@ impl<'a> ClientIo<'a> {
                     Verdict::Head { start, end, framing } => {
                         self.buffer.advance(start);
                         self.gate = HeadGate::new(max_head);
-                        self.stage = Stage::Passing { left: end.saturating_sub(start), framing };
                         self.waiting = Waiting::Nothing;
-                        self.in_flight = Some(self.context.drain.in_flight());
-                        self.exchange.ask(Instant::now());
                         self.served = true;
+                        let left = end.saturating_sub(start);
+                        let words = match framing {
+                            Framing::None => self.recall(left),
+                            Framing::Length(_) | Framing::Chunked => Err(None),
+                        };
+                        let Err(words) = words else { continue };
+                        self.stage = Stage::Passing { left, framing };
+                        self.hold_in_flight();
+                        self.exchange.ask(Instant::now(), words);
                         self.answer_begun = false;
                         return Poll::Ready(Ok(()));
                     }
@@ -207,6 +228,16 @@ impl<'a> ClientIo<'a> {
             self.waiting = what;
             self.waiting_since = Instant::now();
         }
+    }
+
+    /// The client owes a head since `time`.
+    pub(super) fn idle_since(&mut self, time: Instant) {
+        (self.waiting, self.waiting_since) = (Waiting::Idle, time);
+    }
+
+    /// The client owes nothing.
+    pub(super) fn busy(&mut self) {
+        self.waiting = Waiting::Nothing;
     }
 
     /// Reads once into the buffer, which never grows beyond `max` bytes of content; pends for good when full.
@@ -245,7 +276,7 @@ impl<'a> ClientIo<'a> {
 
     /// Writes, and fails once the client has taken nothing for as long as it may. That is measured here:
     /// TCP_USER_TIMEOUT also cuts clients with a small window that do take bytes all the time.
-    fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(super) fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.answer_begun = true;
         match self.sender.poll_write(cx, &mut self.stream, &self.exchange, slices) {
             Written::Done(written) => {

@@ -8,6 +8,7 @@
 
 mod chunked;
 mod connection;
+mod direct;
 mod exchange;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 
 pub use connection::{serve_connection, turn_away};
+pub use direct::{Direct, Recall, Recalled, Words};
 pub(in crate::serve) use piece::TURN;
 pub use piece::{Content, Piece, PieceBody, Receipt};
 pub use refusal::Refusal;
@@ -54,6 +56,7 @@ pub struct WireContext {
     http: http1::Builder,
     files: bool,
     log: Option<AccessLog>,
+    recall: Option<Arc<dyn Recall>>,
 }
 
 /// How a request came here; an extension of every request.
@@ -80,7 +83,7 @@ impl WireContext {
             .keep_alive(true)
             .header_read_timeout(None)
             .max_buf_size(HYPER_BUFFER.max(limits.header_bytes.saturating_add(1)));
-        Self { limits, park_after: PARK_AFTER, metrics, drain, http, files: cfg!(target_os = "linux"), log: None }
+        Self { limits, park_after: PARK_AFTER, metrics, drain, http, files: cfg!(target_os = "linux"), log: None, recall: None }
     }
 
     /// The same, but bytes of files pass through memory, as on systems that cannot send files.
@@ -94,6 +97,13 @@ impl WireContext {
     #[must_use]
     pub fn logged(mut self, log: AccessLog) -> Self {
         self.log = Some(log);
+        self
+    }
+
+    /// The same, but requests are answered by `recall` when it knows the answer. Needs a system that can send files.
+    #[must_use]
+    pub fn recalling(mut self, recall: Arc<dyn Recall>) -> Self {
+        self.recall = Some(recall);
         self
     }
 

@@ -65,6 +65,17 @@ enum Waiting {
     Placeholder(usize),
 }
 
+impl Content {
+    /// Number of bytes.
+    #[allow(clippy::len_without_is_empty, reason = "there is no empty one")]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Window(window) => window.len(),
+        }
+    }
+}
+
 impl From<Bytes> for Piece {
     fn from(bytes: Bytes) -> Self {
         Self { content: Content::Bytes(bytes), receipt: None }

@@ -27,12 +27,13 @@ mod shelf;
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::content::{Held, KeyHash, PartialId, Spoiled, Version};
@@ -91,7 +92,7 @@ impl Given {
 
     fn with_capacity(pairs: usize) -> Self {
         let shelves = (0..SHELVES).map(|_| Mutex::new(Shelf::new(pairs.div_ceil(SHELVES)))).collect();
-        let (hasher, before) = (RandomState::new(), AtomicU32::new(0));
+        let (hasher, before) = (RandomState::default(), AtomicU32::new(0));
         Self {
             shelves,
             hasher,
@@ -121,6 +122,27 @@ impl Given {
             let _ = tokio::time::timeout(DURABLE_WITHIN, self.bell.durable()).await;
         }
         whole.then(|| Gift { given: Arc::clone(self), pair, birth: version.birth, whole: false })
+    }
+
+    /// As [`Given::give`] with the whole, if the bytes may leave at once. Otherwise nothing is noted.
+    pub(super) fn give_now(self: &Arc<Self>, client: IpAddr, key: KeyHash, version: &Version) -> Option<Gift> {
+        let pair = (address(client), key);
+        let has_lines = {
+            let mut shelf = self.shelf(&pair).lock();
+            // Of one that was given it already there is nothing to be made durable. Of one that was given nothing there
+            // may be, once there are spoiled versions; of one that was given another version there is.
+            if !shelf.give_again(pair, version.birth, self.now()) {
+                if shelf.has(&pair) || self.has_spoiled.load(Ordering::Acquire) {
+                    return None;
+                }
+                shelf.give(pair, version, true, self.now());
+            }
+            shelf.has_lines()
+        };
+        if has_lines {
+            self.bell.ring();
+        }
+        Some(Gift { given: Arc::clone(self), pair, birth: version.birth, whole: false })
     }
 
     /// Says whether there is something to write, and whether it must be durable before the bytes leave.

@@ -1,6 +1,8 @@
 //! [`Shelf`]: one share of the memory, with what still has to be written down of it. Pure: no I/O, no clock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::holding::{Change, Holding, Share};
 use super::line::{Address, LINE, Line};
@@ -68,6 +70,22 @@ impl Shelf {
             self.note(&Line::More { address: pair.0, key: pair.1, last });
         }
         change
+    }
+
+    /// The same with the whole of a version of which `pair` was given bytes before; `false` when it was not.
+    pub(super) fn give_again(&mut self, pair: Pair, birth: PartialId, now: u32) -> bool {
+        let Some(change) = self.holdings.get_mut(&pair).and_then(|holding| holding.give_more(birth, true, now)) else {
+            return false;
+        };
+        if change != Change::None {
+            self.note(&Line::Share { address: pair.0, key: pair.1, birth, last: now, partly: true });
+        }
+        true
+    }
+
+    /// Whether `pair` was given anything.
+    pub(super) fn has(&self, pair: &Pair) -> bool {
+        self.holdings.contains_key(pair)
     }
 
     /// An answer with the whole of `birth` has ended: handed out to its last byte, or not.

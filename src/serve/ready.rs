@@ -1,0 +1,365 @@
+//! [`ReadyAnswers`]: whole hits that are asked for again in the same words. Most devices of a site run the same software and
+//! so ask for a file in the same words, byte for byte; what was made of them once need not be made again.
+//!
+//! Only such answers are kept as depend on nothing but the words, the stored response and its age. Kept are their fields,
+//! which the ordinary way made, never a decision of its own: when what is stored under any key changes it is looked up
+//! whether the answer still holds, and when its lifetime is over, its body gone, or anything else in doubt, the request
+//! goes the ordinary way.
+
+use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use http::header::{AGE, CONTENT_LENGTH, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, EXPECT, PRAGMA, RANGE, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderName, Method, Response, StatusCode, Version as HttpVersion};
+use ipnet::IpNet;
+use moka::sync::Cache;
+
+use super::account::{Account, Asked, Books};
+use super::body::SegmentBody;
+use super::limits::RequestLimit;
+use super::respond::CACHE_STATUS;
+use super::wire::{Content, Direct, Recall, Recalled, TURN, Words};
+use crate::content::UnixMillis;
+use crate::decide::{CacheStatus, Freshness};
+use crate::store::{Blob, Body, Entry, Piece, Store, Variants};
+use crate::telemetry::RequestResult;
+
+/// Memory for answers, in bytes, roughly.
+const ROOM: u64 = 24 * 1024 * 1024;
+/// Longest head that is kept. Those of update agents and of apt have 150 to 900 bytes.
+const LONGEST_HEAD: usize = 2048;
+/// Heads that were seen once, by a share of their hash: a power of two.
+const SEEN: usize = 64 * 1024;
+
+/// Fields by which a request asks for more than the stored response, or for another one as time goes by.
+const NOT_PLAIN: [HeaderName; 12] = [
+    RANGE,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_UNMODIFIED_SINCE,
+    IF_RANGE,
+    AUTHORIZATION,
+    CACHE_CONTROL,
+    PRAGMA,
+    EXPECT,
+    UPGRADE,
+    TRANSFER_ENCODING,
+];
+
+/// The answers, by the heads of their requests.
+pub(super) struct ReadyAnswers {
+    answers: Cache<u64, Arc<Ready>, BuildHasherDefault<Hashed>>,
+    seen: Box<[AtomicU32]>,
+    hasher: RandomState,
+    store: Store,
+    books: Arc<Books>,
+    /// What stands between the age and the lifetime.
+    between: Vec<u8>,
+    trusted_proxies: Vec<IpNet>,
+}
+
+/// What the ordinary way knows of an answer that should be kept.
+pub(super) struct Plan {
+    pub(super) wish: Wish,
+    pub(super) entry: Arc<Entry>,
+    /// Everything stored under the key, among it the entry.
+    pub(super) variants: Variants,
+    /// At the time of the request.
+    pub(super) freshness: Freshness,
+    pub(super) now: UnixMillis,
+}
+
+/// A request whose answer should be kept.
+pub(super) struct Wish {
+    words: Bytes,
+    /// [`Store::changes`] before anything was looked up.
+    changes: u64,
+}
+
+/// One answer.
+struct Ready {
+    words: Bytes,
+    /// Status line and the fields that do not change.
+    fields: Vec<u8>,
+    entry: Arc<Entry>,
+    variants: Variants,
+    /// [`Store::changes`] when the variants were looked up last.
+    changes: AtomicU64,
+    /// When the body was looked up last, in seconds of the wall clock.
+    looked: AtomicU64,
+    made: UnixMillis,
+    freshness: Freshness,
+    asked: Arc<Asked>,
+    length: u64,
+    body: ReadyBody,
+}
+
+/// A body that costs no look-up.
+enum ReadyBody {
+    Memory(Bytes),
+    /// The store keeps it open, and closes it.
+    Blob(Weak<Blob>),
+}
+
+/// Keys are hashes already.
+#[derive(Default)]
+struct Hashed(u64);
+
+/// The way past the service, with its bounds.
+pub(super) struct Shortcut {
+    answers: Arc<ReadyAnswers>,
+    limit: RequestLimit,
+}
+
+impl ReadyAnswers {
+    pub(super) fn new(store: Store, books: Arc<Books>, pseudonym: &str, trusted_proxies: Vec<IpNet>) -> Self {
+        let weigh = |_: &u64, ready: &Arc<Ready>| u32::try_from(ready.weight()).unwrap_or(u32::MAX);
+        Self {
+            answers: Cache::builder().max_capacity(ROOM).weigher(weigh).build_with_hasher(BuildHasherDefault::default()),
+            seen: (0..SEEN).map(|_| AtomicU32::new(0)).collect(),
+            hasher: RandomState::default(),
+            store,
+            books,
+            between: between(pseudonym),
+            trusted_proxies,
+        }
+    }
+
+    /// Whether the answer to `request` should be kept, as far as the request tells.
+    pub(super) fn wish(&self, request: &Parts) -> Option<Wish> {
+        let words = request.extensions.get::<Words>()?;
+        let plain = request.method == Method::GET
+            && request.version == HttpVersion::HTTP_11
+            && !NOT_PLAIN.iter().any(|name| request.headers.contains_key(name))
+            && request.headers.get_all(CONNECTION).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
+        plain.then(|| Wish { words: words.0.clone(), changes: self.store.changes() })
+    }
+
+    /// Keeps the answer that is `response`, if it may be given again.
+    pub(super) fn keep(&self, plan: Plan, response: &Response<SegmentBody>, asked: &Arc<Asked>) {
+        let Plan { wish, entry, variants, freshness, now } = plan;
+        let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let Some(length) = length.filter(|length| (1..=TURN).contains(length)) else { return };
+        let known_age = freshness.age.is_some() && now >= entry.record.response_time;
+        if response.status() != StatusCode::OK || entry.record.token_protected || !known_age {
+            return;
+        }
+        let body = match self.store.body_hot(&entry) {
+            Some(Body::Memory(bytes)) if bytes.len() as u64 == length => ReadyBody::Memory(bytes),
+            Some(Body::Blob(blob)) if blob.length() == length => ReadyBody::Blob(Arc::downgrade(&blob)),
+            _ => return,
+        };
+        let ready = Ready {
+            fields: fields(response),
+            entry,
+            variants,
+            changes: AtomicU64::new(wish.changes),
+            looked: AtomicU64::new(now.as_secs()),
+            made: now,
+            freshness,
+            asked: Arc::clone(asked),
+            length,
+            body,
+            words: wish.words,
+        };
+        self.answers.insert(self.hasher.hash_one(&*ready.words), Arc::new(ready));
+    }
+
+    /// Whether a head with this hash was seen before.
+    fn was_seen(&self, hash: u64) -> bool {
+        let (slot, mark) = (hash as usize % SEEN, (hash >> 32) as u32 | 1);
+        let Some(slot) = self.seen.get(slot) else { return false };
+        slot.load(Ordering::Relaxed) == mark || slot.swap(mark, Ordering::Relaxed) == mark
+    }
+
+    /// Whether what is stored under the key is what it was.
+    fn holds(&self, ready: &Ready) -> bool {
+        let changes = self.store.changes();
+        if ready.changes.load(Ordering::Acquire) == changes {
+            return true;
+        }
+        let holds = self.store.lookup_hot(&ready.entry.record.key).is_some_and(|now| Arc::ptr_eq(&now, &ready.variants));
+        if holds {
+            ready.changes.store(changes, Ordering::Release);
+        }
+        holds
+    }
+
+    /// The content, if all of it can be had now.
+    fn content(&self, ready: &Ready, now: UnixMillis) -> Option<Content> {
+        if ready.entry.is_gone() {
+            return None;
+        }
+        // The store gives up what nobody looks up.
+        let looked = ready.looked.load(Ordering::Relaxed);
+        if looked == now.as_secs() {
+            self.store.touch(&ready.entry);
+        } else {
+            ready.looked.store(now.as_secs(), Ordering::Relaxed);
+            self.store.body_hot(&ready.entry)?;
+        }
+        let content = match &ready.body {
+            ReadyBody::Memory(bytes) => Content::Bytes(bytes.clone()),
+            ReadyBody::Blob(blob) => match Body::Blob(blob.upgrade()?).piece_now(0, ready.length).ok()?? {
+                Piece::Bytes(bytes) => Content::Bytes(bytes),
+                Piece::Window(window) => Content::Window(window),
+            },
+        };
+        (content.len() == ready.length).then_some(content)
+    }
+
+    fn answer(&self, ready: &Ready, limit: &RequestLimit, peer: SocketAddr, arrived: Instant) -> Option<Direct> {
+        let time = SystemTime::now();
+        let now = UnixMillis::from(time);
+        if now < ready.made {
+            return None;
+        }
+        let freshness = ready.freshness.later(now.since(ready.made));
+        let age = freshness.age.filter(|_| freshness.is_fresh() && freshness.ttl() >= 0)?;
+        if !self.holds(ready) {
+            return None;
+        }
+        let content = self.content(ready, now)?;
+        let permit = limit.admit()?;
+        let client = peer.ip();
+        let gift = self.store.give_now(client, &ready.entry.record.key, &ready.entry.version())?;
+        let mut account = Account::again(&self.books, client, Arc::clone(&ready.asked), arrived, time);
+        account.answered(StatusCode::OK.as_u16(), RequestResult::Hit);
+        account.gives(Some(gift), Some(ready.length));
+        account.admitted(permit);
+        let head = ready.head(age, freshness.ttl(), &self.between);
+        Some(Direct { head, content, receipt: Arc::new(account) })
+    }
+}
+
+impl Ready {
+    /// Status line and fields as of now.
+    fn head(&self, age: Duration, ttl: i64, between: &[u8]) -> Vec<u8> {
+        let mut head = Vec::with_capacity(self.fields.len() + between.len() + 48);
+        head.extend_from_slice(&self.fields);
+        push_number(&mut head, age.as_secs());
+        head.extend_from_slice(between);
+        push_number(&mut head, ttl.unsigned_abs());
+        head.extend_from_slice(b"\r\n\r\n");
+        head
+    }
+
+    /// Memory in bytes, roughly: what is shared with the store may outlive it there.
+    fn weight(&self) -> usize {
+        let body = match &self.body {
+            ReadyBody::Memory(bytes) => bytes.len(),
+            ReadyBody::Blob(_) => 0,
+        };
+        self.words.len() + self.fields.len() + body + 1024
+    }
+}
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+impl Shortcut {
+    /// To `answers`, for as many requests as `limit` lets in.
+    pub(super) fn new(answers: Arc<ReadyAnswers>, limit: RequestLimit) -> Self {
+        Self { answers, limit }
+    }
+}
+
+impl Recall for Shortcut {
+    fn recall(&self, head: &[u8], peer: SocketAddr, arrived: Instant) -> Recalled {
+        let answers = &*self.answers;
+        // Who is served for whom is for the ordinary way to find out.
+        if head.len() > LONGEST_HEAD || answers.trusted_proxies.iter().any(|network| network.contains(&peer.ip())) {
+            return Recalled::Unknown;
+        }
+        let hash = answers.hasher.hash_one(head);
+        match answers.answers.get(&hash).filter(|ready| ready.words == head) {
+            Some(ready) => match answers.answer(&ready, &self.limit, peer, arrived) {
+                Some(direct) => Recalled::Answer(direct),
+                None => Recalled::Wanted,
+            },
+            None if answers.was_seen(hash) => Recalled::Wanted,
+            None => Recalled::Unknown,
+        }
+    }
+}
+
+/// Status line and fields of `response` as hyper writes them, without `Cache-Status` of ours, up to the value of `Age`.
+fn fields(response: &Response<SegmentBody>) -> Vec<u8> {
+    let mut text = b"HTTP/1.1 200 OK\r\n".to_vec();
+    let own = response.headers().get_all(CACHE_STATUS).iter().count().saturating_sub(1);
+    let mut marks = 0;
+    for (name, value) in response.headers() {
+        // Of several such lines the last is ours.
+        if name == CACHE_STATUS {
+            marks += 1;
+            if marks > own {
+                continue;
+            }
+        }
+        if name != AGE {
+            push_field(&mut text, name, value.as_bytes());
+        }
+    }
+    push_field(&mut text, &AGE, b"");
+    text.truncate(text.len().saturating_sub(2));
+    text
+}
+
+/// The end of the `Age` field, and `Cache-Status` up to the lifetime.
+fn between(pseudonym: &str) -> Vec<u8> {
+    let mut text = b"\r\n".to_vec();
+    let status = CacheStatus::hit().with_ttl(0).render(pseudonym);
+    push_field(&mut text, &CACHE_STATUS, status.trim_end_matches('0').as_bytes());
+    text.truncate(text.len().saturating_sub(2));
+    text
+}
+
+fn push_number(text: &mut Vec<u8>, number: u64) {
+    let mut digits = [0_u8; 20];
+    let (mut at, mut rest) = (digits.len(), number);
+    for (n, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0' + (rest % 10) as u8;
+        (at, rest) = (n, rest / 10);
+        if rest == 0 {
+            break;
+        }
+    }
+    text.extend_from_slice(digits.get(at..).unwrap_or_default());
+}
+
+/// Names are written in Title-Case: the Delivery Optimization agent looks for `Content-Length` in this spelling.
+fn push_field(text: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    let mut begins = true;
+    for byte in name.as_str().bytes() {
+        text.push(if begins { byte.to_ascii_uppercase() } else { byte });
+        begins = byte == b'-';
+    }
+    text.extend_from_slice(b": ");
+    text.extend_from_slice(value);
+    text.extend_from_slice(b"\r\n");
+}
+
+impl std::fmt::Debug for Shortcut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shortcut").field("answers", &self.answers.answers.entry_count()).finish_non_exhaustive()
+    }
+}
