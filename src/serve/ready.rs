@@ -123,7 +123,10 @@ impl ReadyAnswers {
     pub(super) fn new(store: Store, books: Arc<Books>, pseudonym: &str, trusted_proxies: Vec<IpNet>) -> Self {
         let weigh = |_: &u64, ready: &Arc<Ready>| u32::try_from(ready.weight()).unwrap_or(u32::MAX);
         Self {
-            answers: Cache::builder().max_capacity(ROOM).weigher(weigh).build_with_hasher(BuildHasherDefault::default()),
+            answers: Cache::builder()
+                .max_capacity(ROOM)
+                .weigher(weigh)
+                .build_with_hasher(BuildHasherDefault::default()),
             seen: (0..SEEN).map(|_| AtomicU32::new(0)).collect(),
             hasher: RandomState::default(),
             store,
@@ -139,7 +142,11 @@ impl ReadyAnswers {
         let plain = request.method == Method::GET
             && request.version == HttpVersion::HTTP_11
             && !NOT_PLAIN.iter().any(|name| request.headers.contains_key(name))
-            && request.headers.get_all(CONNECTION).iter().all(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
+            && request
+                .headers
+                .get_all(CONNECTION)
+                .iter()
+                .all(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
         plain.then(|| Wish { words: words.0.clone(), changes: self.store.changes() })
     }
 
@@ -186,7 +193,8 @@ impl ReadyAnswers {
         if ready.changes.load(Ordering::Acquire) == changes {
             return true;
         }
-        let holds = self.store.lookup_hot(&ready.entry.record.key).is_some_and(|now| Arc::ptr_eq(&now, &ready.variants));
+        let holds =
+            self.store.lookup_hot(&ready.entry.record.key).is_some_and(|now| Arc::ptr_eq(&now, &ready.variants));
         if holds {
             ready.changes.store(changes, Ordering::Release);
         }

@@ -123,6 +123,11 @@ impl Blob {
         self.named
     }
 
+    /// Whether all of it was in memory when it was looked at last, which `look` does when that is too long ago.
+    pub(super) fn is_resident(&self, look: impl FnOnce() -> bool) -> bool {
+        self.checked.is_resident(look)
+    }
+
     /// The file was renamed by us: what was checked stays checked.
     pub(super) fn renamed(&self) {
         if let Ok(now) = disk::identity(self.file.file()) {

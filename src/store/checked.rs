@@ -20,6 +20,8 @@ pub(super) struct Checked {
     made: Instant,
     /// When the file has to be looked at again, in milliseconds after `made`.
     due: AtomicU64,
+    /// Until when its pages are believed to be in memory, likewise.
+    resident: AtomicU64,
     bound: Mutex<Bound>,
 }
 
@@ -38,6 +40,7 @@ impl Checked {
             blocks: (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             made: now,
             due: AtomicU64::new(LOOK_AGAIN),
+            resident: AtomicU64::new(0),
             bound: Mutex::new(Bound { identity, since: now }),
         }
     }
@@ -57,6 +60,19 @@ impl Checked {
         bound.identity = identity;
         self.due.store(self.now().saturating_add(LOOK_AGAIN), Ordering::Release);
         Ok(Some(identity.size()))
+    }
+
+    /// Whether the pages of the file are in memory, by a look at most each second.
+    pub(super) fn is_resident(&self, look: impl FnOnce() -> bool) -> bool {
+        let now = self.now();
+        if now < self.resident.load(Ordering::Relaxed) {
+            return true;
+        }
+        let seen = look();
+        if seen {
+            self.resident.store(now.saturating_add(LOOK_AGAIN), Ordering::Relaxed);
+        }
+        seen
     }
 
     /// What the bitmap is bound to.

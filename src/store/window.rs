@@ -92,8 +92,16 @@ impl Window {
     }
 
     /// Whether the kernel has the bytes in memory, by a look at the first and the last of them: what is read ahead or
-    /// dropped comes and goes in runs. `false` also when it cannot tell.
+    /// dropped comes and goes in runs. Of a small blob that is asked for all the time it is looked at once in a second.
+    /// `false` also when it cannot tell.
     pub fn is_resident(&self) -> bool {
+        match &self.source {
+            Source::Blob(blob) if blob.length() <= SMALL => blob.is_resident(|| self.is_seen_resident()),
+            _ => self.is_seen_resident(),
+        }
+    }
+
+    fn is_seen_resident(&self) -> bool {
         let has = |offset| disk::read_now(self.file(), offset, &mut [0]).is_ok();
         self.len > 0 && has(self.offset + self.len - 1) && (self.len <= PAGE || has(self.offset))
     }
@@ -175,6 +183,9 @@ impl Window {
         }
     }
 }
+
+/// Blobs up to this size in bytes are sent in one window, or nearly so.
+const SMALL: u64 = 256 * 1024;
 
 /// Smallest page of the systems that this runs on.
 const PAGE: u64 = 4096;

@@ -83,7 +83,16 @@ impl WireContext {
             .keep_alive(true)
             .header_read_timeout(None)
             .max_buf_size(HYPER_BUFFER.max(limits.header_bytes.saturating_add(1)));
-        Self { limits, park_after: PARK_AFTER, metrics, drain, http, files: cfg!(target_os = "linux"), log: None, recall: None }
+        Self {
+            limits,
+            park_after: PARK_AFTER,
+            metrics,
+            drain,
+            http,
+            files: cfg!(target_os = "linux"),
+            log: None,
+            recall: None,
+        }
     }
 
     /// The same, but bytes of files pass through memory, as on systems that cannot send files.
