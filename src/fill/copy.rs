@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::Method;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::demand::{Demands, TO_THE_END};
 use super::flight::{Outlook, Permit};
@@ -275,10 +275,7 @@ impl<'a> Copying<'a> {
     fn receive(&self, id: u64, mut stream: Box<Stream>) {
         let limit = (self.ways != Ways::Again).then_some(SILENT);
         self.events.push(Box::pin(async move {
-            let batch = match limit {
-                Some(limit) => timeout(limit, stream.next()).await.unwrap_or_else(|_| stream.silent()),
-                None => stream.next().await,
-            };
+            let batch = stream.next(limit).await;
             Event::Came(id, stream, batch)
         }));
     }

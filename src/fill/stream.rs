@@ -1,7 +1,10 @@
 //! [`Stream`]: the body of one answer on its way into a partial: what comes of it at a time, and how it ended.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use tokio::time::timeout;
 
 use crate::content::Digest;
 use crate::decide;
@@ -56,11 +59,11 @@ impl Stream {
         Self { check, ..Self::new(response, at) }
     }
 
-    /// Waits for bytes or the end. Nothing is lost when the future is dropped before it has begun to collect, and it
-    /// does not wait after that.
-    pub(super) async fn next(&mut self) -> Batch {
+    /// Waits for bytes or the end; with a `limit`, a body of which no byte comes for so long counts as stalled. Nothing is
+    /// lost when the future is dropped before it has begun to collect, and it does not wait after that.
+    pub(super) async fn next(&mut self, limit: Option<Duration>) -> Batch {
         loop {
-            let batch = self.collect().await;
+            let batch = self.collect(limit).await;
             let Some((expected, held)) = &mut self.check else { return batch };
             held.extend(batch.bytes);
             match batch.end {
@@ -79,15 +82,16 @@ impl Stream {
         }
     }
 
-    /// What is to be made of it when nothing has come for too long.
-    pub(super) fn silent(&self) -> Batch {
-        let stalled = BodyError::Stalled { received: self.body.received() };
-        Batch { at: self.at, bytes: Vec::new(), size: 0, end: Some(Ending::Broken(stalled)) }
-    }
-
-    async fn collect(&mut self) -> Batch {
+    /// What is there at once, after a wait for the first of it.
+    async fn collect(&mut self, limit: Option<Duration>) -> Batch {
         let mut batch = Batch { at: self.at, bytes: Vec::new(), size: 0, end: None };
-        let mut next = Some(self.body.next().await);
+        let first = self.body.next();
+        let first = match limit {
+            Some(limit) => timeout(limit, first).await.ok(),
+            None => Some(first.await),
+        };
+        let stalled = BodyError::Stalled { received: self.body.received() };
+        let mut next = Some(first.unwrap_or(Some(Err(stalled))));
         while let Some(chunk) = next {
             match chunk {
                 Some(Ok(bytes)) => {
