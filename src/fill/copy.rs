@@ -71,6 +71,8 @@ pub(super) enum End {
     Abandoned,
     /// Upstream has another version now.
     OtherVersion,
+    /// Bytes that were given out are not what their message says of them.
+    WrongPart,
     /// Upstream brings nothing more.
     GaveUp,
     StoreFailed,
@@ -320,7 +322,8 @@ impl<'a> Copying<'a> {
                 self.length = self.length.or(response.content_range.and_then(|range| range.total));
                 let claim = self.claims.iter_mut().find(|claim| claim.id == id)?;
                 claim.end = claim.end.min(end);
-                self.receive(id, Box::new(Stream::part(response, at)));
+                let part = ByteRange::new(at, end)?;
+                self.receive(id, Box::new(Stream::part(response, part)));
             }
             Judged::Again => {
                 if matches!(asked, Asked::Range(_) | Asked::From(_)) {
@@ -367,7 +370,8 @@ impl<'a> Copying<'a> {
                 self.claims.retain(|claim| claim.id != id);
                 self.length = self.length.or(Some(came_to));
             }
-            Some(Ending::WrongDigest) => {
+            Some(Ending::WrongDigest { given_out: true }) => return Some(End::WrongPart),
+            Some(Ending::WrongDigest { given_out: false }) => {
                 tracing::warn!(key = %self.want.key, at = claim.at, "a part is not what its Content-Digest says");
                 self.wrong_parts += 1;
                 self.fail(id);

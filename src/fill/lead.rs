@@ -136,7 +136,8 @@ impl Leader<'_> {
         match judge(record, record.length, asked, &Answered::of(&response)) {
             Judged::Part { at, end } => {
                 let entry = self.freshened(writer.entry(), &response);
-                let start = Start { stream: Stream::part(response, at), at, end: Some(end), ways };
+                let part = ByteRange::new(at, end).ok_or(FillError::BadAnswer("an empty part"))?;
+                let start = Start { stream: Stream::part(response, part), at, end: Some(end), ways };
                 self.publish(entry, &writer);
                 let copying = Copying::new(self.inner, self.want, writer, ways);
                 self.copy(copying.begin(start)).await
@@ -240,6 +241,7 @@ impl Leader<'_> {
             End::Enough | End::Whole(_) => "part",
             End::Abandoned => "abandoned",
             End::OtherVersion => "changed",
+            End::WrongPart => "mismatch",
             End::GaveUp => "cut",
             End::StoreFailed => "store",
         };
@@ -251,6 +253,10 @@ impl Leader<'_> {
             End::OtherVersion => {
                 writer.supersede().await;
                 self.note_change();
+            }
+            End::WrongPart => {
+                writer.reject("a part is not what its Content-Digest says".to_owned()).await;
+                self.inner.note_mismatch(self.want);
             }
             End::Enough | End::Whole(_) | End::Abandoned | End::GaveUp => {}
         }

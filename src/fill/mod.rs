@@ -13,6 +13,7 @@ mod fields;
 mod flight;
 mod judge;
 mod lead;
+mod part_check;
 mod patience;
 mod rate;
 mod schedule;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::content::Digest;
+use super::part_check::PartCheck;
+use crate::content::ByteRange;
 use crate::decide;
 use crate::upstream::{BodyError, FetchResponse, UpstreamBody};
 
@@ -18,9 +19,8 @@ pub(super) struct Stream {
     body: UpstreamBody,
     /// Position in the representation of the next byte that comes.
     at: u64,
-    /// What the content of this one message must hash to, and what came of it so far: a part can be checked before
-    /// anybody gets it.
-    check: Option<(Digest, Vec<Bytes>)>,
+    /// Set when the message says what its content hashes to.
+    check: Option<PartCheck>,
 }
 
 /// What came at once.
@@ -42,8 +42,9 @@ pub(super) enum Ending {
     Closed,
     /// Before its end.
     Broken(BodyError),
-    /// Its content is not what its `Content-Digest` says; none of it was given out.
-    WrongDigest,
+    /// Its content is not what its `Content-Digest` says. Unless the part was too long to be held, none of it was given
+    /// out.
+    WrongDigest { given_out: bool },
 }
 
 impl Stream {
@@ -52,11 +53,12 @@ impl Stream {
         Self { body: response.body, at, check: None }
     }
 
-    /// The same for a part, which is checked before it is given out if the message says what its content hashes to
-    /// (RFC 9530 section 2). Of a whole the digest is that of the representation.
-    pub(super) fn part(response: FetchResponse, at: u64) -> Self {
-        let check = decide::content_digest(&response.headers).map(|digest| (digest, Vec::new()));
-        Self { check, ..Self::new(response, at) }
+    /// The same for a part, which is checked if the message says what its content hashes to (RFC 9530 section 2). Of a
+    /// whole the digest is that of the representation.
+    pub(super) fn part(response: FetchResponse, part: ByteRange) -> Self {
+        let digest = decide::content_digest(&response.headers);
+        let check = digest.map(|digest| PartCheck::new(digest, part, Instant::now()));
+        Self { check, ..Self::new(response, part.start()) }
     }
 
     /// Waits for bytes or the end; with a `limit`, a body of which no byte comes for so long counts as stalled. Nothing is
@@ -64,20 +66,9 @@ impl Stream {
     pub(super) async fn next(&mut self, limit: Option<Duration>) -> Batch {
         loop {
             let batch = self.collect(limit).await;
-            let Some((expected, held)) = &mut self.check else { return batch };
-            held.extend(batch.bytes);
-            match batch.end {
-                None => {}
-                Some(Ending::Marked) => {
-                    let right = Digest::of_pieces(held.iter().map(|piece| &piece[..])) == *expected;
-                    let bytes = if right { std::mem::take(held) } else { Vec::new() };
-                    let size: u64 = bytes.iter().map(|piece| piece.len() as u64).sum();
-                    let end = if right { Ending::Marked } else { Ending::WrongDigest };
-                    let at = self.at;
-                    self.at = at.saturating_add(size);
-                    return Batch { at, bytes, size, end: Some(end) };
-                }
-                end => return Batch { at: self.at, bytes: Vec::new(), size: 0, end },
+            let Some(check) = &mut self.check else { return batch };
+            if let Some(batch) = check.take(batch, Instant::now()) {
+                return batch;
             }
         }
     }
@@ -109,9 +100,7 @@ impl Stream {
             }
             next = if batch.size < BATCH { self.body.next().now_or_never() } else { None };
         }
-        if self.check.is_none() {
-            self.at = self.at.saturating_add(batch.size);
-        }
+        self.at = self.at.saturating_add(batch.size);
         batch
     }
 }

@@ -16,7 +16,7 @@ use super::queue::{Change, Older};
 use super::table::{PendingBlob, Table};
 use super::writer::Completed;
 use super::{layout, quarantine};
-use crate::content::{BodyRef, Digest, Record, Spoiled, UnixMillis};
+use crate::content::{BodyRef, Record, Spoiled, UnixMillis};
 
 /// Where a completed body belongs among what is stored under its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +124,8 @@ impl Inner {
         let entry = partial.state.lock().entry.upgrade().unwrap_or_else(|| Arc::clone(begun));
         let digest = finished.digest;
         if let Some(expected) = entry.record.expected.map(|expected| expected.digest()).filter(|e| *e != digest) {
-            self.reject(partial, &entry, expected, digest);
+            let reason = format!("{} has the SHA-256 {digest}, expected {expected}", entry.record.key);
+            self.reject(partial, &entry, &reason);
             return Err(CompleteError::Mismatch { expected, actual: digest });
         }
         let mut record = entry.record.clone();
@@ -232,11 +233,10 @@ impl Inner {
     }
 
     /// The bytes are not what they should be: aside with them.
-    fn reject(&self, partial: &Arc<Partial>, entry: &Entry, expected: Digest, actual: Digest) {
+    pub(super) fn reject(&self, partial: &Arc<Partial>, entry: &Entry, reason: &str) {
         let (drive, id) = (&partial.drive, partial.id());
-        tracing::error!(key = %entry.record.key, %expected, %actual, "digest mismatch; the bytes are quarantined");
-        let reason = format!("{} has the SHA-256 {actual}, expected {expected}", entry.record.key);
-        if let Err(error) = quarantine::put(drive, &layout::partial_data(id), &id.to_string(), &reason) {
+        tracing::error!(key = %entry.record.key, reason, "a body is wrong; its bytes are quarantined");
+        if let Err(error) = quarantine::put(drive, &layout::partial_data(id), &id.to_string(), reason) {
             drive.failed("quarantine a body", &error);
         }
         // In this order: who is cut finds out at once, and nobody fills again before a crash would know it too.

@@ -241,6 +241,19 @@ impl PartialWriter {
         self.store.drop_partial(&mut table, &self.entry, &self.partial, true);
     }
 
+    /// Gives the body up since bytes of it turned out to be wrong after others may have read them: it is quarantined, its
+    /// entry forgotten, and who was given some of it is not given more before it is known which bytes are right.
+    pub async fn reject(self, reason: String) {
+        let (job, store, begun) = (Arc::clone(&self.partial), Arc::clone(&self.store), Arc::clone(&self.entry));
+        let rejected = self.partial.drive.pool.run(move || {
+            let entry = job.state.lock().entry.upgrade().unwrap_or(begun);
+            store.reject(&job, &entry, &format!("{}: {reason}", entry.record.key));
+        });
+        if let Err(error) = rejected.await {
+            self.partial.drive.failed("quarantine a body", &error);
+        }
+    }
+
     /// Gives the body up since upstream has another version now: what is present stays readable for those who have a
     /// part of it, as an older version that nobody writes any more ([`Known::older`]). An empty one is deleted.
     ///

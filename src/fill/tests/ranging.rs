@@ -197,6 +197,32 @@ async fn a_part_that_is_not_what_its_content_digest_says_reaches_nobody() {
     assert!(!rig.stored(&want).await[0].record.headers.contains_key("content-digest"), "it was that of a part");
 }
 
+/// Such a part is too long to be held until it is checked, so that its bytes were given out.
+#[tokio::test]
+async fn a_long_part_that_is_wrong_is_quarantined_with_its_body_and_fetched_anew() {
+    let body = Arc::new(body_of(10 * MIB, 12));
+    let sent = Arc::clone(&body);
+    let server = Server::start(move |n, request| match n {
+        0 => vec![Step::Send([&head("200 OK", &[TAG, FRESH], sent.len())[..], &sent[..MIB]].concat()), Step::Cut],
+        1 => {
+            let mut bytes = sent.to_vec();
+            bytes[5 * MIB] ^= 1;
+            let digest = format!("sha-256=:{}:", Digest::of(&sent[MIB..]).to_base64());
+            vec![rest(request, &[TAG, FRESH, ("Content-Digest", &digest)], &bytes)]
+        }
+        _ => vec![answer("200 OK", &[TAG, FRESH], &sent)],
+    })
+    .await;
+    let (rig, want) = (Rig::new(), want(&server, "/a"));
+    let (_, partial, guard) = filling(rig.fill.obtain(want.clone()).await);
+    assert_eq!(partial.wait(u64::MAX).await, Progress::Stopped, "who follows is cut");
+    drop(guard);
+    rig.idle().await;
+    assert_eq!(rig.ended_as("mismatch"), 1);
+    let obtained = rig.fill.obtain(rig.look_up(want).await).await;
+    assert!(whole(&rig, obtained).await == *body);
+}
+
 #[tokio::test]
 async fn empty_and_short_bodies_are_had_without_ranges() {
     for length in [0, 100] {

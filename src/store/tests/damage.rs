@@ -54,6 +54,23 @@ async fn a_damaged_blob_is_quarantined_missing_for_all_its_urls_and_can_be_store
 }
 
 #[tokio::test]
+async fn a_body_whose_writer_finds_it_wrong_is_quarantined_and_forgotten() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let content = body_of(2 * BLOCK, 8);
+    let mut writer = store.create(record("wrong", Some(3 * BLOCK as u64))).await.unwrap();
+    fill(&mut writer, 0, &content).await;
+    let partial = Arc::clone(writer.partial());
+    writer.reject("one part is wrong".to_owned()).await;
+    assert_eq!(partial.wait(3 * BLOCK as u64).await, Progress::Stopped);
+    assert!(store.lookup(&key("wrong")).await.is_empty());
+    store.flush().await;
+    let files = fs::read_dir(rig.drive().join("quarantine")).unwrap().map(|file| file.unwrap().path());
+    let reason = files.into_iter().find(|file| file.extension().is_some()).unwrap();
+    assert!(fs::read_to_string(reason).unwrap().contains("wrong: one part is wrong"));
+}
+
+#[tokio::test]
 async fn a_file_that_changes_while_it_is_open_is_noticed() {
     let rig = Rig::new();
     let store = rig.open();
