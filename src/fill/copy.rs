@@ -152,7 +152,7 @@ impl<'a> Copying<'a> {
     pub(super) async fn until_end(&mut self, permit: &Permit) -> End {
         loop {
             if let Some(length) = self.length.filter(|length| self.writer.partial().present_total() >= *length) {
-                return End::Whole(length);
+                return self.all_there(length);
             }
             if let Some(end) = self.plan(permit) {
                 return end;
@@ -176,6 +176,13 @@ impl<'a> Copying<'a> {
                 () = sleep_until(wake) => {}
             }
         }
+    }
+
+    /// As many bytes are there as the body has. When some lie behind its end, which only the end could tell, it is another
+    /// version that begins like the stored one.
+    fn all_there(&self, length: u64) -> End {
+        let behind = self.writer.partial().present().iter().any(|range| range.end() > length);
+        if behind { End::OtherVersion } else { End::Whole(length) }
     }
 
     /// Whether the fill goes on without clients: its policy says so, or most of the body is there.

@@ -1,11 +1,15 @@
 //! Bodies whose length the origin does not tell.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
 use serde_json::json;
 
-use super::rig::client::{Answer, Connection, End, get};
+use super::rig::client::{Answer, Connection, End, Framing, get};
 use super::rig::do_client::DoAgent;
 use super::rig::fake_origin::FakeOrigin;
-use super::rig::origin_reply::{Delimiter, Gate, Reply};
+use super::rig::origin_reply::{Body, Delimiter, Gate, Reply};
 use super::rig::pattern::Pattern;
 use super::rig::running_node::{RunningNode, Setup};
 
@@ -88,4 +92,36 @@ async fn a_body_that_ends_with_the_connection_arrives_but_is_not_taken_for_whole
         assert!(answer.body == PATTERN.bytes());
     }
     assert_eq!(origin.requests(), 2, "nobody knows that it was whole, so it is not stored");
+}
+
+/// What is stored of the old version is longer than the new one: without validators only the end tells that it is another.
+#[tokio::test]
+async fn a_shorter_version_that_begins_like_a_cut_one_takes_its_place() {
+    for (length, delimiter) in [(0, Delimiter::Chunked), (50_000, Delimiter::Chunked), (50_000, Delimiter::Length)] {
+        let (old, asked) = (Pattern::new(804, 80_000), Arc::new(AtomicUsize::new(0)));
+        let new = Bytes::from(old.slice(0, length));
+        let (origin, counter, served) = (FakeOrigin::start().await, Arc::clone(&asked), new.clone());
+        origin.script("/f.bin", move |_| match counter.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::bare(old).delimited(Delimiter::Chunked).cut_after(60_000),
+            _ => Reply { body: Body::Bytes(served.clone()), ..Reply::status(200, "") }
+                .with("Cache-Control", "max-age=3600")
+                .delimited(delimiter),
+        });
+        let node = Setup::new().origin(HOST, origin.address, json!({})).start();
+        let mut last = None;
+        // Who follows the old one is cut, once or twice.
+        for _ in 0..3 {
+            let mut client = Connection::open(node.data).await;
+            client.send(&get(&format!("/-/{HOST}/f.bin"), &[])).await;
+            let Ok(head) = client.try_head().await else { continue };
+            let mut framing = head.framing(false);
+            let mut body = Vec::new();
+            while let Ok(Some(piece)) = client.piece(&mut framing, 1 << 16).await {
+                body.extend_from_slice(&piece);
+            }
+            last = Some((head.status, framing == Framing::Done, body == new));
+        }
+        let asked = asked.load(Ordering::SeqCst);
+        assert_eq!(last, Some((200, true, true)), "{length} bytes, {delimiter:?}, asked {asked} times");
+    }
 }
