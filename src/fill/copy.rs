@@ -410,7 +410,7 @@ impl<'a> Copying<'a> {
             Ok(new) => {
                 let now = Instant::now();
                 self.rate.note(now, new);
-                self.patience.progress(now);
+                self.patience.progress(now, new);
                 self.misfits = 0;
                 None
             }

@@ -15,21 +15,36 @@ const WITH_CLIENTS: Duration = Duration::from_secs(90);
 /// How long one that goes on alone does. What is there stays, and the next request goes on with it.
 const ALONE: Duration = Duration::from_secs(3600);
 
-/// Failures since the last byte.
+/// The next failure is the first one again when this much has come since the last, in bytes.
+const WORTH: u64 = 64 * 1024;
+/// Or when what came took so long: then asking at once cannot become a habit.
+const WORTH_TIME: Duration = Duration::from_secs(1);
+
+/// Failures since something worth the asking has come.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
+    /// When the last byte came.
     progress: Instant,
+    /// When the source may be asked since the last failure.
+    asked: Instant,
+    /// Bytes since then.
+    gained: u64,
     pause: Duration,
 }
 
 impl Patience {
     pub(super) fn new(now: Instant) -> Self {
-        Self { progress: now, pause: Duration::ZERO }
+        Self { progress: now, asked: now, gained: 0, pause: Duration::ZERO }
     }
 
-    /// A byte has come that was not there.
-    pub(super) fn progress(&mut self, now: Instant) {
-        *self = Self::new(now);
+    /// Bytes have come that were not there. A source that gives a few and then fails, again and again, is asked slowly all
+    /// the same: each request costs more than they are worth.
+    pub(super) fn progress(&mut self, now: Instant, bytes: u64) {
+        self.progress = now;
+        self.gained = self.gained.saturating_add(bytes);
+        if self.gained >= WORTH || now.saturating_duration_since(self.asked) >= WORTH_TIME {
+            self.pause = Duration::ZERO;
+        }
     }
 
     /// A request failed: when to ask again.
@@ -37,6 +52,7 @@ impl Patience {
         let longest = if alone { LONGEST_PAUSE_ALONE } else { LONGEST_PAUSE };
         let next = now + self.pause.min(longest);
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, longest);
+        (self.asked, self.gained) = (next, 0);
         next
     }
 
@@ -69,7 +85,39 @@ mod tests {
         assert_eq!(pauses, [0, 100, 200, 400, 800, 1600, 2000]);
         assert!(!patience.is_over(at, false));
         assert!(patience.is_over(start + WITH_CLIENTS * 2, false) && !patience.is_over(start + WITH_CLIENTS * 2, true));
-        patience.progress(at);
+        patience.progress(at, WORTH);
         assert_eq!(patience.failed(at, false), at);
+    }
+
+    /// Pauses of a source that gives so many bytes in this time after each request and then fails.
+    fn pauses(bytes: u64, after: Duration) -> Vec<u128> {
+        let mut now = Instant::now();
+        let mut patience = Patience::new(now);
+        let failures = (0..7).map(|_| {
+            now += after;
+            patience.progress(now, bytes);
+            let next = patience.failed(now, false);
+            let pause = next - now;
+            now = next;
+            pause.as_millis()
+        });
+        failures.collect()
+    }
+
+    #[test]
+    fn a_few_bytes_for_each_request_are_no_reason_to_ask_at_once() {
+        let soon = Duration::from_millis(10);
+        assert_eq!(pauses(100, soon), [0, 100, 200, 400, 800, 1600, 2000]);
+        assert_eq!(pauses(WORTH, soon), [0; 7]);
+        assert_eq!(pauses(100, WORTH_TIME), [0; 7], "a slow link is not a bad one");
+    }
+
+    #[test]
+    fn any_byte_ends_the_silence() {
+        let start = Instant::now();
+        let mut patience = Patience::new(start);
+        let late = start + WITH_CLIENTS * 2;
+        patience.progress(late, 1);
+        assert_eq!((patience.silence(late), patience.is_over(late, false)), (Duration::ZERO, false));
     }
 }
