@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::upstream::FetchError;
 
 /// A fill that failed, for everybody who waited for it.
@@ -29,6 +31,15 @@ impl FillError {
             Self::BadAnswer(_) => "bad-answer",
             Self::Deadline => "deadline",
             Self::Abandoned => "abandoned",
+        }
+    }
+
+    /// When a source may be asked again, if all are known to be down.
+    pub(super) fn down_until(&self) -> Option<Instant> {
+        let Self::Upstream(error) = self else { return None };
+        match **error {
+            FetchError::KnownDown { until, .. } => Some(Instant::from_std(until)),
+            _ => None,
         }
     }
 

@@ -8,11 +8,10 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::copy::{Copying, End, Start, Ways};
+use super::copy::{Copying, End, Start};
 use super::flight::{Head, Permit};
-use super::judge::{Answered, Asked, Judged, judge};
+use super::judge::Answered;
 use super::patience::Patience;
-use super::stream::Stream;
 use super::{FillError, Inner, Want, answer, fields, schedule};
 use crate::content::{BodyRef, ByteRange, Record};
 use crate::decide::{self, FirstAsked};
@@ -70,7 +69,7 @@ impl Leader<'_> {
     }
 
     /// Begins a body of which nothing is stored.
-    async fn begin(&self, exclusive: oneshot::Sender<FetchResponse>) -> Result<(), FillError> {
+    pub(super) async fn begin(&self, exclusive: oneshot::Sender<FetchResponse>) -> Result<(), FillError> {
         if self.inner.asks_ranges(self.want)
             && let Some(range) = self.first_range()
         {
@@ -98,7 +97,7 @@ impl Leader<'_> {
     }
 
     /// The answer to a request without a range.
-    async fn take_whole(
+    pub(super) async fn take_whole(
         &self,
         mut response: FetchResponse,
         exclusive: oneshot::Sender<FetchResponse>,
@@ -115,79 +114,7 @@ impl Leader<'_> {
         answer::store_or_share(self, response, exclusive).await
     }
 
-    /// Goes on with a body that is partly there.
-    async fn resume(&self, writer: PartialWriter, exclusive: oneshot::Sender<FetchResponse>) -> Result<(), FillError> {
-        let record = &writer.entry().record;
-        if record.length.is_some_and(|length| writer.partial().present_total() == length) {
-            return self.finish_whole(writer).await;
-        }
-        let ways = Ways::of(self.inner, self.want, record);
-        let asked = self.resume_with(&writer, ways);
-        let mut headers = self.plain();
-        match asked {
-            Asked::Range(range) => {
-                let last = (ways == Ways::Ranged || record.length != Some(range.end())).then_some(range.last());
-                fields::ask_range(&mut headers, range.start(), last, Some(&record.validator()));
-            }
-            Asked::From(start) => fields::ask_range(&mut headers, start, None, Some(&record.validator())),
-            Asked::Whole => {}
-        }
-        let response = self.fetch(headers).await?;
-        match judge(record, record.length, asked, &Answered::of(&response)) {
-            Judged::Part { at, end } => {
-                let entry = self.freshened(writer.entry(), &response);
-                let part = ByteRange::new(at, end).ok_or(FillError::BadAnswer("an empty part"))?;
-                let start = Start { stream: Stream::part(response, part), at, end: Some(end), ways };
-                self.publish(entry, &writer);
-                let copying = Copying::new(self.inner, self.want, writer, ways);
-                self.copy(copying.begin(start)).await
-            }
-            Judged::Again => {
-                if asked != Asked::Whole {
-                    self.inner.no_ranges.insert(self.want.key.hash(), ());
-                }
-                let strong = record.validator().is_strong();
-                // With the same strong validator it is the same; otherwise only the bytes can tell.
-                let entry = if strong { self.freshened(writer.entry(), &response) } else { Arc::clone(writer.entry()) };
-                let start = Start { stream: Stream::new(response, 0), at: 0, end: None, ways: Ways::Again };
-                self.publish(entry, &writer);
-                let copying = Copying::new(self.inner, self.want, writer, ways);
-                self.copy(copying.begin(start)).await
-            }
-            Judged::OtherVersion => {
-                writer.supersede().await;
-                self.note_change();
-                if response.status == StatusCode::OK {
-                    return self.take_whole(response, exclusive).await;
-                }
-                self.begin(exclusive).await
-            }
-            Judged::Misfit => {
-                self.inner.no_ranges.insert(self.want.key.hash(), ());
-                drop(response);
-                let response = self.fetch(self.plain()).await?;
-                let judged = judge(record, record.length, Asked::Whole, &Answered::of(&response));
-                if judged != Judged::Again {
-                    if matches!(judged, Judged::OtherVersion) {
-                        writer.supersede().await;
-                        self.note_change();
-                    }
-                    return self.take_whole(response, exclusive).await;
-                }
-                let start = Start { stream: Stream::new(response, 0), at: 0, end: None, ways: Ways::Again };
-                self.publish(Arc::clone(writer.entry()), &writer);
-                let copying = Copying::new(self.inner, self.want, writer, Ways::Again);
-                self.copy(copying.begin(start)).await
-            }
-            // A failure says nothing about the bytes that are there: they stay for the next attempt.
-            Judged::Passing | Judged::Final => {
-                drop(writer);
-                answer::store_or_share(self, response, exclusive).await
-            }
-        }
-    }
-
-    fn publish(&self, entry: Arc<Entry>, writer: &PartialWriter) {
+    pub(super) fn publish(&self, entry: Arc<Entry>, writer: &PartialWriter) {
         if let Some(owed) = self.owed(writer.entry().record.length) {
             self.permit.demands().owe(owed);
         }
@@ -202,7 +129,7 @@ impl Leader<'_> {
     }
 
     /// Copies to the end, and sees to what became of it.
-    async fn copy(&self, mut copying: Copying<'_>) -> Result<(), FillError> {
+    pub(super) async fn copy(&self, mut copying: Copying<'_>) -> Result<(), FillError> {
         for _ in 0..COMPLETIONS {
             let end = copying.until_end(self.permit).await;
             let (ways, length) = (copying.ways, copying.length);
@@ -264,7 +191,7 @@ impl Leader<'_> {
 
     /// Completes a body whose last byte came before the end of an earlier fill. Everybody looks again then: it may be
     /// stale, or not what its digest says.
-    async fn finish_whole(&self, writer: PartialWriter) -> Result<(), FillError> {
+    pub(super) async fn finish_whole(&self, writer: PartialWriter) -> Result<(), FillError> {
         let length = writer.partial().present_total();
         let outcome = match writer.complete(length).await {
             Ok(_) => "complete",
@@ -290,7 +217,7 @@ impl Leader<'_> {
     }
 
     /// Upstream has another version. A key that changes under its ranges is fetched whole for a while.
-    fn note_change(&self) {
+    pub(super) fn note_change(&self) {
         let key = self.want.key.hash();
         if self.inner.changes.contains_key(&key) {
             self.inner.whole.insert(key, ());
@@ -299,7 +226,7 @@ impl Leader<'_> {
     }
 
     /// The fields of a request for the whole.
-    fn plain(&self) -> HeaderMap {
+    pub(super) fn plain(&self) -> HeaderMap {
         fields::for_fetch(&self.want.headers, &self.want.policy)
     }
 
@@ -320,34 +247,6 @@ impl Leader<'_> {
         let (part, length) = (range.range()?, range.total?);
         let strong = crate::content::Validator::of(&response.headers).is_strong();
         (strong && part.start() == asked.start() && part.end() <= asked.end()).then_some((part, length))
-    }
-
-    /// What is missing first of a body that is partly there, for this client.
-    fn resume_with(&self, writer: &PartialWriter, ways: Ways) -> Asked {
-        let partial = writer.partial();
-        let begin = match self.want.begin() {
-            FirstAsked::ToEnd(start) => start,
-            FirstAsked::Within(range) => range.start(),
-            FirstAsked::Suffix(count) => writer.entry().record.length.map_or(0, |length| length.saturating_sub(count)),
-        };
-        match (ways, writer.entry().record.length) {
-            (Ways::Again, _) => Asked::Whole,
-            (_, None) => Asked::From(writer.contiguous()),
-            (_, Some(length)) => {
-                let whole = |start| ByteRange::new(start, length);
-                // Behind the client's begin, or else before it.
-                let wanted = match self.want.begin() {
-                    FirstAsked::Within(range) => ByteRange::new(range.start(), range.end().min(length)),
-                    FirstAsked::ToEnd(_) | FirstAsked::Suffix(_) => whole(begin),
-                };
-                let gap = |range| partial.missing(range).first().copied();
-                let gap = wanted.and_then(gap).or_else(|| whole(0).and_then(gap));
-                let pieces = if ways == Ways::Ranged { schedule::Pieces::Ranged } else { schedule::Pieces::Rest };
-                let range =
-                    gap.and_then(|gap| schedule::only(pieces, length, partial.block_size(), &partial.present(), gap));
-                range.map_or(Asked::Whole, Asked::Range)
-            }
-        }
     }
 
     /// What is to be fetched even when the client leaves.
@@ -404,7 +303,7 @@ impl Leader<'_> {
     }
 
     /// What is known of a body that goes on is as young as the answer that brings the rest (RFC 9111 section 3.4).
-    fn freshened(&self, entry: &Arc<Entry>, response: &FetchResponse) -> Arc<Entry> {
+    pub(super) fn freshened(&self, entry: &Arc<Entry>, response: &FetchResponse) -> Arc<Entry> {
         let record = decide::merge_304(&entry.record, &response.headers, response.request_time, response.response_time);
         self.inner.store.update(entry, record)
     }

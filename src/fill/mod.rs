@@ -16,6 +16,7 @@ mod lead;
 mod part_check;
 mod patience;
 mod rate;
+mod resume;
 mod schedule;
 mod stream;
 mod want;

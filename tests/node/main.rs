@@ -26,6 +26,7 @@ mod methods;
 mod part_digests;
 mod ranges;
 mod restart;
+mod resumption;
 mod rig;
 mod slow_heads;
 mod small_devices;

@@ -163,6 +163,31 @@ async fn the_next_request_goes_on_and_is_as_young_as_its_answer() {
 }
 
 #[tokio::test]
+async fn failures_that_pass_are_waited_for_when_a_body_is_taken_up_but_not_for_ever() {
+    let body = Arc::new(body_of(200 * KIB, 13));
+    let sent = Arc::clone(&body);
+    let server = Server::start(move |n, request| match n {
+        0 => cut_after(&[TAG, FRESH], &sent, 100_000),
+        1 => vec![answer("404 Not Found", &[("Cache-Control", "no-store")], b"")],
+        2..5 => vec![answer("503 Service Unavailable", &[], b"busy")],
+        _ => vec![rest(request, &[TAG, FRESH], &sent)],
+    })
+    .await;
+    let (rig, want) = (Rig::new(), want(&server, "/a"));
+    let (_, partial, guard) = filling(rig.fill.obtain(want.clone()).await);
+    assert_eq!(read(&partial).await.1, Progress::Stopped);
+    drop((guard, partial));
+    rig.idle().await;
+    let hurried = Want { deadline: Instant::now() + Duration::from_millis(50), ..rig.look_up(want.clone()).await };
+    let obtained = rig.fill.obtain(hurried).await;
+    let is_told = matches!(obtained, Obtained::Answer(_) | Obtained::Failed(_));
+    assert!(is_told, "its time is over before the spell is, but it is {}", shown(&obtained));
+    rig.idle().await;
+    let obtained = rig.fill.obtain(rig.look_up(want).await).await;
+    assert!(whole(&rig, obtained).await == *body);
+}
+
+#[tokio::test]
 async fn a_body_of_unknown_length_goes_on_when_the_rest_tells_it() {
     let body = Arc::new(body_of(200_000, 8));
     let sent = Arc::clone(&body);
