@@ -143,7 +143,12 @@ async fn short_body(response: &mut FetchResponse) -> Option<Bytes> {
 }
 
 /// What is known of the response that `response` is, or is a part of; `None` when it varies on everything.
-fn record_of(want: &Want, response: &FetchResponse, length: Option<u64>, status: StatusCode) -> Option<Record> {
+pub(super) fn record_of(
+    want: &Want,
+    response: &FetchResponse,
+    length: Option<u64>,
+    status: StatusCode,
+) -> Option<Record> {
     let vary = decide::selecting_fields(&response.headers, &want.headers, &want.policy).ok()?;
     let mut headers = response.headers.clone();
     if !headers.contains_key(DATE) {

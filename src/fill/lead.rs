@@ -8,9 +8,10 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+use super::again::{self, PartlyStored};
 use super::copy::{Copying, End, Start};
 use super::flight::{Head, Permit};
-use super::judge::Answered;
+use super::judge::{Answered, Judged, judge};
 use super::patience::Patience;
 use super::{FillError, Inner, Want, answer, fields, schedule};
 use crate::content::{BodyRef, ByteRange, Record};
@@ -68,8 +69,30 @@ impl Leader<'_> {
         self.begin(exclusive).await
     }
 
-    /// Begins a body of which nothing is stored.
-    pub(super) async fn begin(&self, exclusive: oneshot::Sender<FetchResponse>) -> Result<(), FillError> {
+    /// Begins a body of which nothing is stored, unless it is that of an older version which upstream has again.
+    async fn begin(&self, exclusive: oneshot::Sender<FetchResponse>) -> Result<(), FillError> {
+        if let Some(PartlyStored { entry, ways, asked }) = again::partly_stored(self).await {
+            let record = &entry.record;
+            let response = self.fetch(self.fields_for(record, asked, ways)).await?;
+            match judge(record, record.length, asked, &Answered::of(&response)) {
+                Judged::Part { at, end } => {
+                    if let Some(writer) = again::take_up(self, &entry, &response).await {
+                        let entry = Arc::clone(writer.entry());
+                        return self.join(writer, entry, response, (at, end), ways).await;
+                    }
+                }
+                Judged::Misfit => {}
+                Judged::OtherVersion if response.status != StatusCode::OK => {}
+                Judged::Again | Judged::OtherVersion | Judged::Passing | Judged::Final => {
+                    return self.take_whole(response, exclusive).await;
+                }
+            }
+        }
+        self.begin_anew(exclusive).await
+    }
+
+    /// Begins a body of which nothing is stored that could be of use.
+    pub(super) async fn begin_anew(&self, exclusive: oneshot::Sender<FetchResponse>) -> Result<(), FillError> {
         if self.inner.asks_ranges(self.want)
             && let Some(range) = self.first_range()
         {

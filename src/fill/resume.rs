@@ -15,7 +15,7 @@ use super::stream::Stream;
 use super::{FillError, answer, fields, schedule};
 use crate::content::{ByteRange, Record};
 use crate::decide::FirstAsked;
-use crate::store::PartialWriter;
+use crate::store::{Entry, Partial, PartialWriter};
 use crate::upstream::FetchResponse;
 
 impl Leader<'_> {
@@ -30,25 +30,12 @@ impl Leader<'_> {
             return self.finish_whole(writer).await;
         }
         let ways = Ways::of(self.inner, self.want, record);
-        let asked = self.resume_with(&writer, ways);
-        let mut headers = self.plain();
-        match asked {
-            Asked::Range(range) => {
-                let last = (ways == Ways::Ranged || record.length != Some(range.end())).then_some(range.last());
-                fields::ask_range(&mut headers, range.start(), last, Some(&record.validator()));
-            }
-            Asked::From(start) => fields::ask_range(&mut headers, start, None, Some(&record.validator())),
-            Asked::Whole => {}
-        }
-        let response = self.fetch_through_spells(record, asked, headers).await?;
+        let asked = self.missing_first(record, writer.partial(), ways);
+        let response = self.fetch_through_spells(record, asked, self.fields_for(record, asked, ways)).await?;
         match judge(record, record.length, asked, &Answered::of(&response)) {
             Judged::Part { at, end } => {
                 let entry = self.freshened(writer.entry(), &response);
-                let part = ByteRange::new(at, end).ok_or(FillError::BadAnswer("an empty part"))?;
-                let start = Start { stream: Stream::part(response, part), at, end: Some(end), ways };
-                self.publish(entry, &writer);
-                let copying = Copying::new(self.inner, self.want, writer, ways);
-                self.copy(copying.begin(start)).await
+                self.join(writer, entry, response, (at, end), ways).await
             }
             Judged::Again => {
                 if asked != Asked::Whole {
@@ -68,7 +55,7 @@ impl Leader<'_> {
                 if response.status == StatusCode::OK {
                     return self.take_whole(response, exclusive).await;
                 }
-                self.begin(exclusive).await
+                self.begin_anew(exclusive).await
             }
             Judged::Misfit => {
                 self.inner.no_ranges.insert(self.want.key.hash(), ());
@@ -125,17 +112,46 @@ impl Leader<'_> {
         }
     }
 
+    /// Goes on with a body from an answer that brings the bytes from one position to another.
+    pub(super) async fn join(
+        &self,
+        writer: PartialWriter,
+        entry: Arc<Entry>,
+        response: FetchResponse,
+        (at, end): (u64, u64),
+        ways: Ways,
+    ) -> Result<(), FillError> {
+        let part = ByteRange::new(at, end).ok_or(FillError::BadAnswer("an empty part"))?;
+        let start = Start { stream: Stream::part(response, part), at, end: Some(end), ways };
+        self.publish(entry, &writer);
+        let copying = Copying::new(self.inner, self.want, writer, ways);
+        self.copy(copying.begin(start)).await
+    }
+
+    /// The fields of a request for what is asked of the stored version of `record`.
+    pub(super) fn fields_for(&self, record: &Record, asked: Asked, ways: Ways) -> HeaderMap {
+        let mut headers = self.plain();
+        match asked {
+            Asked::Range(range) => {
+                let last = (ways == Ways::Ranged || record.length != Some(range.end())).then_some(range.last());
+                fields::ask_range(&mut headers, range.start(), last, Some(&record.validator()));
+            }
+            Asked::From(start) => fields::ask_range(&mut headers, start, None, Some(&record.validator())),
+            Asked::Whole => {}
+        }
+        headers
+    }
+
     /// What is missing first of a body that is partly there, for this client.
-    fn resume_with(&self, writer: &PartialWriter, ways: Ways) -> Asked {
-        let partial = writer.partial();
+    pub(super) fn missing_first(&self, record: &Record, partial: &Partial, ways: Ways) -> Asked {
         let begin = match self.want.begin() {
             FirstAsked::ToEnd(start) => start,
             FirstAsked::Within(range) => range.start(),
-            FirstAsked::Suffix(count) => writer.entry().record.length.map_or(0, |length| length.saturating_sub(count)),
+            FirstAsked::Suffix(count) => record.length.map_or(0, |length| length.saturating_sub(count)),
         };
-        match (ways, writer.entry().record.length) {
+        match (ways, record.length) {
             (Ways::Again, _) => Asked::Whole,
-            (_, None) => Asked::From(writer.contiguous()),
+            (_, None) => Asked::From(partial.contiguous()),
             (_, Some(length)) => {
                 let whole = |start| ByteRange::new(start, length);
                 // Behind the client's begin, or else before it.

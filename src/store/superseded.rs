@@ -134,7 +134,13 @@ impl Inner {
         let serial = self.entries.next_serial();
         let revived = match &older.target {
             Target::Partial(partial) => {
-                in_place.iter().for_each(|other| self.supersede_alone(&mut table, other));
+                for other in &in_place {
+                    if is_worthless(other) {
+                        self.remove(&mut table, other);
+                    } else {
+                        self.supersede_alone(&mut table, other);
+                    }
+                }
                 let new = Entry::new(row, older.drive, serial, Target::Partial(Arc::clone(partial)));
                 {
                     let mut state = partial.state.lock();
@@ -166,7 +172,7 @@ impl Inner {
         let mut left = None;
         for other in in_place {
             let same_row = other.partial().is_none() && other.drive == new.drive;
-            match other.version().is_same(&new.version()) {
+            match is_worthless(other) || other.version().is_same(&new.version()) {
                 // The new row replaces it.
                 true if same_row => {}
                 true => self.remove(table, other),
@@ -176,6 +182,11 @@ impl Inner {
         }
         left
     }
+}
+
+/// Nobody goes on with a part of an error, and it must not push out what somebody can go on with.
+fn is_worthless(entry: &Entry) -> bool {
+    !entry.record.status.is_success()
 }
 
 fn rewrite_map(partial: &Arc<Partial>, record: Record) {

@@ -45,3 +45,18 @@ async fn a_spell_of_503_does_not_show_when_a_stored_part_is_taken_up() {
     assert_eq!((answer.body.len() as u64, CONTENT.first_difference(MIB, &answer.body)), (CONTENT.len - MIB, None));
     assert_eq!(left.load(Ordering::SeqCst), 0, "the origin was busy each time");
 }
+
+#[tokio::test]
+async fn a_404_between_two_parts_costs_no_part() {
+    let (node, origin, left) = stored_in_part(Reply::status(404, "no\n").with("Cache-Control", "max-age=0")).await;
+    for _ in 0..4 {
+        left.store(1, Ordering::SeqCst);
+        assert_eq!(ask(&node, &[]).await.head.status, 404);
+        node.wait_until_idle().await;
+    }
+    let answer = ask(&node, &[]).await;
+    assert_eq!((answer.head.status, answer.end), (200, End::Complete), "{}", answer.head.raw);
+    assert_eq!((answer.body.len() as u64, CONTENT.first_difference(0, &answer.body)), (CONTENT.len, None));
+    let (sent, most) = (origin.body_bytes(), CONTENT.len * 105 / 100);
+    assert!(sent <= most, "{sent} bytes for {}", CONTENT.len);
+}

@@ -163,6 +163,40 @@ async fn the_next_request_goes_on_and_is_as_young_as_its_answer() {
 }
 
 #[tokio::test]
+async fn what_is_stored_of_a_version_outlives_errors_and_other_answers() {
+    let body = Arc::new(body_of(200 * KIB, 14));
+    for (last_tag, paid_again) in [(TAG, 0), (("ETag", "\"v2\""), 100_000)] {
+        let sent = Arc::clone(&body);
+        let server = Server::start(move |n, request| match n {
+            0 => cut_after(&[TAG, FRESH], &sent, 100_000),
+            // Each error is another text, as some origins write them.
+            1..5 => vec![answer("404 Not Found", &[("Cache-Control", "max-age=0")], format!("no {n}").as_bytes())],
+            _ if last_tag == TAG => vec![rest(request, &[last_tag, FRESH], &sent)],
+            _ => vec![answer("200 OK", &[last_tag, FRESH], &sent)],
+        })
+        .await;
+        let (rig, want) = (Rig::new(), want(&server, "/a"));
+        let (_, partial, guard) = filling(rig.fill.obtain(want.clone()).await);
+        assert_eq!(read(&partial).await.1, Progress::Stopped);
+        drop((guard, partial));
+        rig.idle().await;
+        for _ in 2..5 {
+            let (entry, ..) = filling(rig.fill.obtain(rig.look_up(want.clone()).await).await);
+            assert_eq!(entry.record.status, StatusCode::NOT_FOUND);
+            rig.idle().await;
+        }
+        let obtained = rig.fill.obtain(rig.look_up(want.clone()).await).await;
+        let Obtained::Filling { entry, .. } = &obtained else { panic!("{}", shown(&obtained)) };
+        assert_eq!(entry.record.headers[http::header::ETAG], last_tag.1);
+        assert!(whole(&rig, obtained).await == *body);
+        rig.idle().await;
+        let last = server.requests().pop().unwrap();
+        assert_eq!(field(&last, "range"), Some("bytes=100000-"), "{last_tag:?}");
+        assert_eq!(rig.metrics.upstream_bytes.get(), 200 * 1024 + 3 * 4 + paid_again, "{last_tag:?}");
+    }
+}
+
+#[tokio::test]
 async fn failures_that_pass_are_waited_for_when_a_body_is_taken_up_but_not_for_ever() {
     let body = Arc::new(body_of(200 * KIB, 13));
     let sent = Arc::clone(&body);
