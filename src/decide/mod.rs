@@ -23,7 +23,7 @@ pub use conditional::{Precondition, preconditions};
 pub use decision::{BypassReason, Decision, Options, RequestFacts, decide, may_serve_stale};
 pub use digest_field::{content_digest, repr_digest};
 pub use freshness::{Freshness, LifetimeSource, age};
-pub use range_request::{FirstAsked, RangeOutcome, first_asked, ranges};
+pub use range_request::{FirstAsked, RangeOutcome, first_asked, is_behind, ranges};
 pub use status::{CacheStatus, FwdReason};
 pub use storable::{NotStorable, Storable, storable};
 pub use update::{merge_304, not_modified_selects};

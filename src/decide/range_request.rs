@@ -1,7 +1,7 @@
 //! Which bytes a `Range` field asks for (RFC 9110 section 14), given a stored response.
 
 use http::HeaderMap;
-use http::header::RANGE;
+use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
 
 use super::conditional::if_range_holds;
 use super::list;
@@ -79,6 +79,14 @@ pub fn first_asked(request: &HeaderMap) -> FirstAsked {
             None => FirstAsked::ToEnd(*first),
         },
     }
+}
+
+/// Whether `request` asks for one range of which a representation of `length` bytes has none, whatever the
+/// representation is: no condition has to be judged first (RFC 9110 section 13.2.2).
+pub fn is_behind(request: &HeaderMap, length: u64) -> bool {
+    let conditions = [IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE];
+    let is_plain = !conditions.iter().any(|condition| request.contains_key(condition));
+    is_plain && matches!(requested(request).as_deref(), Some([spec]) if spec.within(length).is_none())
 }
 
 impl Spec {
@@ -183,6 +191,22 @@ mod tests {
 
     fn several(ranges: &[(u64, u64)]) -> RangeOutcome {
         RangeOutcome::Multiple(ranges.iter().map(|(start, end)| ByteRange::new(*start, *end).unwrap()).collect())
+    }
+
+    #[test]
+    fn a_range_is_behind_the_end_whatever_is_there_only_alone_and_without_a_condition() {
+        let behind = |request: &[(&'static str, &'static str)]| is_behind(&fields(request), 1000);
+        for range in ["bytes=1000-1001", "bytes=1000-", "bytes=-0"] {
+            assert!(behind(&[("range", range)]), "{range}");
+        }
+        for range in ["bytes=999-1001", "bytes=0-", "bytes=-5", "bytes=1000-,2000-", "lines=1000-", "bytes=9-1"] {
+            assert!(!behind(&[("range", range)]), "{range}");
+        }
+        assert!(!behind(&[]));
+        for condition in ["if-range", "if-match", "if-none-match", "if-modified-since", "if-unmodified-since"] {
+            assert!(!behind(&[("range", "bytes=1000-"), (condition, "\"a\"")]), "{condition}");
+        }
+        assert!(behind(&[("range", "bytes=0-1"), ("range", "bytes=1000-1001")]), "the last one is meant");
     }
 
     #[test]

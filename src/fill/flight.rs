@@ -41,6 +41,8 @@ pub(super) enum Head {
     Answer(Arc<Answer>),
     /// The answer is for the leader's client alone.
     NotShared,
+    /// The body has this many bytes, and the leader's client asked for a range behind them.
+    Behind(u64),
     /// Nothing came.
     Failed(FillError),
 }
@@ -191,7 +193,7 @@ impl Flight {
         match &*self.head.borrow() {
             Head::Pending => true,
             Head::Filling(entry, _) | Head::Validated(entry) => want.selects(&entry.record),
-            Head::Changed | Head::Answer(_) | Head::NotShared | Head::Failed(_) => false,
+            Head::Changed | Head::Answer(_) | Head::NotShared | Head::Behind(_) | Head::Failed(_) => false,
         }
     }
 

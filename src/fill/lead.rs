@@ -104,8 +104,15 @@ impl Leader<'_> {
                     Some(part) => return answer::store_part(self, part, response, exclusive).await,
                     None => self.inner.whole.insert(self.want.key.hash(), ()),
                 },
-                // An empty body has no first byte, and one that is shorter than the client thinks has none there.
-                StatusCode::RANGE_NOT_SATISFIABLE => {}
+                // An empty body has no first byte, and one that is shorter than the client thinks has none there: when
+                // the answer says so, nothing has to be fetched to tell the client.
+                StatusCode::RANGE_NOT_SATISFIABLE => {
+                    let length = response.unsatisfied_total.filter(|length| *length > 0);
+                    if let Some(length) = length.filter(|length| decide::is_behind(&self.want.headers, *length)) {
+                        self.permit.publish(Head::Behind(length));
+                        return Ok(());
+                    }
+                }
                 _ => {
                     let length = Answered::of(&response).length;
                     if response.status == StatusCode::OK && length.is_none_or(|length| length > range.end()) {
@@ -274,6 +281,9 @@ impl Leader<'_> {
 
     /// What is to be fetched even when the client leaves.
     fn owed(&self, length: Option<u64>) -> Option<ByteRange> {
+        if length.is_some_and(|length| decide::is_behind(&self.want.headers, length)) {
+            return None;
+        }
         match self.want.begin() {
             FirstAsked::ToEnd(_) => ByteRange::whole(super::demand::TO_THE_END),
             FirstAsked::Within(range) if length.is_some_and(|length| range.end() >= length) => {
@@ -286,9 +296,10 @@ impl Leader<'_> {
 
     /// How much room the body is going to need for what is owed of it, in bytes.
     pub(super) fn room(&self, length: Option<u64>) -> u64 {
+        let is_behind = length.is_some_and(|length| decide::is_behind(&self.want.headers, length));
         let (owed, length) = (self.owed(length), length.unwrap_or(0));
-        let block = self.inner.store.block_size();
-        owed.map_or(length, |owed| length.min(owed.len().saturating_add(2 * block)))
+        let wanted = if is_behind { 0 } else { owed.map_or(length, |owed| owed.len()) };
+        length.min(wanted.saturating_add(2 * self.inner.store.block_size()))
     }
 
     /// Asks upstream, again and again after failures that may pass, as long as a client waits and the source is not

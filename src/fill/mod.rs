@@ -41,6 +41,7 @@ pub use crate::upstream::{
 };
 
 use crate::content::{CacheKey, FillMode, KeyHash};
+use crate::decide;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::upstream::{FetchResponse, RequestBody, Upstream, request_loops};
@@ -180,8 +181,13 @@ impl Fill {
                 }
                 Role::Follow(guard) => match guard.flight().head().await {
                     Head::NotShared if guard.flight().asked_like(&want) => return self.alone(&want).await,
-                    // Asked with other credentials: what came of it says nothing about this request.
-                    Head::NotShared => {}
+                    Head::Behind(length)
+                        if guard.flight().asked_like(&want) && decide::is_behind(&want.headers, length) =>
+                    {
+                        return Obtained::Behind { length };
+                    }
+                    // Asked with other credentials, or for another range: what came of it says nothing about this request.
+                    Head::NotShared | Head::Behind(_) => {}
                     // Another variant: the next round passes this flight by.
                     Head::Filling(entry, _) | Head::Validated(entry) if !want.selects(&entry.record) => {}
                     // Its fill has just ended before its end.
@@ -276,6 +282,7 @@ fn settled(head: Head, guard: FlightGuard, collapsed: bool) -> Obtained {
         Head::Validated(entry) => Obtained::Validated(entry),
         Head::Changed => Obtained::Changed,
         Head::Answer(answer) => Obtained::Answer(answer),
+        Head::Behind(length) => Obtained::Behind { length },
         Head::Failed(error) => Obtained::Failed(error),
         // `head()` never returns `Pending`, and both callers handle `NotShared` before they come here.
         Head::Pending | Head::NotShared => Obtained::Failed(FillError::Abandoned),

@@ -63,6 +63,11 @@ pub enum Obtained {
     Changed,
     /// A short answer that is not stored but goes to everybody who waited for it.
     Answer(Arc<Answer>),
+    /// The range that is asked for lies behind the end of the representation, which is not stored.
+    Behind {
+        /// Length of the representation in bytes.
+        length: u64,
+    },
     /// An answer for this client alone.
     Through(Box<FetchResponse>),
     /// A token must be proven first: the flight was started with another one.

@@ -211,7 +211,7 @@ fn come_back(why: &'static str, partial: Arc<Partial>, guard: FlightGuard) -> Ou
 
 /// 416, but not to an agent: it takes any 4xx for a reason to avoid the cache, and what it resumes is most likely
 /// another version.
-fn unsatisfiable(ask: &Ask, length: u64, status: CacheStatus, result: RequestResult) -> Outcome {
+pub(super) fn unsatisfiable(ask: &Ask, length: u64, status: CacheStatus, result: RequestResult) -> Outcome {
     if ask.is_agent() {
         return rescue::unavailable("range-beyond-end");
     }

@@ -290,6 +290,10 @@ impl Handler {
                     deliver::Delivery::OtherVersion => Step::Done(self.other_version(ask).await),
                 }
             }
+            Obtained::Behind { length } => {
+                let status = CacheStatus::forwarded(reason, Some(StatusCode::RANGE_NOT_SATISFIABLE.as_u16()));
+                Step::Done(deliver::unsatisfiable(ask, length, status, RequestResult::Miss))
+            }
             Obtained::Changed => Step::Again,
             Obtained::NeedsProof => match self.prove(ask, None).await {
                 Ok(()) => Step::Again,

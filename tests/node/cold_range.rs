@@ -1,4 +1,5 @@
-//! A small part of something very large that nobody has asked for: only the part is fetched and stored.
+//! A small part of something very large that nobody has asked for: only the part is fetched and stored, and nothing when
+//! there is no such part.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -7,7 +8,7 @@ use super::rig::client::{Answer, End};
 use super::rig::fake_origin::FakeOrigin;
 use super::rig::origin_reply::Reply;
 use super::rig::pattern::Pattern;
-use super::rig::rules::ranged_for_clients;
+use super::rig::rules::{Mode, ranged_for_clients};
 use super::rig::running_node::{RunningNode, Setup, files_below};
 
 const HOST: &str = "dl.example.com";
@@ -66,4 +67,24 @@ async fn a_part_of_a_cold_object_of_four_gibibytes_costs_little_more_than_itself
     let again = setup.start();
     must_be_part(&part(&again, FROM).await, FROM);
     assert!(origin.body_bytes() <= 4 * MIB, "{} bytes upstream after a restart", origin.body_bytes());
+}
+
+/// The 416 of the origin tells the length, and one byte of the last block tells it, too.
+#[tokio::test]
+async fn a_cold_range_behind_the_end_transfers_next_to_nothing() {
+    let content = Pattern::new(822, 32 * MIB + 100);
+    for (from, most) in [(99_999_999, 0), (content.len + 10, MIB)] {
+        let origin = FakeOrigin::with("/disk.img", Reply::file(content)).await;
+        let node = Setup::new().origin(HOST, origin.address, Mode::Ranged.rule()).start();
+        let range = format!("Range: bytes={from}-{}", from + 9);
+        let target = format!("/-/{HOST}/disk.img");
+        let answer = node.get(&target, &[&range]).await;
+        assert_eq!(answer.head.status, 416, "{}", answer.head.raw);
+        let length = format!("bytes */{}", content.len);
+        assert_eq!(answer.head.exact("Content-Range"), Some(length.as_str()), "{}", answer.head.raw);
+        let agent = node.get(&target, &["User-Agent: Microsoft-Delivery-Optimization-Lite/10.0.0.1", &range]).await;
+        assert_eq!((agent.head.status, agent.head.exact("Content-Length")), (503, Some("0")), "{}", agent.head.raw);
+        node.wait_until_idle().await;
+        assert!(origin.body_bytes() <= most, "{} bytes for {range}", origin.body_bytes());
+    }
 }

@@ -348,6 +348,7 @@ fn shown(obtained: &Obtained) -> String {
         Obtained::Changed => "changed".to_owned(),
         Obtained::Answer(answer) => format!("answer {}", answer.status),
         Obtained::Through(response) => format!("through {}", response.status),
+        Obtained::Behind { length } => format!("behind the end at {length}"),
         Obtained::NeedsProof => "needs proof".to_owned(),
         Obtained::Failed(error) => format!("failed: {}", error.as_str()),
     }

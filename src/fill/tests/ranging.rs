@@ -245,7 +245,12 @@ async fn empty_and_short_bodies_are_had_without_ranges() {
             if let Some(range) = range {
                 want = with_fields(want, &[("range", range)]);
             }
-            let (_, partial, _guard) = filling(rig.fill.obtain(want).await);
+            let obtained = rig.fill.obtain(want).await;
+            if range.is_some() && length > 0 {
+                assert!(matches!(obtained, Obtained::Behind { length: 100 }), "{}", shown(&obtained));
+                continue;
+            }
+            let (_, partial, _guard) = filling(obtained);
             let (bytes, end) = read(&partial).await;
             assert_eq!((bytes == *body, end), (true, Progress::Ended(length as u64)), "{length} {range:?}");
         }
