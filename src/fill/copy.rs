@@ -1,41 +1,37 @@
 //! Copies the bodies of answers into a partial until it is whole, or as much of it as is wanted: it asks for ranges in
 //! the order of need, goes on after cuts, and notices another version.
 //!
-//! What to ask for next is `schedule`'s business, what an answer is to the body `judge`'s; whether to begin at all is
-//! `lead`'s.
+//! How requests are made and what becomes of their answers is in `exchange`. What to ask for next is `schedule`'s business,
+//! what an answer is to the body `judge`'s; whether to begin at all is `lead`'s.
 
+mod exchange;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use http::Method;
 use tokio::time::{Instant, sleep_until};
 
+use super::credentials::Refused;
 use super::demand::{Demands, TO_THE_END};
 use super::flight::{Outlook, Permit};
-use super::judge::{Answered, Asked, Judged, judge};
+use super::judge::Asked;
 use super::patience::Patience;
 use super::rate::Rate;
 use super::schedule::{self, Claim, Next, Picture, Pieces};
-use super::stream::{Batch, Ending, Stream};
-use super::{Inner, Want, fields, write};
+use super::stream::Stream;
+use super::{Inner, Want, write};
 use crate::content::{Abandon, ByteRange, FillMode, Record};
 use crate::store::{PartialWriter, StoreError};
-use crate::upstream::{FetchError, FetchResponse};
+use exchange::Event;
 
 /// How often what is to come is reckoned anew.
 const TICK: std::time::Duration = std::time::Duration::from_millis(250);
 
-/// Answers that do not fit what was asked before a source counts as one that does no ranges.
-const MISFITS: u32 = 4;
-/// Parts whose content is not what their digest says before the source is given up.
-const WRONG_PARTS: u32 = 3;
 /// No byte for this long from a source that cannot be asked: who comes now is told so at once.
 const DOWN_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
-/// A stream that is silent for so long is given up for a new request, which costs next to nothing where ranges work: a
-/// client must not notice, and an agent's patience ends soon after the source's own limit.
-const SILENT: std::time::Duration = std::time::Duration::from_secs(6);
 /// Steps of one plan. Each takes a place, so a handful is all that can be.
 const STEPS: usize = 16;
 
@@ -78,15 +74,14 @@ pub(super) enum End {
     StoreFailed,
 }
 
-enum Event {
-    Answered(u64, Asked, Box<Result<FetchResponse, FetchError>>),
-    Came(u64, Box<Stream>, Batch),
-}
-
 /// One fill under way.
 pub(super) struct Copying<'a> {
     inner: &'a Arc<Inner>,
-    want: &'a Want,
+    /// Whose request the fill makes: the leader's, as long as upstream takes its credentials.
+    want: Cow<'a, Want>,
+    refused: Refused,
+    /// Requests up to this one were made with credentials that upstream does not take any more.
+    refused_until: u64,
     pub(super) writer: PartialWriter,
     pub(super) ways: Ways,
     /// Length of the body, once anybody said it.
@@ -122,7 +117,9 @@ impl<'a> Copying<'a> {
         let length = writer.entry().record.length;
         Self {
             inner,
-            want,
+            want: Cow::Borrowed(want),
+            refused: Refused::default(),
+            refused_until: 0,
             writer,
             ways,
             length,
@@ -168,7 +165,7 @@ impl<'a> Copying<'a> {
                     }
                 }
                 Some(event) = self.events.next(), if !self.events.is_empty() => {
-                    if let Some(end) = self.handle(event).await {
+                    if let Some(end) = self.handle(event, permit).await {
                         return end;
                     }
                 }
@@ -253,150 +250,6 @@ impl<'a> Copying<'a> {
         self.next_id += 1;
         self.claims.push(Claim { id: self.next_id, at, end });
         self.next_id
-    }
-
-    fn ask(&mut self, asked: Asked) {
-        let validator = self.writer.entry().record.validator();
-        let mut headers = fields::for_fetch(&self.want.headers, &self.want.policy);
-        let (at, end) = match asked {
-            Asked::Range(range) => {
-                let open = self.ways == Ways::Rest && self.length == Some(range.end());
-                let last = if open { None } else { Some(range.last()) };
-                fields::ask_range(&mut headers, range.start(), last, Some(&validator));
-                (range.start(), range.end())
-            }
-            Asked::From(start) => {
-                fields::ask_range(&mut headers, start, None, Some(&validator));
-                (start, TO_THE_END)
-            }
-            Asked::Whole => (0, self.length.unwrap_or(TO_THE_END)),
-        };
-        let id = self.claim(at, end);
-        let deadline = Instant::now() + self.inner.upstream.settings().timeouts.request;
-        let request = self.want.request(Method::GET, headers, None, deadline);
-        let inner = Arc::clone(self.inner);
-        self.events.push(Box::pin(async move {
-            let answer = inner.upstream.fetch(request, &*inner.redirects).await;
-            Event::Answered(id, asked, Box::new(answer))
-        }));
-    }
-
-    fn receive(&self, id: u64, mut stream: Box<Stream>) {
-        let limit = (self.ways != Ways::Again).then_some(SILENT);
-        self.events.push(Box::pin(async move {
-            let batch = stream.next(limit).await;
-            Event::Came(id, stream, batch)
-        }));
-    }
-
-    async fn handle(&mut self, event: Event) -> Option<End> {
-        let (id, asked, answer) = match event {
-            Event::Came(id, stream, batch) => return self.came(id, stream, batch).await,
-            Event::Answered(id, asked, answer) => (id, asked, *answer),
-        };
-        match answer {
-            Ok(response) => {
-                let end = self.answered(id, asked, response);
-                if end.is_some() { self.whole_after_all().await.or(end) } else { end }
-            }
-            Err(FetchError::KnownDown { until, .. }) => {
-                self.claims.retain(|claim| claim.id != id);
-                self.down = true;
-                self.retry_at = Some(Instant::from_std(until));
-                None
-            }
-            Err(error) => {
-                tracing::debug!(key = %self.want.key, %error, "a source failed while a body is filled");
-                let may_pass = error.is_passing_fault();
-                self.fail(id);
-                (!may_pass).then_some(End::GaveUp)
-            }
-        }
-    }
-
-    /// The request came to nothing: its place is free, and the next one waits a little.
-    fn fail(&mut self, id: u64) {
-        self.claims.retain(|claim| claim.id != id);
-        // Without clients nobody minds a longer pause.
-        self.retry_at = Some(self.patience.failed(Instant::now(), false));
-    }
-
-    fn answered(&mut self, id: u64, asked: Asked, response: FetchResponse) -> Option<End> {
-        self.down = false;
-        let record = &self.writer.entry().record;
-        match judge(record, self.length, asked, &Answered::of(&response)) {
-            Judged::Part { at, end } => {
-                self.length = self.length.or(response.content_range.and_then(|range| range.total));
-                let claim = self.claims.iter_mut().find(|claim| claim.id == id)?;
-                claim.end = claim.end.min(end);
-                let part = ByteRange::new(at, end)?;
-                self.receive(id, Box::new(Stream::part(response, part)));
-            }
-            Judged::Again => {
-                if matches!(asked, Asked::Range(_) | Asked::From(_)) {
-                    self.inner.no_ranges.insert(self.want.key.hash(), ());
-                }
-                self.length = self.length.or(Answered::of(&response).length);
-                // It brings everything, so nobody else is needed.
-                self.ways = Ways::Again;
-                (self.events, self.claims) = (FuturesUnordered::new(), Vec::new());
-                let id = self.claim(0, self.length.unwrap_or(TO_THE_END));
-                self.receive(id, Box::new(Stream::new(response, 0)));
-            }
-            Judged::OtherVersion => return Some(End::OtherVersion),
-            Judged::Misfit => {
-                self.misfits += 1;
-                if self.misfits >= MISFITS {
-                    self.ways = Ways::Again;
-                    self.inner.no_ranges.insert(self.want.key.hash(), ());
-                }
-                self.fail(id);
-            }
-            Judged::Passing => self.fail(id),
-            Judged::Final => return Some(End::GaveUp),
-        }
-        None
-    }
-
-    async fn came(&mut self, id: u64, stream: Box<Stream>, batch: Batch) -> Option<End> {
-        let claim = *self.claims.iter().find(|claim| claim.id == id)?;
-        let came_to = batch.at.saturating_add(batch.size);
-        let range = ByteRange::new(batch.at, came_to.min(claim.end));
-        if let Some(range) = range {
-            if let Some(end) = self.put(id, range, &batch.bytes).await {
-                return end;
-            }
-            self.claims.iter_mut().filter(|claim| claim.id == id).for_each(|claim| claim.at = range.end());
-        }
-        let reached = came_to >= claim.end;
-        match batch.end {
-            None if !reached => self.receive(id, stream),
-            // What comes behind is somebody else's.
-            None => self.claims.retain(|claim| claim.id != id),
-            Some(Ending::Marked) if reached || self.length.is_none() => {
-                self.claims.retain(|claim| claim.id != id);
-                self.length = self.length.or(Some(came_to));
-            }
-            Some(Ending::WrongDigest { given_out: true }) => return Some(End::WrongPart),
-            Some(Ending::WrongDigest { given_out: false }) => {
-                tracing::warn!(key = %self.want.key, at = claim.at, "a part is not what its Content-Digest says");
-                self.wrong_parts += 1;
-                self.fail(id);
-                return (self.wrong_parts >= WRONG_PARTS).then_some(End::GaveUp);
-            }
-            Some(ending) => {
-                tracing::debug!(key = %self.want.key, at = came_to, ?ending, "an upstream body was cut");
-                self.fail(id);
-                return self.whole_after_all().await;
-            }
-        }
-        None
-    }
-
-    /// The length that was told may have been wrong, or none was told: then only the expected digest can say that what is
-    /// there is all.
-    async fn whole_after_all(&mut self) -> Option<End> {
-        self.writer.is_whole().await.map(End::Whole)
     }
 
     /// Writes what is absent of `range`. `Some(Some(end))` when that ends the fill, `Some(None)` when only the

@@ -6,15 +6,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::HeaderValue;
-use http::header::AUTHORIZATION;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::credentials::{Credentials, Others};
 use super::demand::{Demands, Place, TO_THE_END};
 use super::want::Answer;
-use super::{FillError, TokenId, Want};
+use super::{FillError, Want};
 use crate::content::{ByteRange, KeyHash};
 use crate::decide::FirstAsked;
 use crate::store::{Entry, Partial};
@@ -62,10 +61,10 @@ enum Stage {
 pub(super) struct Flight {
     head: watch::Sender<Head>,
     stage: watch::Sender<Stage>,
-    /// The leader's token, if it has one: content that comes without is everybody's.
-    token: Option<TokenId>,
-    /// What else the leader showed of itself.
-    authorization: Option<HeaderValue>,
+    /// What the leader showed of itself: content that comes without a token is everybody's.
+    credentials: Credentials,
+    /// Those who showed something else.
+    others: Others,
     clients: AtomicUsize,
     left: Notify,
     demands: Demands,
@@ -129,13 +128,17 @@ impl FlightTable {
             if *flight.stage.borrow() != Stage::Open || flight.has_landed() {
                 return Role::Await(Arc::clone(flight));
             }
-            if flight.token.is_some() && flight.token != want.token && !want.proven {
+            let token = flight.credentials.token();
+            if token.is_some() && token != want.token && !want.proven {
                 return Role::NeedsProof;
             }
-            return Role::Follow(FlightGuard::new(flight, want.begin()));
+            let guard = FlightGuard::new(flight, want.begin());
+            if !flight.asked_like(want) {
+                flight.others.join(&guard.place, want);
+            }
+            return Role::Follow(guard);
         }
-        let authorization = want.headers.get(AUTHORIZATION).cloned();
-        let flight = Arc::new(Flight::new(Stage::Open, want.shown_token(), authorization));
+        let flight = Arc::new(Flight::new(Stage::Open, Credentials::of(want)));
         listed.push(Arc::clone(&flight));
         self.metrics.fills_active.inc();
         let guard = FlightGuard::new(&flight, want.begin());
@@ -171,17 +174,17 @@ impl FlightTable {
 impl FlightGuard {
     /// A client of a flight that nobody leads.
     pub(crate) fn of_no_flight() -> Self {
-        Self::new(&Arc::new(Flight::new(Stage::Over, None, None)), FirstAsked::ToEnd(0))
+        Self::new(&Arc::new(Flight::new(Stage::Over, Credentials::default())), FirstAsked::ToEnd(0))
     }
 }
 
 impl Flight {
-    fn new(stage: Stage, token: Option<TokenId>, authorization: Option<HeaderValue>) -> Self {
+    fn new(stage: Stage, credentials: Credentials) -> Self {
         Self {
             head: watch::Sender::new(Head::Pending),
             stage: watch::Sender::new(stage),
-            token,
-            authorization,
+            credentials,
+            others: Others::default(),
             clients: AtomicUsize::new(0),
             left: Notify::new(),
             demands: Demands::default(),
@@ -207,7 +210,7 @@ impl Flight {
 
     /// Whether `want` shows the credentials that this flight was started with.
     pub(super) fn asked_like(&self, want: &Want) -> bool {
-        self.token == want.shown_token() && self.authorization.as_ref() == want.headers.get(AUTHORIZATION)
+        self.credentials == Credentials::of(want)
     }
 
     /// The head, once it is known.
@@ -257,6 +260,11 @@ impl Permit {
     /// What the clients wait for.
     pub(super) fn demands(&self) -> &Demands {
         &self.flight.demands
+    }
+
+    /// The clients that show other credentials than the leader.
+    pub(super) fn others(&self) -> &Others {
+        &self.flight.others
     }
 
     pub(super) fn has_clients(&self) -> bool {
@@ -374,6 +382,7 @@ fn demand_of(begin: FirstAsked) -> ByteRange {
 impl Drop for FlightGuard {
     fn drop(&mut self) {
         self.flight.demands.leave(&self.place);
+        self.flight.others.leave(&self.place);
         if self.flight.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.flight.left.notify_waiters();
         }

@@ -7,6 +7,7 @@
 mod again;
 mod answer;
 mod copy;
+mod credentials;
 mod demand;
 mod error;
 mod fields;

@@ -1,11 +1,15 @@
 //! Shared access signatures: on the wire, out of the key, out of the logs, and proved before content is shared.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::json;
 
-use super::rig::client::Answer;
+use super::rig::client::{Answer, Connection, End, get};
 use super::rig::fake_origin::FakeOrigin;
-use super::rig::origin_reply::{Received, Reply};
+use super::rig::origin_reply::{Gate, Received, Reply};
 use super::rig::pattern::Pattern;
+use super::rig::rules::Mode;
 use super::rig::running_node::{RunningNode, Setup};
 
 const HOST: &str = "account.blob.core.windows.net";
@@ -52,6 +56,40 @@ async fn without_a_proof_nothing_is_given_and_it_is_no_403() {
     assert_eq!((other.head.status, other.head.exact("Content-Length")), (503, Some("0")), "{}", other.head.raw);
     let none = node.get(&format!("/c/f.bin?cacheHostOrigin={HOST}"), &[]).await;
     assert_ne!(none.head.status, 200, "{}", none.head.raw);
+}
+
+/// A token that ends in mid-fill ends nothing for those whose own token is good.
+#[tokio::test]
+async fn a_follower_with_a_good_token_is_not_cut_when_the_leaders_ends() {
+    let content = Pattern::new(820, 6 << 20);
+    let (origin, gate, ended) = (FakeOrigin::start().await, Gate::shut(), Arc::new(AtomicBool::new(false)));
+    let (held, flag) = (gate.clone(), Arc::clone(&ended));
+    origin.script("/c/f.bin", move |request: &Received| {
+        if request.target.contains("sig=first") && flag.load(Ordering::SeqCst) {
+            return Reply::status(403, "the token has ended\n");
+        }
+        Reply::file(content).hold_at(content.len / 12, &held)
+    });
+    let mut rule = Mode::Ranged.rule();
+    rule["auth_parameters"] = json!("azure-sas");
+    let node = Setup::new().origin(HOST, origin.address, rule).start();
+    let ask = async |signature: &str| {
+        let mut client = Connection::open(node.data).await;
+        let target = format!("/c/f.bin?sv=1&se=2099-01-01&sig={signature}&cacheHostOrigin={HOST}");
+        client.send(&get(&target, &[])).await;
+        let head = client.head().await;
+        assert_eq!(head.status, 200, "{}", head.raw);
+        (client, head)
+    };
+    let _first = ask("first").await;
+    let (mut second, head) = ask("second").await;
+    ended.store(true, Ordering::SeqCst);
+    gate.open();
+    let checked = second.checked(&head, content, 0).await;
+    assert_eq!((checked.len, checked.first_difference, checked.end), (content.len, None, End::Complete));
+    let refused = origin.received().iter().filter(|request| request.target.contains("sig=first")).count();
+    assert!(refused >= 2, "the first token had ended when it was shown again");
+    assert!(origin.body_bytes() <= content.len * 105 / 100, "{} bytes", origin.body_bytes());
 }
 
 #[tokio::test]

@@ -281,3 +281,41 @@ async fn a_source_without_head_proves_by_one_byte() {
         assert!(rig.fill.prove(&want(&server, path)).await.unwrap().is_success(), "{path}");
     }
 }
+
+/// The leader's token ends in mid-fill: those who wait with a good one are not cut.
+#[tokio::test]
+async fn a_fill_goes_on_with_the_credentials_of_who_waits_when_those_of_its_leader_end() {
+    let body = Arc::new(body_of(300 * KIB, 21));
+    let (gate, sent) = (Gate::new(), Arc::clone(&body));
+    let held = gate.clone();
+    let server = Server::start(move |n, request| match n {
+        0 => {
+            let part = [&head("200 OK", &[TAG, FRESH], sent.len())[..], &sent[..100_000]].concat();
+            vec![Step::Send(part), Step::Wait(held.clone()), Step::Cut]
+        }
+        _ if request.contains("sig=good") => vec![rest(request, &[TAG, FRESH], &sent)],
+        _ => vec![answer("403 Forbidden", &[], b"ended")],
+    })
+    .await;
+    let (rig, plain) = (Rig::new(), want(&server, "/a"));
+    let with_token = |name: &str, id: u8| Want {
+        target: format!("/a?sig={name}"),
+        token: Some([id; 32]),
+        carries_token: true,
+        proven: true,
+        ..plain.clone()
+    };
+    let leader = rig.fill.obtain(with_token("first", 1)).await;
+    let mut waiting = Vec::new();
+    for (name, id) in [("first", 1), ("second", 2), ("good", 3)] {
+        waiting.push(rig.fill.obtain(rig.look_up(with_token(name, id)).await).await);
+    }
+    gate.open();
+    for obtained in waiting {
+        assert!(whole(&rig, obtained).await == *body);
+    }
+    drop(leader);
+    let asked: Vec<_> = server.requests().iter().map(|head| head.lines().next().unwrap().to_owned()).collect();
+    let targets = ["/a?sig=first", "/a?sig=first", "/a?sig=second", "/a?sig=good"];
+    assert_eq!(asked, targets.map(|target| format!("get {target} http/1.1")));
+}

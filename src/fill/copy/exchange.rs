@@ -1,0 +1,198 @@
+//! The requests of a fill: how they are made, and what becomes of what they bring.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::FuturesUnordered;
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::{Copying, End, Ways};
+use crate::content::ByteRange;
+use crate::fill::demand::TO_THE_END;
+use crate::fill::fields;
+use crate::fill::flight::Permit;
+use crate::fill::judge::{Answered, Asked, Judged, judge};
+use crate::fill::stream::{Batch, Ending, Stream};
+use crate::upstream::{FetchError, FetchResponse};
+
+/// Answers that do not fit what was asked before a source counts as one that does no ranges.
+const MISFITS: u32 = 4;
+/// Parts whose content is not what their digest says before the source is given up.
+const WRONG_PARTS: u32 = 3;
+/// A stream that is silent for so long is given up for a new request, which costs next to nothing where ranges work: a
+/// client must not notice, and an agent's patience ends soon after the source's own limit.
+const SILENT: Duration = Duration::from_secs(6);
+
+/// What a request has come to.
+pub(super) enum Event {
+    Answered(u64, Asked, Box<Result<FetchResponse, FetchError>>),
+    Came(u64, Box<Stream>, Batch),
+}
+
+impl Copying<'_> {
+    pub(super) fn ask(&mut self, asked: Asked) {
+        let validator = self.writer.entry().record.validator();
+        let mut headers = fields::for_fetch(&self.want.headers, &self.want.policy);
+        let (at, end) = match asked {
+            Asked::Range(range) => {
+                let open = self.ways == Ways::Rest && self.length == Some(range.end());
+                let last = if open { None } else { Some(range.last()) };
+                fields::ask_range(&mut headers, range.start(), last, Some(&validator));
+                (range.start(), range.end())
+            }
+            Asked::From(start) => {
+                fields::ask_range(&mut headers, start, None, Some(&validator));
+                (start, TO_THE_END)
+            }
+            Asked::Whole => (0, self.length.unwrap_or(TO_THE_END)),
+        };
+        let id = self.claim(at, end);
+        let deadline = Instant::now() + self.inner.upstream.settings().timeouts.request;
+        let request = self.want.request(Method::GET, headers, None, deadline);
+        let inner = Arc::clone(self.inner);
+        self.events.push(Box::pin(async move {
+            let answer = inner.upstream.fetch(request, &*inner.redirects).await;
+            Event::Answered(id, asked, Box::new(answer))
+        }));
+    }
+
+    pub(super) fn receive(&self, id: u64, mut stream: Box<Stream>) {
+        let limit = (self.ways != Ways::Again).then_some(SILENT);
+        self.events.push(Box::pin(async move {
+            let batch = stream.next(limit).await;
+            Event::Came(id, stream, batch)
+        }));
+    }
+
+    pub(super) async fn handle(&mut self, event: Event, permit: &Permit) -> Option<End> {
+        let (id, asked, answer) = match event {
+            Event::Came(id, stream, batch) => return self.came(id, stream, batch).await,
+            Event::Answered(id, asked, answer) => (id, asked, *answer),
+        };
+        match answer {
+            Ok(response) => {
+                let end = self.answered(id, asked, response, permit);
+                if end.is_some() { self.whole_after_all().await.or(end) } else { end }
+            }
+            Err(FetchError::KnownDown { until, .. }) => {
+                self.claims.retain(|claim| claim.id != id);
+                self.down = true;
+                self.retry_at = Some(Instant::from_std(until));
+                None
+            }
+            Err(error) => {
+                tracing::debug!(key = %self.want.key, %error, "a source failed while a body is filled");
+                let may_pass = error.is_passing_fault();
+                self.fail(id);
+                (!may_pass).then_some(End::GaveUp)
+            }
+        }
+    }
+
+    /// The request came to nothing: its place is free, and the next one waits a little.
+    pub(super) fn fail(&mut self, id: u64) {
+        self.claims.retain(|claim| claim.id != id);
+        // Without clients nobody minds a longer pause.
+        self.retry_at = Some(self.patience.failed(Instant::now(), false));
+    }
+
+    fn answered(&mut self, id: u64, asked: Asked, response: FetchResponse, permit: &Permit) -> Option<End> {
+        self.down = false;
+        let record = &self.writer.entry().record;
+        match judge(record, self.length, asked, &Answered::of(&response)) {
+            Judged::Part { at, end } => {
+                self.length = self.length.or(response.content_range.and_then(|range| range.total));
+                let claim = self.claims.iter_mut().find(|claim| claim.id == id)?;
+                claim.end = claim.end.min(end);
+                let part = ByteRange::new(at, end)?;
+                self.receive(id, Box::new(Stream::part(response, part)));
+            }
+            Judged::Again => {
+                if matches!(asked, Asked::Range(_) | Asked::From(_)) {
+                    self.inner.no_ranges.insert(self.want.key.hash(), ());
+                }
+                self.length = self.length.or(Answered::of(&response).length);
+                // It brings everything, so nobody else is needed.
+                self.ways = Ways::Again;
+                (self.events, self.claims) = (FuturesUnordered::new(), Vec::new());
+                let id = self.claim(0, self.length.unwrap_or(TO_THE_END));
+                self.receive(id, Box::new(Stream::new(response, 0)));
+            }
+            Judged::OtherVersion => return Some(End::OtherVersion),
+            Judged::Misfit => {
+                self.misfits += 1;
+                if self.misfits >= MISFITS {
+                    self.ways = Ways::Again;
+                    self.inner.no_ranges.insert(self.want.key.hash(), ());
+                }
+                self.fail(id);
+            }
+            Judged::Passing => self.fail(id),
+            Judged::Final if is_refusal(response.status) && self.hand_over(id, permit) => self.fail(id),
+            Judged::Final => return Some(End::GaveUp),
+        }
+        None
+    }
+
+    /// Upstream does not take the credentials of the request with this id. Another client's may be good: the fill goes on
+    /// with those, if somebody waits who has some.
+    fn hand_over(&mut self, id: u64, permit: &Permit) -> bool {
+        if id <= self.refused_until {
+            return true;
+        }
+        let Some(next) = self.refused.note(&self.want, &self.writer.entry().record, permit.others()) else {
+            return false;
+        };
+        tracing::info!(key = %next.key, "a fill goes on with the credentials of another client");
+        (self.want, self.refused_until) = (Cow::Owned(next), self.next_id);
+        true
+    }
+
+    async fn came(&mut self, id: u64, stream: Box<Stream>, batch: Batch) -> Option<End> {
+        let claim = *self.claims.iter().find(|claim| claim.id == id)?;
+        let came_to = batch.at.saturating_add(batch.size);
+        let range = ByteRange::new(batch.at, came_to.min(claim.end));
+        if let Some(range) = range {
+            if let Some(end) = self.put(id, range, &batch.bytes).await {
+                return end;
+            }
+            self.claims.iter_mut().filter(|claim| claim.id == id).for_each(|claim| claim.at = range.end());
+        }
+        let reached = came_to >= claim.end;
+        match batch.end {
+            None if !reached => self.receive(id, stream),
+            // What comes behind is somebody else's.
+            None => self.claims.retain(|claim| claim.id != id),
+            Some(Ending::Marked) if reached || self.length.is_none() => {
+                self.claims.retain(|claim| claim.id != id);
+                self.length = self.length.or(Some(came_to));
+            }
+            Some(Ending::WrongDigest { given_out: true }) => return Some(End::WrongPart),
+            Some(Ending::WrongDigest { given_out: false }) => {
+                tracing::warn!(key = %self.want.key, at = claim.at, "a part is not what its Content-Digest says");
+                self.wrong_parts += 1;
+                self.fail(id);
+                return (self.wrong_parts >= WRONG_PARTS).then_some(End::GaveUp);
+            }
+            Some(ending) => {
+                tracing::debug!(key = %self.want.key, at = came_to, ?ending, "an upstream body was cut");
+                self.fail(id);
+                return self.whole_after_all().await;
+            }
+        }
+        None
+    }
+
+    /// The length that was told may have been wrong, or none was told: then only the expected digest can say that what is
+    /// there is all.
+    async fn whole_after_all(&mut self) -> Option<End> {
+        self.writer.is_whole().await.map(End::Whole)
+    }
+}
+
+/// Whether upstream refuses who asks, and not what is asked for.
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+}
