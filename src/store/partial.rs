@@ -66,7 +66,7 @@ pub(super) struct State {
     pub(super) entry: Weak<Entry>,
     /// The open data file; closed while nobody writes.
     pub(super) file: Option<Arc<DataFile>>,
-    /// The file that readers of a body without a writer share while they read.
+    /// The file that readers of a body without a writer share while they read; it outlives its name.
     pub(super) lent: Weak<DataFile>,
     /// Real bytes of the data file while it is closed.
     pub(super) counted: u64,
@@ -386,7 +386,8 @@ impl Partial {
         Some(state.writer)
     }
 
-    /// Ends it for good, if nobody is writing; or whoever does, when `forced`. Returns its file if it is open.
+    /// Ends it for good, if nobody is writing; or whoever does, when `forced`. Returns its file if it is open. Who reads
+    /// what is there of one that nobody wrote reads on: its bytes are not in doubt.
     pub(super) fn fail(&self, forced: bool) -> Option<Option<Arc<DataFile>>> {
         let mut state = self.state.lock();
         let may = match state.phase {
@@ -396,6 +397,9 @@ impl Partial {
         };
         if !may {
             return None;
+        }
+        if !matches!(state.phase, Phase::Idle) {
+            state.lent = Weak::new();
         }
         state.phase = Phase::Failed;
         if let Some(file) = &state.file {

@@ -41,7 +41,13 @@ impl Partial {
         let state = self.state.lock();
         match &state.phase {
             Phase::Ended(blob) => return Ok(Some(Ready::Blob(Arc::clone(blob)))),
-            Phase::Failed => return Err(ReadError::Gone),
+            Phase::Failed => {
+                let file = state.lent.upgrade().ok_or(ReadError::Gone)?;
+                return match state.present_checked(offset, max) {
+                    Ok(len) if len > 0 => Ok(Some(Ready::File(file, len))),
+                    _ => Err(ReadError::Gone),
+                };
+            }
             _ => {}
         }
         let len = state.present_checked(offset, max)?;

@@ -24,6 +24,7 @@ mod kills;
 mod memory;
 mod methods;
 mod ranges;
+mod repeats;
 mod restart;
 mod rig;
 mod slow_heads;
