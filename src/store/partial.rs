@@ -354,15 +354,21 @@ impl Partial {
     /// The data file, opened when need be, and kept open while somebody writes: bodies that wait to be resumed
     /// may be many more than there are descriptors.
     pub(super) fn file(&self) -> io::Result<Arc<DataFile>> {
-        if let Some(file) = &self.state.lock().file {
-            return Ok(Arc::clone(file));
-        }
-        let file = self.drive.dir.open_file(&layout::partial_data(self.id))?;
+        let open = |state: &State| state.file.clone().or_else(|| state.lent.upgrade());
+        let known = open(&self.state.lock());
+        // A name that is free again may be another body's.
+        let named = match known {
+            Some(_) => None,
+            None if self.is_failed() => return Err(io::ErrorKind::NotFound.into()),
+            None => Some(self.drive.dir.open_file(&layout::partial_data(self.id))?),
+        };
         let mut state = self.state.lock();
-        if let Some(file) = &state.file {
-            return Ok(Arc::clone(file));
-        }
-        let file = Arc::new(DataFile::new(file, Arc::clone(&self.drive), state.counted));
+        let file = match (open(&state).or(known), named) {
+            (Some(file), _) => file,
+            (None, Some(file)) => Arc::new(DataFile::new(file, Arc::clone(&self.drive), state.counted)),
+            (None, None) => return Err(io::ErrorKind::NotFound.into()),
+        };
+        state.lent = Arc::downgrade(&file);
         if matches!(state.phase, Phase::Writing | Phase::Completing) {
             state.file = Some(Arc::clone(&file));
         }
@@ -398,14 +404,14 @@ impl Partial {
         if !may {
             return None;
         }
+        let file = state.file.take().or_else(|| state.lent.upgrade());
         if !matches!(state.phase, Phase::Idle) {
             state.lent = Weak::new();
         }
         state.phase = Phase::Failed;
-        if let Some(file) = &state.file {
+        if let Some(file) = &file {
             state.counted = file.counted();
         }
-        let file = state.file.take();
         drop(state);
         self.wake();
         Some(file)

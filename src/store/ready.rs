@@ -41,13 +41,7 @@ impl Partial {
         let state = self.state.lock();
         match &state.phase {
             Phase::Ended(blob) => return Ok(Some(Ready::Blob(Arc::clone(blob)))),
-            Phase::Failed => {
-                let file = state.lent.upgrade().ok_or(ReadError::Gone)?;
-                return match state.present_checked(offset, max) {
-                    Ok(len) if len > 0 => Ok(Some(Ready::File(file, len))),
-                    _ => Err(ReadError::Gone),
-                };
-            }
+            Phase::Failed if state.lent.strong_count() == 0 => return Err(ReadError::Gone),
             _ => {}
         }
         let len = state.present_checked(offset, max)?;
@@ -66,8 +60,7 @@ impl Partial {
         if must_check {
             self.check(block)?;
         }
-        let mut state = self.state.lock();
-        state.lent = Arc::downgrade(&file);
+        let state = self.state.lock();
         match state.present_checked(offset, max)? {
             0 => Err(ReadError::Absent { offset }),
             len => Ok(Ready::File(file, len)),
