@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -69,6 +69,8 @@ pub(super) struct Flight {
     left: Notify,
     demands: Demands,
     outlook: watch::Sender<Outlook>,
+    /// Set when what it asked for may have changed meanwhile.
+    parted: AtomicBool,
 }
 
 /// What can be said of the time to come.
@@ -153,9 +155,11 @@ impl FlightTable {
 }
 
 impl FlightTable {
-    /// Nobody joins the flights of `key` any more; they go on for those who did.
+    /// Nobody joins the flights of `key` any more. Those whose body is on its way go on for who joined them; what the
+    /// others are going to be answered is of the time before.
     pub(super) fn part_from(&self, key: KeyHash) {
-        self.flights.lock().remove(&key);
+        let parted = self.flights.lock().remove(&key).unwrap_or_default();
+        parted.iter().for_each(|flight| flight.parted.store(true, Ordering::Release));
     }
 }
 
@@ -189,6 +193,7 @@ impl Flight {
             left: Notify::new(),
             demands: Demands::default(),
             outlook: watch::Sender::default(),
+            parted: AtomicBool::new(false),
         }
     }
 
@@ -255,6 +260,11 @@ impl Permit {
             self.flight.stage.send_replace(Stage::Closing);
         }
         unused
+    }
+
+    /// Whether what was asked for may have changed since.
+    pub(super) fn is_parted(&self) -> bool {
+        self.flight.parted.load(Ordering::Acquire)
     }
 
     /// What the clients wait for.

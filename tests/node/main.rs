@@ -25,6 +25,7 @@ mod memory;
 mod methods;
 mod part_digests;
 mod ranges;
+mod repeats;
 mod restart;
 mod resumption;
 mod rig;
