@@ -30,4 +30,4 @@ pub use range_set::RangeSet;
 pub use record::{BodyRef, ExpectedDigest, PartialId, Record, VaryField};
 pub use time::UnixMillis;
 pub use validator::{EntityTag, Validator};
-pub use version::{DigestPrefix, Held, Spoiled, Version, fingerprint};
+pub use version::{DigestPrefix, Held, Spoiled, Version};

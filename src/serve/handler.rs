@@ -361,8 +361,11 @@ impl Handler {
     }
 
     async fn pass(&self, ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
+        if let Some(refused) = pass::refusal(ask, &response) {
+            return refused;
+        }
         match self.release_passed(ask, &response).await {
-            Ok(()) => pass::through(ask, response, reason),
+            Ok(gift) => pass::released(ask, response, reason, gift),
             Err(outcome) => outcome,
         }
     }

@@ -1,14 +1,15 @@
 //! [`Outcome`]: everything a request can come to, before header fields exist. `respond` renders it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
 
-use super::body::SegmentBody;
+use super::body::{Segment, SegmentBody};
 use super::ready::Plan;
 use crate::content::ByteRange;
 use crate::decide::CacheStatus;
-use crate::fill::{Answer, Through};
+use crate::fill::Answer;
 use crate::store::{Entry, Gift};
 use crate::telemetry::RequestResult;
 
@@ -26,6 +27,7 @@ impl Outcome {
     pub(super) fn take_gift(&mut self) -> Option<Gift> {
         match &mut self.reply {
             Reply::Stored(stored) => stored.gift.take(),
+            Reply::Through(passed) => passed.gift.take(),
             _ => None,
         }
     }
@@ -65,8 +67,8 @@ pub(super) enum Reply {
     Unsatisfiable { length: u64 },
     /// A short answer of upstream.
     Answer(Arc<Answer>),
-    /// An answer of upstream for this client alone; `headers` carry its length and range again.
-    Through { status: StatusCode, headers: HeaderMap, through: Option<Box<Through>>, length: Option<u64> },
+    /// An answer of upstream for this client alone.
+    Through(Box<Passed>),
     /// 200 to a CONNECT: what follows is no HTTP (RFC 9110 section 9.3.6).
     Tunnel,
     /// An answer of our own, with a reason for people.
@@ -88,6 +90,18 @@ pub(super) struct Stored {
     pub(super) gift: Option<Gift>,
     /// Set when the answer should be kept for requests in the same words.
     pub(super) plan: Option<Plan>,
+}
+
+/// An answer of upstream on its way to one client.
+pub(super) struct Passed {
+    pub(super) status: StatusCode,
+    /// With its range.
+    pub(super) headers: HeaderMap,
+    pub(super) segments: VecDeque<Segment>,
+    /// Of what is sent, as far as it is known.
+    pub(super) length: Option<u64>,
+    /// Is told how an answer with the whole body ended.
+    pub(super) gift: Option<Gift>,
 }
 
 /// Which part of a representation is sent.

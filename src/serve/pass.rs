@@ -4,17 +4,27 @@ use http::header::{CONTENT_RANGE, HeaderValue, IF_RANGE, RANGE};
 use http::{Method, StatusCode};
 
 use super::ask::Ask;
+use super::body::Segment;
 use super::deliver::is_shielded;
-use super::outcome::{Outcome, Reply};
+use super::outcome::{Outcome, Passed, Reply};
 use super::rescue;
 use crate::decide::{CacheStatus, FwdReason};
 use crate::fill::{PassedFraming, PassedThrough};
+use crate::store::Gift;
 use crate::telemetry::RequestResult;
 
-/// Passes `response` on.
+/// Passes `response` on, or says why not.
 pub(super) fn through(ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
+    match refusal(ask, &response) {
+        Some(refused) => refused,
+        None => released(ask, response, reason, None),
+    }
+}
+
+/// The answer in the place of one that must not reach this client.
+pub(super) fn refusal(ask: &Ask, response: &PassedThrough) -> Option<Outcome> {
     if is_shielded(ask, response.status) {
-        return rescue::unavailable("shielded");
+        return Some(rescue::unavailable("shielded"));
     }
     let asks_range = ask.headers.contains_key(RANGE) && !ask.headers.contains_key(IF_RANGE);
     let unfit = match response.status {
@@ -23,12 +33,15 @@ pub(super) fn through(ask: &Ask, response: PassedThrough, reason: FwdReason) -> 
     };
     // An agent appends whatever comes to what it has, and avoids the cache after any 4xx.
     if unfit && ask.is_agent() {
-        return rescue::unavailable("range-not-honoured");
+        return Some(rescue::unavailable("range-not-honoured"));
     }
     // A 206 to a request without `Range` would be taken for the whole, a 101 for a tunnel.
-    if response.status == StatusCode::PARTIAL_CONTENT && !ask.headers.contains_key(RANGE) {
-        return rescue::unavailable("unasked-range");
-    }
+    let is_unasked = response.status == StatusCode::PARTIAL_CONTENT && !ask.headers.contains_key(RANGE);
+    is_unasked.then(|| rescue::unavailable("unasked-range"))
+}
+
+/// An answer that may reach the client. The gift is told how it ended.
+pub(super) fn released(ask: &Ask, response: PassedThrough, reason: FwdReason, gift: Option<Gift>) -> Outcome {
     let mut headers = response.headers;
     if let Some(range) = response.content_range {
         let total = range.total.map_or_else(|| "*".to_owned(), |total| total.to_string());
@@ -44,10 +57,7 @@ pub(super) fn through(ask: &Ask, response: PassedThrough, reason: FwdReason) -> 
         PassedFraming::Chunked | PassedFraming::UntilClose => None,
     };
     let status = CacheStatus::forwarded(reason, Some(response.status.as_u16()));
-    let through = (!head && length != Some(0)).then(|| Box::new(response.body));
-    Outcome {
-        reply: Reply::Through { status: response.status, headers, through, length },
-        result: RequestResult::Bypass,
-        status,
-    }
+    let body = (!head && length != Some(0)).then(|| Segment::Through(Box::new(response.body)));
+    let passed = Passed { status: response.status, headers, segments: body.into_iter().collect(), length, gift };
+    Outcome { reply: Reply::Through(Box::new(passed)), result: RequestResult::Bypass, status }
 }

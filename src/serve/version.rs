@@ -15,7 +15,7 @@ use super::deliver::{self, Delivery};
 use super::handler::{Handler, Step};
 use super::outcome::{Outcome, Part};
 use super::{rescue, respond};
-use crate::content::{PartialId, Validator, Version, fingerprint};
+use crate::content::Version;
 use crate::decide::{self, CacheStatus, Choice, Decision, Resume};
 use crate::fill::{PassedFraming, PassedThrough};
 use crate::store::{Entry, Gift};
@@ -140,18 +140,20 @@ impl Handler {
     /// The same for an answer of upstream that is passed on.
     ///
     /// # Errors
-    /// The answer in its place, when it does not go on with what the client has.
-    pub(super) async fn release_passed(&self, ask: &Ask, response: &PassedThrough) -> Result<(), Outcome> {
-        let Some(client) = ask.client.filter(|_| ask.method == Method::GET) else { return Ok(()) };
-        let length = match (response.status, response.content_range, response.framing) {
-            (StatusCode::PARTIAL_CONTENT, range, _) => range.and_then(|range| range.total),
-            (StatusCode::OK, _, PassedFraming::Length(length)) => Some(length),
-            (StatusCode::OK, _, PassedFraming::Empty) => Some(0),
-            (StatusCode::OK, _, PassedFraming::Chunked | PassedFraming::UntilClose) => None,
-            _ => return Ok(()),
+    /// The answer in its place, when it does not go on with what the client has, or nothing tells that it does.
+    pub(super) async fn release_passed(&self, ask: &Ask, response: &PassedThrough) -> Result<Option<Gift>, Outcome> {
+        let Some(client) = ask.client.filter(|_| ask.method == Method::GET) else { return Ok(None) };
+        let (length, whole) = match (response.status, response.content_range, response.framing) {
+            (StatusCode::PARTIAL_CONTENT, Some(range), _) => {
+                (range.total, range.first == 0 && range.total == range.last.checked_add(1))
+            }
+            (StatusCode::PARTIAL_CONTENT, None, _) => (None, false),
+            (StatusCode::OK, _, PassedFraming::Length(length)) => (Some(length), true),
+            (StatusCode::OK, _, PassedFraming::Empty) => (Some(0), true),
+            (StatusCode::OK, _, PassedFraming::Chunked | PassedFraming::UntilClose) => (None, true),
+            _ => return Ok(None),
         };
-        let validator = fingerprint(&Validator::of(&response.headers));
-        let version = Version { birth: PartialId(validator.unwrap_or(0)), validator, length, digest: None };
+        let version = Version::told_by(&response.headers, length);
         if let Some(resume) = client.resume.filter(|_| response.status == StatusCode::PARTIAL_CONTENT) {
             match self.choose(ask, client, &resume, &[version]) {
                 Choice::Any | Choice::Stored(_) => {}
@@ -159,10 +161,7 @@ impl Handler {
                 Choice::Ambiguous => return Err(self.refuse(ask, Refusal::Ambiguous)),
             }
         }
-        if validator.is_some() {
-            self.store.give(client.address, &ask.content.key, &version, false).await;
-        }
-        Ok(())
+        Ok(self.store.give(client.address, &ask.content.key, &version, whole).await)
     }
 
     /// The part that `If-Range` asks for, when it names an older version that is stored and has it.

@@ -23,6 +23,7 @@ mod hits;
 mod kills;
 mod memory;
 mod methods;
+mod passed;
 mod ranges;
 mod restart;
 mod rig;
