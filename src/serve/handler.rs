@@ -19,9 +19,9 @@ use super::ready::{Plan, ReadyAnswers, Shortcut};
 use super::respond::respond;
 use super::wire::{ConnectionInfo, Recall};
 use super::{Settings, deliver, pass, rescue};
-use crate::content::{BodyRef, Digest, UnixMillis};
-use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts};
-use crate::fill::{Fill, FillError, Obtained, PassedThrough};
+use crate::content::{BodyRef, Digest, Record, UnixMillis};
+use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts, UnderRule};
+use crate::fill::{Fill, FillError, Obtained};
 use crate::resolve::{self, Inbound, resolve_digest};
 use crate::store::{Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
@@ -177,14 +177,18 @@ impl Handler {
         {
             return Step::Done(outcome);
         }
+        let (stored, refused) = stored.map(|entry| self.under_rule(ask, entry)).unzip();
+        let is_refused = refused == Some(true);
+        let usable = stored.as_ref().filter(|_| !is_refused);
         let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
         let options = Options { clients_may_refetch: self.settings.clients_may_refetch };
-        let record = stored.as_ref().map(|entry| &entry.record);
+        let record = usable.map(|entry| &entry.record);
         let decision = decide::decide(&facts, record, &ask.content.policy, ask.path(), &options, ask.now);
-        if let Some(step) = self.instead_of_current(ask, stored.as_ref(), &decision).await {
+        if let Some(step) = self.instead_of_current(ask, usable, &decision).await {
             return step;
         }
         match (decision, stored) {
+            (Decision::Fetch(_), Some(entry)) if is_refused => self.fetch(ask, Some(entry), FwdReason::Miss).await,
             (Decision::Serve { freshness }, Some(entry)) => {
                 let status = CacheStatus::hit().with_ttl(freshness.ttl());
                 let plan = ask.wish.take().zip(variants).map(|(wish, variants)| {
@@ -205,6 +209,22 @@ impl Handler {
             (Decision::Fetch(reason), stored) => self.fetch(ask, stored, reason).await,
             (Decision::Serve { .. } | Decision::Revalidate { .. }, None) => {
                 self.fetch(ask, None, FwdReason::UriMiss).await
+            }
+        }
+    }
+
+    /// `entry` as the operator's digest for the path has it, and whether its content is refused for that. A body that
+    /// was begun before there was such a rule is to become what it says.
+    fn under_rule(&self, ask: &Ask, entry: Arc<Entry>) -> (Arc<Entry>, bool) {
+        match decide::under_rule(&entry.record, ask.rule_digest()) {
+            UnderRule::Fits => (entry, false),
+            UnderRule::Refused => {
+                tracing::info!(key = %ask.content.key, "stored content is not what its digest rule says; it is fetched anew");
+                (entry, true)
+            }
+            UnderRule::Expects(expected) => {
+                let record = Record { expected, ..entry.record.clone() };
+                (self.store.update(&entry, record), false)
             }
         }
     }
@@ -332,6 +352,7 @@ impl Handler {
         let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
         for entry in self.variants(ask).await?.iter() {
             let usable = decide::vary_matches(&entry.record, &ask.headers)
+                && decide::under_rule(&entry.record, ask.rule_digest()) != UnderRule::Refused
                 && (!entry.record.token_protected || ask.proven)
                 && decide::may_serve_stale(&entry.record, &facts, &ask.content.policy, ask.path(), ask.now);
             if !usable {
@@ -349,25 +370,6 @@ impl Handler {
             }
         }
         None
-    }
-
-    /// Passes a GET or HEAD on for this client alone.
-    async fn pass_through(&self, ask: &Ask, reason: FwdReason) -> Outcome {
-        let want = ask.want(None, None);
-        match self.fill.pass(&want, ask.method.clone(), None).await {
-            Ok(response) => self.pass(ask, response, reason).await,
-            Err(error) => rescue::failed(&error),
-        }
-    }
-
-    async fn pass(&self, ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
-        if let Some(refused) = pass::refusal(ask, &response) {
-            return refused;
-        }
-        match self.release_passed(ask, &response).await {
-            Ok(gift) => pass::released(ask, response, reason, gift),
-            Err(outcome) => outcome,
-        }
     }
 
     /// Makes sure that upstream accepts the request's token for content that was fetched with another one. What

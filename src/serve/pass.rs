@@ -6,12 +6,35 @@ use http::{Method, StatusCode};
 use super::ask::Ask;
 use super::body::Segment;
 use super::deliver::is_shielded;
+use super::handler::Handler;
 use super::outcome::{Outcome, Passed, Reply};
 use super::rescue;
 use crate::decide::{CacheStatus, FwdReason};
 use crate::fill::{PassedFraming, PassedThrough};
 use crate::store::Gift;
 use crate::telemetry::RequestResult;
+
+impl Handler {
+    /// Passes a GET or HEAD on for this client alone.
+    pub(super) async fn pass_through(&self, ask: &Ask, reason: FwdReason) -> Outcome {
+        let want = ask.want(None, None);
+        match self.fill.pass(&want, ask.method.clone(), None).await {
+            Ok(response) => self.pass(ask, response, reason).await,
+            Err(error) => rescue::failed(&error),
+        }
+    }
+
+    /// Passes an answer to a GET or HEAD on.
+    pub(super) async fn pass(&self, ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
+        if let Some(refused) = refusal(ask, &response) {
+            return refused;
+        }
+        match self.release_passed(ask, &response).await {
+            Ok(gift) => released(ask, response, reason, gift),
+            Err(outcome) => outcome,
+        }
+    }
+}
 
 /// Passes `response` on, or says why not.
 pub(super) fn through(ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {

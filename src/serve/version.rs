@@ -16,7 +16,7 @@ use super::handler::{Handler, Step};
 use super::outcome::{Outcome, Part};
 use super::{rescue, respond};
 use crate::content::Version;
-use crate::decide::{self, CacheStatus, Choice, Decision, Resume};
+use crate::decide::{self, CacheStatus, Choice, Decision, Resume, UnderRule};
 use crate::fill::{PassedFraming, PassedThrough};
 use crate::store::{Entry, Gift};
 use crate::telemetry::RequestResult;
@@ -212,7 +212,8 @@ impl Handler {
         let others = known.entries().filter(|entry| {
             let is_first = first.is_some_and(|first| first.record.body == entry.record.body);
             let selected = decide::vary_matches(&entry.record, &ask.headers);
-            !is_first && selected && entry.record.status == StatusCode::OK
+            let is_refused = decide::under_rule(&entry.record, ask.rule_digest()) == UnderRule::Refused;
+            !is_first && selected && !is_refused && entry.record.status == StatusCode::OK
         });
         stored.extend(others.cloned());
         Some(stored)

@@ -14,6 +14,7 @@ mod changing;
 mod coalesce;
 mod cold_range;
 mod connect;
+mod digests;
 mod failures;
 mod faults;
 mod fields;

@@ -1,0 +1,76 @@
+//! Content whose digest is known beforehand: nobody gets wrong bytes whole.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use super::rig::client::End;
+use super::rig::fake_origin::FakeOrigin;
+use super::rig::origin_reply::Reply;
+use super::rig::pattern::Pattern;
+use super::rig::rules::{Mode, ranged_for_clients};
+use super::rig::running_node::Setup;
+
+const HOST: &str = "dl.example.com";
+const TARGET: &str = "/-/dl.example.com/f.bin";
+const PATH: &str = "/f.bin";
+const MIB: u64 = 1 << 20;
+
+/// `rule`, and the digest of `content` for the path.
+fn with_digest_rule(mut rule: serde_json::Value, content: Pattern) -> serde_json::Value {
+    rule["digests"] = json!({ PATH: STANDARD.encode(content.sha256()) });
+    rule
+}
+
+#[tokio::test]
+async fn a_digest_rule_holds_for_what_was_stored_before_it() {
+    let (wrong, right) = (Pattern::new(805, 100_000), Pattern::new(806, 100_000));
+    let origin = FakeOrigin::with(PATH, Reply::file(wrong)).await;
+    let setup = Setup::new();
+    let node = setup.origin(HOST, origin.address, Mode::Whole.rule()).start();
+    assert_eq!(node.get(TARGET, &[]).await.body, wrong.bytes());
+    node.wait_for_fills(1).await;
+    let setup = node.stop().await.set("origins", json!([]));
+    origin.switch_off();
+    let node = setup.origin(HOST, origin.address, with_digest_rule(Mode::Whole.rule(), right)).start();
+    assert_eq!(
+        node.get(TARGET, &[]).await.head.status,
+        503,
+        "what is refused does not stand in for what cannot be had"
+    );
+    assert_eq!(node.get(TARGET, &["Range: bytes=5-"]).await.head.status, 503);
+    origin.switch_on();
+    origin.serve(PATH, Reply::file(right));
+    let setup = node.stop().await;
+    let node = setup.start();
+    let answer = node.get(TARGET, &[]).await;
+    assert_eq!((answer.head.status, answer.body == right.bytes()), (200, true), "{}", answer.head.raw);
+    node.wait_for_fills(1).await;
+    for _ in 0..3 {
+        let again = node.get(TARGET, &[]).await;
+        assert_eq!((again.head.status, again.body == right.bytes()), (200, true), "{}", again.head.raw);
+    }
+    assert_eq!(origin.requests(), 2, "it is fetched anew once");
+}
+
+#[tokio::test]
+async fn a_digest_rule_holds_for_what_was_begun_before_it() {
+    let (wrong, right) = (Pattern::new(807, 8 * MIB), Pattern::new(808, 8 * MIB));
+    // Nothing but the bytes tells one from the other.
+    let origin = FakeOrigin::with(PATH, Reply::file(wrong).with("ETag", "\"same\"")).await;
+    let node = Setup::new().origin(HOST, origin.address, ranged_for_clients()).start();
+    assert_eq!(node.get(TARGET, &["Range: bytes=0-3145727"]).await.head.status, 206);
+    node.wait_until_idle().await;
+    let setup = node.stop().await.set("origins", json!([]));
+    origin.serve(PATH, Reply::file(right).with("ETag", "\"same\""));
+    let node = setup.origin(HOST, origin.address, with_digest_rule(ranged_for_clients(), right)).start();
+    for _ in 0..3 {
+        let answer = node.get(TARGET, &[]).await;
+        if answer.head.status == 200 && answer.end == End::Complete {
+            assert!(answer.body == right.bytes(), "{}", answer.head.raw);
+            return;
+        }
+        node.wait_until_idle().await;
+    }
+    panic!("it is never right");
+}
