@@ -9,7 +9,7 @@ use super::deliver::is_shielded;
 use super::handler::Handler;
 use super::outcome::{Outcome, Passed, Reply};
 use super::rescue;
-use crate::decide::{CacheStatus, FwdReason};
+use crate::decide::{self, CacheStatus, FwdReason};
 use crate::fill::{PassedFraming, PassedThrough};
 use crate::store::Gift;
 use crate::telemetry::RequestResult;
@@ -58,8 +58,13 @@ pub(super) fn refusal(ask: &Ask, response: &PassedThrough) -> Option<Outcome> {
     if unfit && ask.is_agent() {
         return Some(rescue::unavailable("range-not-honoured"));
     }
-    // A 206 to a request without `Range` would be taken for the whole, a 101 for a tunnel.
-    let is_unasked = response.status == StatusCode::PARTIAL_CONTENT && !ask.headers.contains_key(RANGE);
+    // A 206 to a request without `Range` would be taken for the whole; another part than was asked for would be put in the
+    // place of that by whoever does not look at `Content-Range`.
+    let is_unasked = response.status == StatusCode::PARTIAL_CONTENT
+        && match response.content_range {
+            Some(part) => part.range().is_none_or(|range| !decide::is_asked_for(&ask.headers, range, part.total)),
+            None => !ask.headers.contains_key(RANGE),
+        };
     is_unasked.then(|| rescue::unavailable("unasked-range"))
 }
 

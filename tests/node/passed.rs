@@ -97,3 +97,18 @@ async fn who_resumes_nothing_is_served_as_often_as_it_asks() {
         assert_eq!((anywhere.head.status, anywhere.body.len()), (206, 100));
     }
 }
+
+#[tokio::test]
+async fn nobody_is_passed_another_range_than_was_asked_for() {
+    for shift in [-5000, 5000] {
+        let (node, _origin) = origin_with(Reply::file(OLD).with("Cache-Control", "no-store").shifted(shift)).await;
+        for fields in [&[LIGHT_AGENT, REST][..], &[REST], &["Range: bytes=-5000"]] {
+            must_be_told_to_wait(&node.get(TARGET, fields).await);
+        }
+    }
+    let (node, _origin) = origin_with(Reply::file(OLD).with("Cache-Control", "no-store")).await;
+    for (range, from) in [(REST, 30_000), ("Range: bytes=-5000", 95_000), ("Range: bytes=99000-123456", 99_000)] {
+        let part = node.get(TARGET, &[range]).await;
+        assert_eq!((part.head.status, part.body), (206, OLD.slice(from, OLD.len)), "{}", part.head.raw);
+    }
+}
