@@ -18,7 +18,7 @@ mod version;
 
 pub use access_list::AccessList;
 pub use address::{AddressRefusal, refuse_address};
-pub use digest::{Digest, ParseDigestError};
+pub use digest::{Digest, Digester, ParseDigestError};
 pub use key::{CacheKey, KeyHash};
 pub use origin::{Origin, Scheme};
 pub use policy::{

@@ -40,7 +40,7 @@ const HELD_FOR: Duration = Duration::from_secs(5);
 
 /// Last bytes of a body with an expected digest: they leave only once it has that digest, so that nobody gets a wrong
 /// body whole.
-const HELD_BACK: u64 = 16 * 1024;
+pub(super) const HELD_BACK: u64 = 16 * 1024;
 
 /// Of these, the bytes that are not even given out slowly.
 const NEVER_EARLY: u64 = 1024;

@@ -8,10 +8,12 @@ use std::time::{Instant, SystemTime};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 
 use super::account::{Account, Books};
 use super::ask::{Ask, client_address};
 use super::body::SegmentBody;
+use super::gather::MOST_GATHERED;
 use super::limits::RequestLimit;
 use super::outcome::{Outcome, Reply};
 use super::proof::Proofs;
@@ -37,6 +39,8 @@ pub struct Handler {
     pub(super) fill: Fill,
     pub(super) proofs: Proofs,
     pub(super) books: Arc<Books>,
+    /// Places for bodies that are gathered in memory.
+    pub(super) gathered: Arc<Semaphore>,
     ready: Arc<ReadyAnswers>,
 }
 
@@ -63,7 +67,8 @@ impl Handler {
         let books = Arc::new(Books { log, metrics });
         let trusted = settings.trusted_proxies.clone();
         let ready = Arc::new(ReadyAnswers::new(store.clone(), Arc::clone(&books), &settings.pseudonym, trusted));
-        Ok(Self { settings, resolve, store, fill, proofs: Proofs::new()?, books, ready })
+        let gathered = Arc::new(Semaphore::new(MOST_GATHERED));
+        Ok(Self { settings, resolve, store, fill, proofs: Proofs::new()?, books, gathered, ready })
     }
 
     /// What the wire may answer by itself, for as many requests as `limit` lets in.

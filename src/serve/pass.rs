@@ -1,18 +1,36 @@
-//! Answers of upstream that go to one client alone: their head as it leaves us, their body as it comes.
+//! Answers of upstream that go to one client alone: which of them may leave, and their head as it leaves us. Bodies that
+//! have to be looked at before are in `gather`.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::header::{CONTENT_RANGE, HeaderValue, IF_RANGE, RANGE};
 use http::{Method, StatusCode};
+use tokio::time::Instant;
 
 use super::ask::Ask;
 use super::body::Segment;
 use super::deliver::is_shielded;
+use super::gather::{Checked, Gathered, LONGEST_GATHERED, Told, counted, gather, note_mismatch};
 use super::handler::Handler;
 use super::outcome::{Outcome, Passed, Reply};
 use super::rescue;
+use super::verify::WORTH_WAITING;
+use super::version::passed_version;
+use crate::content::Digest;
 use crate::decide::{self, CacheStatus, FwdReason};
-use crate::fill::{PassedFraming, PassedThrough};
+use crate::fill::{PassedFraming, PassedThrough, Through};
 use crate::store::Gift;
 use crate::telemetry::RequestResult;
+
+/// How a body is passed on.
+enum Manner {
+    AsItComes,
+    /// With its end held back until it has this digest. Its begin has come already.
+    Checked(Digest, Bytes),
+    /// All of it has come.
+    Gathered(Bytes),
+}
 
 impl Handler {
     /// Passes a GET or HEAD on for this client alone.
@@ -25,14 +43,77 @@ impl Handler {
     }
 
     /// Passes an answer to a GET or HEAD on.
-    pub(super) async fn pass(&self, ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
+    pub(super) async fn pass(&self, ask: &Ask, mut response: PassedThrough, reason: FwdReason) -> Outcome {
         if let Some(refused) = refusal(ask, &response) {
             return refused;
         }
+        let manner = match self.manner(ask, &mut response).await {
+            Ok(manner) => manner,
+            Err(refused) => return refused,
+        };
         match self.release_passed(ask, &response).await {
-            Ok(gift) => released(ask, response, reason, gift),
-            Err(outcome) => outcome,
+            Ok(gift) => {
+                let told = self.told(ask, &response);
+                released(ask, response, reason, gift, |through| match manner {
+                    Manner::AsItComes => Segment::Through(Box::new(through)),
+                    Manner::Checked(expected, begin) => {
+                        Segment::Checked(Box::new(Checked::new(through, begin, expected, told)))
+                    }
+                    Manner::Gathered(bytes) => Segment::Bytes(bytes),
+                })
+            }
+            Err(refused) => refused,
         }
+    }
+
+    /// How the body leaves: one whose digest is known is verified first if it is short, else its end waits.
+    ///
+    /// # Errors
+    /// The answer in its place, when it must not leave.
+    async fn manner(&self, ask: &Ask, response: &mut PassedThrough) -> Result<Manner, Outcome> {
+        if ask.method != Method::GET {
+            return Ok(Manner::AsItComes);
+        }
+        let expected = expected(ask, response);
+        let is_short = length_of(response).is_some_and(|length| length <= LONGEST_GATHERED);
+        let Some(digest) = expected else { return Ok(Manner::AsItComes) };
+        let place = Arc::clone(&self.gathered).try_acquire_owned().ok().filter(|_| is_short);
+        let Some(place) = place else { return Ok(Manner::Checked(digest, Bytes::new())) };
+        let until = ask.deadline.min(Instant::now() + WORTH_WAITING);
+        let (bytes, ended) = gather(&mut response.body, until).await;
+        match ended {
+            Gathered::Whole if Digest::of(&bytes) == digest => Ok(Manner::Gathered(counted(bytes, place))),
+            Gathered::Whole => {
+                note_mismatch(&ask.content.key, digest);
+                Err(rescue::unavailable("wrong-digest"))
+            }
+            Gathered::More => Ok(Manner::Checked(digest, counted(bytes, place))),
+            Gathered::Broken => Err(rescue::unavailable("upstream-cut")),
+        }
+    }
+
+    fn told(&self, ask: &Ask, response: &PassedThrough) -> Told {
+        let version = passed_version(response).map(|(version, _)| version);
+        Told { store: self.store.clone(), key: ask.content.key.clone(), version }
+    }
+}
+
+/// What the body must hash to: the operator's word counts more than the source's. Of a part only the digest of the message
+/// itself tells (RFC 9530 section 2).
+fn expected(ask: &Ask, response: &PassedThrough) -> Option<Digest> {
+    let of_content = || decide::content_digest(&response.headers);
+    match passed_version(response)?.1 {
+        true => ask.rule_digest().or_else(|| decide::repr_digest(&response.headers)).or_else(of_content),
+        false => of_content(),
+    }
+}
+
+/// Bytes of the body, as far as its head tells.
+fn length_of(response: &PassedThrough) -> Option<u64> {
+    match response.framing {
+        PassedFraming::Empty => Some(0),
+        PassedFraming::Length(length) => Some(length),
+        PassedFraming::Chunked | PassedFraming::UntilClose => None,
     }
 }
 
@@ -40,7 +121,7 @@ impl Handler {
 pub(super) fn through(ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
     match refusal(ask, &response) {
         Some(refused) => refused,
-        None => released(ask, response, reason, None),
+        None => released(ask, response, reason, None, |through| Segment::Through(Box::new(through))),
     }
 }
 
@@ -68,8 +149,16 @@ pub(super) fn refusal(ask: &Ask, response: &PassedThrough) -> Option<Outcome> {
     is_unasked.then(|| rescue::unavailable("unasked-range"))
 }
 
-/// An answer that may reach the client. The gift is told how it ended.
-pub(super) fn released(ask: &Ask, response: PassedThrough, reason: FwdReason, gift: Option<Gift>) -> Outcome {
+/// An answer that may reach the client, its body as `body` has it. The gift is told how it ended.
+fn released(
+    ask: &Ask,
+    response: PassedThrough,
+    reason: FwdReason,
+    gift: Option<Gift>,
+    body: impl FnOnce(Through) -> Segment,
+) -> Outcome {
+    let head = ask.method == Method::HEAD;
+    let length = if head { response.head_length } else { length_of(&response) };
     let mut headers = response.headers;
     if let Some(range) = response.content_range {
         let total = range.total.map_or_else(|| "*".to_owned(), |total| total.to_string());
@@ -77,15 +166,8 @@ pub(super) fn released(ask: &Ask, response: PassedThrough, reason: FwdReason, gi
             headers.insert(CONTENT_RANGE, value);
         }
     }
-    let head = ask.method == Method::HEAD;
-    let length = match response.framing {
-        PassedFraming::Empty if head => response.head_length,
-        PassedFraming::Empty => Some(0),
-        PassedFraming::Length(length) => Some(length),
-        PassedFraming::Chunked | PassedFraming::UntilClose => None,
-    };
     let status = CacheStatus::forwarded(reason, Some(response.status.as_u16()));
-    let body = (!head && length != Some(0)).then(|| Segment::Through(Box::new(response.body)));
-    let passed = Passed { status: response.status, headers, segments: body.into_iter().collect(), length, gift };
+    let segments = (!head && length != Some(0)).then(|| body(response.body)).into_iter().collect();
+    let passed = Passed { status: response.status, headers, segments, length, gift };
     Outcome { reply: Reply::Through(Box::new(passed)), result: RequestResult::Bypass, status }
 }

@@ -143,17 +143,7 @@ impl Handler {
     /// The answer in its place, when it does not go on with what the client has, or nothing tells that it does.
     pub(super) async fn release_passed(&self, ask: &Ask, response: &PassedThrough) -> Result<Option<Gift>, Outcome> {
         let Some(client) = ask.client.filter(|_| ask.method == Method::GET) else { return Ok(None) };
-        let (length, whole) = match (response.status, response.content_range, response.framing) {
-            (StatusCode::PARTIAL_CONTENT, Some(range), _) => {
-                (range.total, range.first == 0 && range.total == range.last.checked_add(1))
-            }
-            (StatusCode::PARTIAL_CONTENT, None, _) => (None, false),
-            (StatusCode::OK, _, PassedFraming::Length(length)) => (Some(length), true),
-            (StatusCode::OK, _, PassedFraming::Empty) => (Some(0), true),
-            (StatusCode::OK, _, PassedFraming::Chunked | PassedFraming::UntilClose) => (None, true),
-            _ => return Ok(None),
-        };
-        let version = Version::told_by(&response.headers, length);
+        let Some((version, whole)) = passed_version(response) else { return Ok(None) };
         if let Some(resume) = client.resume.filter(|_| response.status == StatusCode::PARTIAL_CONTENT) {
             match self.choose(ask, client, &resume, &[version]) {
                 Choice::Any | Choice::Stored(_) => {}
@@ -230,6 +220,21 @@ impl Handler {
         tracing::info!(key = %ask.content.key, reason, "a client has a part of a version that it cannot be given more of");
         rescue::unavailable(reason)
     }
+}
+
+/// The version that an answer which is passed on is of, and whether it is the whole; `None` of one without such content.
+pub(super) fn passed_version(response: &PassedThrough) -> Option<(Version, bool)> {
+    let (length, whole) = match (response.status, response.content_range, response.framing) {
+        (StatusCode::PARTIAL_CONTENT, Some(range), _) => {
+            (range.total, range.first == 0 && range.total == range.last.checked_add(1))
+        }
+        (StatusCode::PARTIAL_CONTENT, None, _) => (None, false),
+        (StatusCode::OK, _, PassedFraming::Length(length)) => (Some(length), true),
+        (StatusCode::OK, _, PassedFraming::Empty) => (Some(0), true),
+        (StatusCode::OK, _, PassedFraming::Chunked | PassedFraming::UntilClose) => (None, true),
+        _ => return None,
+    };
+    Some((Version::told_by(&response.headers, length), whole))
 }
 
 /// The versions of `stored`; that of the first has `length` if it does not say so.

@@ -1,8 +1,12 @@
 //! Content that is passed on without being stored: it is no worse checked than what is.
 
-use super::rig::client::{Answer, Connection, get};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::json;
+
+use super::rig::client::{Answer, Connection, End, get};
 use super::rig::fake_origin::FakeOrigin;
-use super::rig::origin_reply::Reply;
+use super::rig::origin_reply::{Delimiter, Reply};
 use super::rig::pattern::Pattern;
 use super::rig::rules::Mode;
 use super::rig::running_node::{RunningNode, Setup};
@@ -111,4 +115,54 @@ async fn nobody_is_passed_another_range_than_was_asked_for() {
         let part = node.get(TARGET, &[range]).await;
         assert_eq!((part.head.status, part.body), (206, OLD.slice(from, OLD.len)), "{}", part.head.raw);
     }
+}
+
+#[tokio::test]
+async fn what_is_passed_has_its_digest_or_is_not_given_out_whole() {
+    for len in [0, 5, 100_000, 3 << 20] {
+        let content = Pattern::new(813, len);
+        let claimed = Reply::file(content).with("Cache-Control", "no-store").with_digest(content);
+        for delimiter in [Delimiter::Length, Delimiter::Chunked] {
+            let right = claimed.clone().delimited(delimiter);
+            let (node, origin) = origin_with(right.clone()).await;
+            for range in [&[][..], &["Range: bytes=0-"]] {
+                let answer = node.get(TARGET, range).await;
+                assert!(answer.end == End::Complete && answer.body == content.bytes(), "{}", answer.head.raw);
+            }
+            origin.serve(PATH, right.damaged(4));
+            let answer = node.get(TARGET, &[]).await;
+            let is_whole = answer.head.status == 200 && answer.end == End::Complete;
+            assert!(!is_whole || answer.body == content.bytes(), "wrong and whole: {}", answer.head.raw);
+            assert!(answer.body.len() as u64 <= len.saturating_sub(16 * 1024), "the end left: {}", answer.head.raw);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_passed_has_the_digest_that_the_operator_says() {
+    let wanted = STANDARD.encode(NEW.sha256());
+    for control in ["no-store", "private"] {
+        let origin = FakeOrigin::with(PATH, Reply::bare(OLD).with("Cache-Control", control)).await;
+        let node = Setup::new().origin(HOST, origin.address, json!({ "digests": { PATH: wanted } })).start();
+        must_be_told_to_wait(&node.get(TARGET, &[]).await);
+        origin.serve(PATH, Reply::bare(NEW).with("Cache-Control", control));
+        assert_eq!(node.get(TARGET, &[]).await.body, NEW.bytes());
+        let part = ask_as(2, &node, &[REST]).await;
+        assert_eq!((part.head.status, part.body), (206, NEW.slice(30_000, NEW.len)), "of a part nothing tells");
+    }
+}
+
+#[tokio::test]
+async fn who_was_passed_wrong_bytes_is_not_given_the_rest() {
+    let content = Pattern::new(814, 3 << 20);
+    let claimed = Reply::file(content).with("Cache-Control", "no-store").with_digest(content);
+    let (node, origin) = origin_with(claimed.clone().damaged(4)).await;
+    let answer = ask_as(1, &node, &[LIGHT_AGENT]).await;
+    assert_eq!((answer.head.status, answer.end), (200, End::Cut), "{}", answer.head.raw);
+    assert_eq!(content.first_difference(0, &answer.body), Some(4));
+    origin.serve(PATH, claimed);
+    let rest = format!("Range: bytes={}-{}", answer.body.len(), content.len - 1);
+    must_be_told_to_wait(&ask_as(1, &node, &[LIGHT_AGENT, &rest]).await);
+    let other = ask_as(2, &node, &[LIGHT_AGENT]).await;
+    assert!(other.end == End::Complete && other.body == content.bytes(), "{}", other.head.raw);
 }
