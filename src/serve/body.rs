@@ -84,6 +84,9 @@ impl SegmentBody {
 
     fn hand_out(&mut self, content: Content) -> Poll<Option<Result<Piece, BodyCut>>> {
         let len = content.len();
+        if self.remaining.is_some_and(|remaining| remaining < len) {
+            return self.cut(BodyCut("the body is longer than was said".to_owned()));
+        }
         self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(len));
         let receipt = self.account.clone().map(|account| account as Arc<dyn Receipt>);
         Poll::Ready(Some(Ok(Piece { content, receipt })))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_RANGE, HeaderValue, IF_RANGE, RANGE};
 use http::{Method, StatusCode};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::ask::Ask;
 use super::body::Segment;
@@ -66,7 +66,8 @@ impl Handler {
         }
     }
 
-    /// How the body leaves: one whose digest is known is verified first if it is short, else its end waits.
+    /// How the body leaves: one whose digest is known is verified first if it is short, else its end waits. An agent aborts
+    /// when a body without length is cut, so it gets one only when all of it is there.
     ///
     /// # Errors
     /// The answer in its place, when it must not leave.
@@ -74,21 +75,44 @@ impl Handler {
         if ask.method != Method::GET {
             return Ok(Manner::AsItComes);
         }
-        let expected = expected(ask, response);
-        let is_short = length_of(response).is_some_and(|length| length <= LONGEST_GATHERED);
-        let Some(digest) = expected else { return Ok(Manner::AsItComes) };
-        let place = Arc::clone(&self.gathered).try_acquire_owned().ok().filter(|_| is_short);
-        let Some(place) = place else { return Ok(Manner::Checked(digest, Bytes::new())) };
-        let until = ask.deadline.min(Instant::now() + WORTH_WAITING);
-        let (bytes, ended) = gather(&mut response.body, until).await;
-        match ended {
-            Gathered::Whole if Digest::of(&bytes) == digest => Ok(Manner::Gathered(counted(bytes, place))),
-            Gathered::Whole => {
-                note_mismatch(&ask.content.key, digest);
+        let (expected, length) = (expected(ask, response), length_of(response));
+        let needs_length = length.is_none() && ask.is_agent();
+        let is_short = length.is_some_and(|length| length <= LONGEST_GATHERED);
+        let places = Arc::clone(&self.gathered);
+        let (place, until) = match expected {
+            _ if needs_length => {
+                let place = timeout_at(ask.deadline, places.acquire_owned()).await;
+                (place.ok().and_then(Result::ok), ask.deadline)
+            }
+            None => return Ok(Manner::AsItComes),
+            Some(_) if !is_short => (None, ask.deadline),
+            Some(_) => (places.try_acquire_owned().ok(), ask.deadline.min(Instant::now() + WORTH_WAITING)),
+        };
+        let (bytes, ended) = match place {
+            Some(place) => {
+                let (bytes, ended) = gather(&mut response.body, until).await;
+                (counted(bytes, place), ended)
+            }
+            None => (Bytes::new(), Gathered::More),
+        };
+        match (ended, expected) {
+            (Gathered::Whole, Some(expected)) if Digest::of(&bytes) != expected => {
+                note_mismatch(&ask.content.key, expected);
                 Err(rescue::unavailable("wrong-digest"))
             }
-            Gathered::More => Ok(Manner::Checked(digest, counted(bytes, place))),
-            Gathered::Broken => Err(rescue::unavailable("upstream-cut")),
+            (Gathered::Whole, _) => {
+                response.framing = PassedFraming::Length(bytes.len() as u64);
+                Ok(Manner::Gathered(bytes))
+            }
+            (Gathered::More, Some(expected)) if !needs_length => Ok(Manner::Checked(expected, bytes)),
+            (Gathered::More, _) => {
+                tracing::warn!(
+                    key = %ask.content.key,
+                    "an agent cannot be passed an answer without a length that is long or slow; let its origin send Content-Length, or let it be stored"
+                );
+                Err(rescue::unavailable("length-unknown"))
+            }
+            (Gathered::Broken, _) => Err(rescue::unavailable("upstream-cut")),
         }
     }
 
@@ -113,7 +137,8 @@ fn length_of(response: &PassedThrough) -> Option<u64> {
     match response.framing {
         PassedFraming::Empty => Some(0),
         PassedFraming::Length(length) => Some(length),
-        PassedFraming::Chunked | PassedFraming::UntilClose => None,
+        // A part tells its length all the same; another one is cut.
+        PassedFraming::Chunked | PassedFraming::UntilClose => response.content_range?.range().map(|range| range.len()),
     }
 }
 

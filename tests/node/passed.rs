@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::rig::client::{Answer, Connection, End, get};
 use super::rig::fake_origin::FakeOrigin;
-use super::rig::origin_reply::{Delimiter, Reply};
+use super::rig::origin_reply::{Delimiter, Gate, Reply};
 use super::rig::pattern::Pattern;
 use super::rig::rules::Mode;
 use super::rig::running_node::{RunningNode, Setup};
@@ -165,4 +165,37 @@ async fn who_was_passed_wrong_bytes_is_not_given_the_rest() {
     must_be_told_to_wait(&ask_as(1, &node, &[LIGHT_AGENT, &rest]).await);
     let other = ask_as(2, &node, &[LIGHT_AGENT]).await;
     assert!(other.end == End::Complete && other.body == content.bytes(), "{}", other.head.raw);
+}
+
+/// An agent that is cut in a body without length aborts.
+#[tokio::test]
+async fn an_agent_is_not_passed_a_body_without_length() {
+    let unstored = |content| Reply::file(content).with("Cache-Control", "no-store").delimited(Delimiter::Chunked);
+    let (short, long) = (Pattern::new(821, 200_000), Pattern::new(822, 3 << 20));
+    let (node, origin) = origin_with(unstored(short)).await;
+    let answer = node.get(TARGET, &[LIGHT_AGENT]).await;
+    assert_eq!((answer.head.status, answer.head.exact("Content-Length")), (200, Some("200000")), "{}", answer.head.raw);
+    assert!(answer.end == End::Complete && answer.body == short.bytes());
+    let chunked = node.get(TARGET, &[]).await;
+    assert!(chunked.head.length().is_none() && chunked.body == short.bytes(), "{}", chunked.head.raw);
+    origin.serve(PATH, unstored(short).cut_after(150_000));
+    must_be_told_to_wait(&node.get(TARGET, &[LIGHT_AGENT]).await);
+    origin.serve(PATH, unstored(long));
+    must_be_told_to_wait(&node.get(TARGET, &[LIGHT_AGENT]).await);
+    assert!(node.says("let its origin send Content-Length"), "{}", node.said());
+    let part = ask_as(2, &node, &[LIGHT_AGENT, "Range: bytes=1000000-3145727"]).await;
+    assert_eq!((part.head.status, part.head.exact("Content-Length")), (206, Some("2145728")), "{}", part.head.raw);
+    assert!(part.end == End::Complete && part.body == long.slice(1_000_000, long.len));
+}
+
+#[tokio::test]
+async fn an_agent_does_not_wait_too_long_for_a_body_without_length() {
+    let gate = Gate::shut();
+    let reply = Reply::file(OLD).with("Cache-Control", "no-store").delimited(Delimiter::Chunked).hold_at(50_000, &gate);
+    let origin = FakeOrigin::with(PATH, reply).await;
+    let setup = Setup::new().origin(HOST, origin.address, Mode::Whole.rule());
+    let node = setup.set("upstream.timeouts.request", json!("500ms")).start();
+    must_be_told_to_wait(&node.get(TARGET, &[LIGHT_AGENT]).await);
+    gate.open();
+    assert_eq!(node.get(TARGET, &[LIGHT_AGENT]).await.body, OLD.bytes());
 }
