@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::ask::Ask;
 use super::body::{Segment, SegmentBody};
-use super::follow::{Follow, HeldEnd};
+use super::follow::{Follow, HELD_BACK, HeldEnd};
 use super::handler::Handler;
 use super::outcome::{Outcome, Part, Reply, Stored};
 use super::verify::{Verdict, verified_soon};
@@ -79,7 +79,7 @@ pub(super) async fn stored(
     };
     let verified = match &body {
         Body::Partial(partial) if !partial.is_complete() => {
-            hold(entry, Some(length)).map_or(length, |hold| hold.from())
+            hold(entry, Some(length)).map_or(length, |hold| hold.from(length))
         }
         _ => length,
     };
@@ -153,18 +153,22 @@ pub(super) async fn growing(
     // The first byte that may leave must be there before the head leaves: until then there is a way back.
     let mut first = selection.first();
     if let Some(hold) = hold
-        && ranges.iter().any(|range| range.end() > hold.from())
+        && ranges.iter().any(|range| range.end() > hold.from(range.end()))
     {
         guard.needs_whole();
         match verified_soon(&partial, &guard, ask.deadline).await {
             // It was told wrong, and the digest knows better.
-            Verdict::Verified(whole) if length != Some(whole) => return Delivery::Unusable,
-            Verdict::Verified(_) | Verdict::TooLong => {}
+            Verdict::Verified(whole) if length.is_some_and(|told| told != whole) => return Delivery::Unusable,
+            Verdict::Verified(whole) => length = Some(whole),
+            Verdict::TooLong => {}
             Verdict::Stopped => return Delivery::Unusable,
         }
-        if first >= hold.from() {
-            first = u64::MAX;
-        }
+        first = match length {
+            // Only with that many bytes behind it.
+            None => first.saturating_add(HELD_BACK),
+            Some(_) if first >= hold.from(first) => u64::MAX,
+            Some(_) => first,
+        };
     }
     match first_byte(&partial, first, &guard, ask.deadline).await {
         Some(Progress::Present(_) | Progress::Ended(_)) => {}
@@ -196,7 +200,7 @@ async fn first_byte(partial: &Arc<Partial>, first: u64, guard: &FlightGuard, dea
 /// What leaves only once the body has its expected digest.
 fn hold(entry: &Entry, length: Option<u64>) -> Option<HeldEnd> {
     entry.record.expected?;
-    length.map(HeldEnd::of)
+    Some(HeldEnd::of(length))
 }
 
 /// 503 while the fill goes on as if the client were there, so that it is further when the client comes back.

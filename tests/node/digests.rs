@@ -4,9 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use super::rig::client::End;
+use super::rig::client::{Connection, End, Framing, get};
 use super::rig::fake_origin::FakeOrigin;
-use super::rig::origin_reply::Reply;
+use super::rig::origin_reply::{Delimiter, Gate, Reply};
 use super::rig::pattern::Pattern;
 use super::rig::rules::{Mode, ranged_for_clients};
 use super::rig::running_node::Setup;
@@ -73,4 +73,54 @@ async fn a_digest_rule_holds_for_what_was_begun_before_it() {
         node.wait_until_idle().await;
     }
     panic!("it is never right");
+}
+
+/// Verify first, then stream: also when the length is not told.
+#[tokio::test]
+async fn a_chunked_body_with_a_digest_is_verified_before_it_leaves() {
+    let content = Pattern::new(803, 300_000);
+    let right = Reply::file(content).with_digest(content).delimited(Delimiter::Chunked);
+    for mode in Mode::BOTH {
+        let origin = FakeOrigin::with(PATH, right.clone().damaged(5)).await;
+        let node = Setup::new().origin(HOST, origin.address, mode.rule()).start();
+        for range in [&[][..], &["Range: bytes=0-99"]] {
+            let answer = node.get(TARGET, range).await;
+            assert_eq!((answer.head.status, answer.body.len()), (503, 0), "{}", answer.head.raw);
+        }
+        let origin = FakeOrigin::with(PATH, right.clone()).await;
+        let node = Setup::new().origin(HOST, origin.address, mode.rule()).start();
+        for _cold_then_warm in 0..2 {
+            let answer = node.get(TARGET, &[]).await;
+            assert_eq!(answer.head.exact("Content-Length"), Some("300000"), "{}", answer.head.raw);
+            assert!(answer.body == content.bytes());
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_chunked_body_waits_for_its_digest() {
+    let content = Pattern::new(804, 300_000);
+    for damaged in [true, false] {
+        let gate = Gate::shut();
+        let right = Reply::file(content).with_digest(content).delimited(Delimiter::Chunked).hold_at(200_000, &gate);
+        let origin = FakeOrigin::with(PATH, if damaged { right.damaged(5) } else { right }).await;
+        let setup = Setup::new().origin(HOST, origin.address, Mode::Whole.rule());
+        // Nobody waits longer than this for the digest.
+        let node = setup.set("upstream.timeouts.request", json!("500ms")).start();
+        let mut client = Connection::open(node.data).await;
+        client.send(&get(TARGET, &[])).await;
+        let head = client.head().await;
+        assert_eq!((head.status, head.length()), (200, None), "{}", head.raw);
+        let mut framing = head.framing(false);
+        let mut body = client.piece(&mut framing, 1).await.unwrap().unwrap();
+        gate.open();
+        while let Ok(Some(piece)) = client.piece(&mut framing, 1 << 16).await {
+            body.extend_from_slice(&piece);
+        }
+        if damaged {
+            assert!(framing != Framing::Done && body.len() as u64 <= content.len - 16 * 1024, "{} bytes", body.len());
+        } else {
+            assert!(framing == Framing::Done && body == content.bytes(), "{} bytes", body.len());
+        }
+    }
 }
