@@ -372,7 +372,10 @@ impl Leader<'_> {
             let deadline = (Instant::now() + self.inner.upstream.settings().timeouts.request).max(self.want.deadline);
             let request = self.want.request(Method::GET, headers.clone(), None, deadline);
             let error = match self.inner.upstream.fetch(request, &*self.inner.redirects).await {
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    self.permit.answered(response.status);
+                    return Ok(response);
+                }
                 Err(error) => error,
             };
             if matches!(error, FetchError::KnownDown { .. }) {

@@ -109,13 +109,18 @@ impl Follow {
         Self { partial, position: start, end, hold, reserve, guard, begun: false }
     }
 
+    /// The bytes that are left to send; to the end of everything when the length is not known.
+    pub(super) fn range(&self) -> Option<ByteRange> {
+        ByteRange::new(self.position, self.end.unwrap_or(u64::MAX))
+    }
+
     /// The next bytes that may leave, or `None` at the end.
     pub(super) async fn next(&mut self) -> Option<Result<Segment, BodyCut>> {
         if self.end == Some(self.position) {
             return None;
         }
         if !std::mem::replace(&mut self.begun, true)
-            && let Some(range) = ByteRange::new(self.position, self.end.unwrap_or(u64::MAX))
+            && let Some(range) = self.range()
         {
             self.guard.turns_to(range);
         }

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::account::{Account, Books};
 use super::ask::{Ask, client_address};
 use super::body::SegmentBody;
+use super::deliver::{self, Growing};
 use super::gather::MOST_GATHERED;
 use super::limits::RequestLimit;
 use super::outcome::{Outcome, Reply};
@@ -20,12 +21,12 @@ use super::proof::Proofs;
 use super::ready::{Plan, ReadyAnswers, Shortcut};
 use super::respond::respond;
 use super::wire::{ConnectionInfo, Recall};
-use super::{Settings, deliver, pass, rescue};
+use super::{Settings, pass, rescue};
 use crate::content::{BodyRef, Digest, Record, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts, UnderRule};
 use crate::fill::{Fill, FillError, Obtained};
 use crate::resolve::{self, Inbound, resolve_digest};
-use crate::store::{Entry, Store, Variants};
+use crate::store::{Body, Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
 
 /// How often a request starts again because what it relied on turned out to be gone or damaged.
@@ -123,6 +124,7 @@ impl Handler {
 
     pub(super) fn finish(&self, mut outcome: Outcome, head: bool, mut account: Account) -> Response<SegmentBody> {
         let (result, gift, plan) = (outcome.result, outcome.take_gift(), outcome.take_plan());
+        account.found(outcome.take_found());
         if matches!(result, RequestResult::Refused | RequestResult::Error)
             && let Some(reason) = outcome.status.detail()
         {
@@ -292,16 +294,19 @@ impl Handler {
         if ask.method == Method::HEAD {
             return Step::Done(self.head(ask, reason).await);
         }
+        let found = stored.as_ref().and_then(|entry| match self.store.body_hot(entry) {
+            Some(Body::Partial(partial)) => Some((partial.id(), partial.present())),
+            _ => None,
+        });
         let want = ask.want(stored, conditions);
         match self.fill.obtain(want).await {
             Obtained::Filling { entry, partial, guard, collapsed } => {
                 if !collapsed && entry.record.status.is_success() {
                     self.remember_proof(ask);
                 }
-                let status =
-                    CacheStatus::forwarded(reason, Some(entry.record.status.as_u16())).stored().collapsed_if(collapsed);
-                let result = if collapsed { RequestResult::Partial } else { RequestResult::Miss };
-                match deliver::growing(self, ask, &entry, partial, guard, status, result).await {
+                let found = found.filter(|(id, _)| *id == partial.id()).map(|(_, present)| present);
+                let growing = Growing { entry, partial, guard, collapsed, found: found.unwrap_or_default() };
+                match deliver::growing(self, ask, growing, reason).await {
                     deliver::Delivery::Done(outcome) => Step::Done(outcome),
                     deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,
                     deliver::Delivery::OtherVersion => Step::Done(self.other_version(ask).await),

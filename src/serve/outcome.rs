@@ -32,7 +32,23 @@ impl Outcome {
         }
     }
 
-    /// The same, to be kept by `plan` if it is a whole stored response.
+    /// Which places of the answer are bytes that were stored, when others are paid for by this request.
+    pub(super) fn take_found(&mut self) -> Option<Vec<ByteRange>> {
+        match &mut self.reply {
+            Reply::Stored(stored) => stored.found.take(),
+            _ => None,
+        }
+    }
+
+    /// The answer with such places.
+    pub(super) fn with_found(mut self, found: Option<Vec<ByteRange>>) -> Self {
+        if let Reply::Stored(stored) = &mut self.reply {
+            stored.found = found;
+        }
+        self
+    }
+
+    /// The answer, to be kept by `plan` if it is a whole stored response.
     pub(super) fn planned(mut self, plan: Option<Plan>) -> Self {
         if let Reply::Stored(stored) = &mut self.reply
             && stored.part == Part::Whole
@@ -88,6 +104,8 @@ pub(super) struct Stored {
     pub(super) age: u64,
     /// Is told how an answer with the whole body ended.
     pub(super) gift: Option<Gift>,
+    /// Set when some of the bytes were stored and others are paid for by this request: the places of the stored ones.
+    pub(super) found: Option<Vec<ByteRange>>,
     /// Set when the answer should be kept for requests in the same words.
     pub(super) plan: Option<Plan>,
 }
