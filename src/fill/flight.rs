@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, StatusCode};
@@ -70,6 +70,8 @@ pub(super) struct Flight {
     outlook: watch::Sender<Outlook>,
     /// Status of the last answer before there was a head; 0 before the first.
     answered: AtomicU16,
+    /// Set when what it asked for may have changed meanwhile.
+    parted: AtomicBool,
 }
 
 /// What can be said of the time to come.
@@ -150,9 +152,11 @@ impl FlightTable {
 }
 
 impl FlightTable {
-    /// Nobody joins the flights of `key` any more; they go on for those who did.
+    /// Nobody joins the flights of `key` any more. Those whose body is on its way go on for who joined them; what the
+    /// others are going to be answered is of the time before.
     pub(super) fn part_from(&self, key: KeyHash) {
-        self.flights.lock().remove(&key);
+        let parted = self.flights.lock().remove(&key).unwrap_or_default();
+        parted.iter().for_each(|flight| flight.parted.store(true, Ordering::Release));
     }
 }
 
@@ -187,6 +191,7 @@ impl Flight {
             demands: Demands::default(),
             outlook: watch::Sender::default(),
             answered: AtomicU16::new(0),
+            parted: AtomicBool::new(false),
         }
     }
 
@@ -258,6 +263,11 @@ impl Permit {
     /// The source has answered. What is published comes of the last such answer.
     pub(super) fn answered(&self, status: StatusCode) {
         self.flight.answered.store(status.as_u16(), Ordering::Release);
+    }
+
+    /// Whether what was asked for may have changed since.
+    pub(super) fn is_parted(&self) -> bool {
+        self.flight.parted.load(Ordering::Acquire)
     }
 
     /// What the clients wait for.

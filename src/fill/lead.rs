@@ -27,7 +27,7 @@ pub(super) async fn run(inner: Arc<Inner>, want: Want, permit: Permit, exclusive
     let leader = Leader { inner: &inner, want: &want, permit: &permit };
     if let Err(error) = leader.lead(exclusive).await {
         tracing::debug!(key = %want.key, %error, "fill failed");
-        permit.publish(Head::Failed(error));
+        permit.publish(if permit.is_parted() { Head::Changed } else { Head::Failed(error) });
     }
 }
 
@@ -191,6 +191,10 @@ impl Leader<'_> {
             self.permit.demands().owe(owed);
         }
         self.permit.publish(Head::Filling(entry, Arc::clone(writer.partial())));
+        // Whoever parted from it has not seen this body yet.
+        if self.permit.is_parted() {
+            self.inner.store.invalidate(writer.entry());
+        }
     }
 
     /// Begins to copy into a new body.
@@ -372,6 +376,8 @@ impl Leader<'_> {
             let deadline = (Instant::now() + self.inner.upstream.settings().timeouts.request).max(self.want.deadline);
             let request = self.want.request(Method::GET, headers.clone(), None, deadline);
             let error = match self.inner.upstream.fetch(request, &*self.inner.redirects).await {
+                // It may be what was there before a request that changed it: everybody asks again.
+                Ok(_) if self.permit.is_parted() => return Err(FillError::Abandoned),
                 Ok(response) => {
                     self.permit.answered(response.status);
                     return Ok(response);

@@ -243,6 +243,7 @@ impl ReadyAnswers {
         account.answered(StatusCode::OK.as_u16(), RequestResult::Hit);
         account.gives(Some(gift), Some(ready.length));
         account.admitted(permit);
+        self.books.metrics.ready_answers.inc();
         let head = ready.head(age, freshness.ttl(), &self.between);
         Some(Direct { head, content, receipt: Arc::new(account) })
     }

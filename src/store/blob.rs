@@ -13,7 +13,10 @@ use super::disk;
 use super::drive::{DataFile, Drive};
 use super::error::ReadError;
 use super::inner::Inner;
-use crate::content::Digest;
+use crate::content::{ByteRange, Digest};
+
+/// What is read ahead or dropped comes and goes in runs of about this many bytes.
+const RUN: usize = 256 * 1024;
 
 /// Whether a digest is still stored. Shared by the entries that point to it and by its open blob, so that all of
 /// them are missing at once when the blob goes.
@@ -123,9 +126,14 @@ impl Blob {
         self.named
     }
 
-    /// Whether all of it was in memory when it was looked at last, which `look` does when that is too long ago.
-    pub(super) fn is_resident(&self, look: impl FnOnce() -> bool) -> bool {
-        self.checked.is_resident(look)
+    /// Whether the kernel has all blocks of `range` in memory, by a look with `has` at some bytes of each which it had not
+    /// a second ago.
+    pub(super) fn is_resident(&self, range: ByteRange, has: impl Fn(u64) -> bool) -> bool {
+        let size = self.sums.block_size();
+        (size.block_of(range.start())..=size.block_of(range.last())).all(|block| {
+            let look = |block: ByteRange| has(block.last()) && (block.start()..block.last()).step_by(RUN).all(&has);
+            self.checked.is_resident(block, || self.sums.block_range(block).is_some_and(look))
+        })
     }
 
     /// The file was renamed by us: what was checked stays checked.

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,6 +13,9 @@ use super::disk::{self, FileIdentity};
 /// How long a file is believed not to have changed, in milliseconds.
 const LOOK_AGAIN: u64 = 1000;
 
+/// How long pages that were in memory are taken to be there, in tenths of a second.
+const STAYS: u32 = 10;
+
 /// A bitmap that is bound to the identity of a file.
 #[derive(Debug)]
 pub(super) struct Checked {
@@ -20,8 +23,8 @@ pub(super) struct Checked {
     made: Instant,
     /// When the file has to be looked at again, in milliseconds after `made`.
     due: AtomicU64,
-    /// Until when its pages are believed to be in memory, likewise.
-    resident: AtomicU64,
+    /// Until when the pages of each block are believed to be in memory, in tenths of a second after `made`.
+    resident: Box<[AtomicU32]>,
     bound: Mutex<Bound>,
 }
 
@@ -40,7 +43,7 @@ impl Checked {
             blocks: (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             made: now,
             due: AtomicU64::new(LOOK_AGAIN),
-            resident: AtomicU64::new(0),
+            resident: (0..count).map(|_| AtomicU32::new(0)).collect(),
             bound: Mutex::new(Bound { identity, since: now }),
         }
     }
@@ -62,15 +65,16 @@ impl Checked {
         Ok(Some(identity.size()))
     }
 
-    /// Whether the pages of the file are in memory, by a look at most each second.
-    pub(super) fn is_resident(&self, look: impl FnOnce() -> bool) -> bool {
-        let now = self.now();
-        if now < self.resident.load(Ordering::Relaxed) {
+    /// Whether the pages of `block` are in memory, by a `look` at most each second while they are.
+    pub(super) fn is_resident(&self, block: u64, look: impl FnOnce() -> bool) -> bool {
+        let Some(until) = usize::try_from(block).ok().and_then(|block| self.resident.get(block)) else { return false };
+        let now = u32::try_from(self.now() / 100).unwrap_or(u32::MAX);
+        if now < until.load(Ordering::Relaxed) {
             return true;
         }
         let seen = look();
         if seen {
-            self.resident.store(now.saturating_add(LOOK_AGAIN), Ordering::Relaxed);
+            until.store(now.saturating_add(STAYS), Ordering::Relaxed);
         }
         seen
     }

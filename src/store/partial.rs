@@ -66,7 +66,7 @@ pub(super) struct State {
     pub(super) entry: Weak<Entry>,
     /// The open data file; closed while nobody writes.
     pub(super) file: Option<Arc<DataFile>>,
-    /// The file that readers of a body without a writer share while they read.
+    /// The file that readers of a body without a writer share while they read; it outlives its name.
     pub(super) lent: Weak<DataFile>,
     /// Real bytes of the data file while it is closed.
     pub(super) counted: u64,
@@ -354,15 +354,21 @@ impl Partial {
     /// The data file, opened when need be, and kept open while somebody writes: bodies that wait to be resumed
     /// may be many more than there are descriptors.
     pub(super) fn file(&self) -> io::Result<Arc<DataFile>> {
-        if let Some(file) = &self.state.lock().file {
-            return Ok(Arc::clone(file));
-        }
-        let file = self.drive.dir.open_file(&layout::partial_data(self.id))?;
+        let open = |state: &State| state.file.clone().or_else(|| state.lent.upgrade());
+        let known = open(&self.state.lock());
+        // A name that is free again may be another body's.
+        let named = match known {
+            Some(_) => None,
+            None if self.is_failed() => return Err(io::ErrorKind::NotFound.into()),
+            None => Some(self.drive.dir.open_file(&layout::partial_data(self.id))?),
+        };
         let mut state = self.state.lock();
-        if let Some(file) = &state.file {
-            return Ok(Arc::clone(file));
-        }
-        let file = Arc::new(DataFile::new(file, Arc::clone(&self.drive), state.counted));
+        let file = match (open(&state).or(known), named) {
+            (Some(file), _) => file,
+            (None, Some(file)) => Arc::new(DataFile::new(file, Arc::clone(&self.drive), state.counted)),
+            (None, None) => return Err(io::ErrorKind::NotFound.into()),
+        };
+        state.lent = Arc::downgrade(&file);
         if matches!(state.phase, Phase::Writing | Phase::Completing) {
             state.file = Some(Arc::clone(&file));
         }
@@ -386,7 +392,8 @@ impl Partial {
         Some(state.writer)
     }
 
-    /// Ends it for good, if nobody is writing; or whoever does, when `forced`. Returns its file if it is open.
+    /// Ends it for good, if nobody is writing; or whoever does, when `forced`. Returns its file if it is open. Who reads
+    /// what is there of one that nobody wrote reads on: its bytes are not in doubt.
     pub(super) fn fail(&self, forced: bool) -> Option<Option<Arc<DataFile>>> {
         let mut state = self.state.lock();
         let may = match state.phase {
@@ -397,11 +404,14 @@ impl Partial {
         if !may {
             return None;
         }
+        let file = state.file.take().or_else(|| state.lent.upgrade());
+        if !matches!(state.phase, Phase::Idle) {
+            state.lent = Weak::new();
+        }
         state.phase = Phase::Failed;
-        if let Some(file) = &state.file {
+        if let Some(file) = &file {
             state.counted = file.counted();
         }
-        let file = state.file.take();
         drop(state);
         self.wake();
         Some(file)

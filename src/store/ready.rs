@@ -41,7 +41,7 @@ impl Partial {
         let state = self.state.lock();
         match &state.phase {
             Phase::Ended(blob) => return Ok(Some(Ready::Blob(Arc::clone(blob)))),
-            Phase::Failed => return Err(ReadError::Gone),
+            Phase::Failed if state.lent.strong_count() == 0 => return Err(ReadError::Gone),
             _ => {}
         }
         let len = state.present_checked(offset, max)?;
@@ -60,8 +60,7 @@ impl Partial {
         if must_check {
             self.check(block)?;
         }
-        let mut state = self.state.lock();
-        state.lent = Arc::downgrade(&file);
+        let state = self.state.lock();
         match state.present_checked(offset, max)? {
             0 => Err(ReadError::Absent { offset }),
             len => Ok(Ready::File(file, len)),

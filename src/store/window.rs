@@ -16,6 +16,7 @@ use super::disk;
 use super::drive::{DataFile, Drive};
 use super::error::ReadError;
 use super::partial::{Partial, Progress};
+use crate::content::ByteRange;
 
 /// How much a drive's thread reads ahead at once: a hop to it costs some 20 us, and a disk wants to be asked for much.
 const READ_AHEAD: u64 = 1024 * 1024;
@@ -92,18 +93,17 @@ impl Window {
     }
 
     /// Whether the kernel has the bytes in memory, by a look at the first and the last of them: what is read ahead or
-    /// dropped comes and goes in runs. Of a small blob that is asked for all the time it is looked at once in a second.
-    /// `false` also when it cannot tell.
+    /// dropped comes and goes in runs. Blocks of a blob that were there a second ago are not looked at again. `false` also
+    /// when it cannot tell.
     pub fn is_resident(&self) -> bool {
-        match &self.source {
-            Source::Blob(blob) if blob.length() <= SMALL => blob.is_resident(|| self.is_seen_resident()),
-            _ => self.is_seen_resident(),
-        }
-    }
-
-    fn is_seen_resident(&self) -> bool {
         let has = |offset| disk::read_now(self.file(), offset, &mut [0]).is_ok();
-        self.len > 0 && has(self.offset + self.len - 1) && (self.len <= PAGE || has(self.offset))
+        let Some(range) = ByteRange::new(self.offset, self.offset.saturating_add(self.len)) else { return false };
+        if let Source::Blob(blob) = &self.source
+            && blob.is_resident(range, has)
+        {
+            return true;
+        }
+        has(range.last()) && (self.len <= PAGE || has(range.start()))
     }
 
     /// Has a thread of the drive read the bytes, and some behind them, into memory.
@@ -183,9 +183,6 @@ impl Window {
         }
     }
 }
-
-/// Blobs up to this size in bytes are sent in one window, or nearly so.
-const SMALL: u64 = 256 * 1024;
 
 /// Smallest page of the systems that this runs on.
 const PAGE: u64 = 4096;

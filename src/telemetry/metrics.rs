@@ -44,6 +44,8 @@ pub struct Metrics {
     pub tunnel_bytes: IntCounterVec,
     /// Refused request heads without an access line, since there were too many.
     pub refusals_unlogged: IntCounter,
+    /// Hits that were answered as an earlier request in the same words.
+    pub ready_answers: IntCounter,
     /// Body bytes received from upstream.
     pub upstream_bytes: IntCounter,
     /// Upstream requests by `outcome` (2xx, 3xx, 4xx, 5xx, connect, timeout, cut, refused).
@@ -114,6 +116,10 @@ impl Metrics {
             )?,
             tunnels: gauge("tunnels", "Open tunnels (CONNECT)")?,
             tunnel_bytes: counters("tunnel_bytes_total", "Bytes that passed through tunnels", &["direction"])?,
+            ready_answers: counter(
+                "ready_answers_total",
+                "Hits that were answered as an earlier request in the same words, at less cost",
+            )?,
             upstream_bytes: counter("upstream_bytes_total", "Body bytes received from upstream")?,
             upstream_requests: counters("upstream_requests_total", "Requests to upstream", &["outcome"])?,
             fills: counters("fills_total", FILLS, &["outcome"])?,

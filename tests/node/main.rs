@@ -26,6 +26,7 @@ mod memory;
 mod methods;
 mod passed;
 mod ranges;
+mod repeats;
 mod restart;
 mod rig;
 mod slow_heads;

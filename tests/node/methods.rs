@@ -9,6 +9,7 @@ use super::rig::client::{Connection, End, get, request};
 use super::rig::fake_origin::FakeOrigin;
 use super::rig::origin_reply::{Gate, Received, Reply};
 use super::rig::pattern::Pattern;
+use super::rig::rules::ranged_for_clients;
 use super::rig::running_node::{RunningNode, Setup};
 
 const HOST: &str = "dl.example.com";
@@ -84,6 +85,59 @@ async fn a_post_parts_new_clients_from_a_download_that_is_on_its_way() {
     let last = node.get(TARGET, &[]).await;
     assert_eq!(new.first_difference(0, &last.body), None, "the old one has not come back: {}", last.head.raw);
     assert_eq!(origin.requests(), 3, "{:?}", origin.received());
+}
+
+#[tokio::test]
+async fn an_answer_that_was_asked_for_before_a_post_is_not_given_to_who_comes_after_it() {
+    let (old, new) = (Pattern::new(216, 100_000), Pattern::new(217, 100_000));
+    let (gate, posted) = (Gate::shut(), Arc::new(AtomicBool::new(false)));
+    let origin = FakeOrigin::start().await;
+    let (held, seen) = (gate.clone(), Arc::clone(&posted));
+    origin.script("/f.bin", move |request: &Received| match request.method.as_str() {
+        "POST" => {
+            seen.store(true, Ordering::SeqCst);
+            Reply::status(204, "")
+        }
+        _ if seen.load(Ordering::SeqCst) => Reply::file(new),
+        // The content is chosen when the request comes, its head leaves later.
+        _ => Reply::file(old).hold_head(&held),
+    });
+    let methods = json!({ "methods": ["GET", "HEAD", "POST"] });
+    let node = Setup::new().origin(HOST, origin.address, methods).start();
+    let mut early = Connection::open(node.data).await;
+    early.send(&get(TARGET, &[])).await;
+    origin.wait_for_requests(1).await;
+    let post = request("POST", TARGET, &["Content-Length: 1", "Content-Type: text/plain"]);
+    assert_eq!(node.ask(&format!("{post}x")).await.head.status, 204);
+    gate.open();
+    assert_eq!(early.answer(false).await.head.status, 200);
+    node.wait_for_fills(1).await;
+    let late = node.get(TARGET, &[]).await;
+    assert_eq!(new.first_difference(0, &late.body), None, "the old one again: {}", late.head.raw);
+}
+
+#[tokio::test]
+async fn a_reader_of_a_stopped_body_reads_on_after_a_post() {
+    let content = Pattern::new(218, 64 << 20);
+    let origin = FakeOrigin::start().await;
+    origin.script("/f.bin", move |request: &Received| match request.method.as_str() {
+        "POST" => Reply::status(204, ""),
+        _ => Reply::file(content),
+    });
+    let mut rule = ranged_for_clients();
+    rule["methods"] = json!(["GET", "HEAD", "POST"]);
+    let node = Setup::new().origin(HOST, origin.address, rule).start();
+    let part = ["Range: bytes=0-20971519"];
+    assert_eq!(node.get(TARGET, &part).await.end, End::Complete);
+    node.wait_until_idle().await;
+    let mut slow = Connection::open(node.data).await;
+    slow.send(&get(TARGET, &part)).await;
+    let head = slow.head().await;
+    assert!(head.field("Cache-Status").is_some_and(|status| status.contains("hit")), "{}", head.raw);
+    let post = request("POST", TARGET, &["Content-Length: 1", "Content-Type: text/plain"]);
+    assert_eq!(node.ask(&format!("{post}x")).await.head.status, 204);
+    let checked = slow.checked(&head, content, 0).await;
+    assert_eq!((checked.len, checked.first_difference, checked.end), (20 << 20, None, End::Complete));
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
-use super::rig::client::{Answer, Connection, get};
+use super::rig::client::{Answer, Connection, End, get};
 use super::rig::fake_origin::FakeOrigin;
 use super::rig::origin_reply::{Gate, Reply};
 use super::rig::pattern::Pattern;
+use super::rig::rules::ranged_for_clients;
 use super::rig::running_node::{RunningNode, Setup};
 
 const HOST: &str = "dl.example.com";
@@ -152,4 +153,26 @@ async fn too_many_ranges_do_not_multiply_the_work() {
     let many: Vec<_> = (0..500).map(|n| format!("{}-", n * 10)).collect();
     let answer = ranged(&node, &[&format!("Range: bytes={}", many.join(","))]).await;
     assert!(answer.body.len() as u64 <= LEN + 10_000, "{} bytes for one request", answer.body.len());
+}
+
+/// Its bytes stay on the drive until the reader is done.
+#[tokio::test]
+async fn a_reader_of_a_stopped_body_reads_on_when_it_is_evicted() {
+    let (content, other) = (Pattern::new(22, 64 << 20), Pattern::new(23, 30 << 20));
+    let origin = FakeOrigin::with("/f.bin", Reply::file(content)).await;
+    origin.serve("/other", Reply::file(other));
+    let setup = Setup::new();
+    let drive = setup.path("drive1").to_str().unwrap().to_owned();
+    let setup = setup.set("storage.drives", json!([{ "path": drive, "quota": "48 MiB", "min_free": 0 }]));
+    let node = setup.origin(HOST, origin.address, ranged_for_clients()).start();
+    let part = ["Range: bytes=0-20971519"];
+    assert_eq!(ranged(&node, &part).await.end, End::Complete);
+    node.wait_until_idle().await;
+    let mut slow = Connection::open(node.data).await;
+    slow.send(&get(&format!("/-/{HOST}/f.bin"), &part)).await;
+    let head = slow.head().await;
+    assert!(head.field("Cache-Status").is_some_and(|status| status.contains("hit")), "{}", head.raw);
+    assert_eq!(node.get("/-/dl.example.com/other", &[]).await.end, End::Complete);
+    let checked = slow.checked(&head, content, 0).await;
+    assert_eq!((checked.len, checked.first_difference, checked.end), (20 << 20, None, End::Complete));
 }

@@ -25,6 +25,9 @@ use crate::content::Scheme;
 use crate::serve::tunnel::Tunnel;
 use crate::store::Window;
 
+/// Bytes that the only busy connection sends before it looks for others: some 100 us of work.
+const ALONE: u64 = 4 * TURN;
+
 /// Where the present exchange stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
@@ -123,9 +126,9 @@ impl Exchange {
         self.turn.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Whether it is the others' turn.
-    pub(super) fn turn_is_over(&self) -> bool {
-        self.turn.load(Ordering::Relaxed) >= TURN
+    /// Whether it is the others' turn. One that is `alone` looks less often whether there are others.
+    pub(super) fn turn_is_over(&self, alone: bool) -> bool {
+        self.turn.load(Ordering::Relaxed) >= if alone { ALONE } else { TURN }
     }
 
     /// How many windows are on their way.

@@ -278,7 +278,8 @@ impl<'a> ClientIo<'a> {
     /// TCP_USER_TIMEOUT also cuts clients with a small window that do take bytes all the time.
     pub(super) fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.answer_begun = true;
-        match self.sender.poll_write(cx, &mut self.stream, &self.exchange, slices) {
+        let alone = self.context.drain.unfinished() <= 1;
+        match self.sender.poll_write(cx, &mut self.stream, &self.exchange, slices, alone) {
             Written::Done(written) => {
                 self.stuck = None;
                 Poll::Ready(written)

@@ -55,15 +55,16 @@ enum Work {
 }
 
 impl Sender {
-    /// Writes some of `slices`.
+    /// Writes some of `slices`. `alone`: no other request is being answered.
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut TcpStream,
         exchange: &Exchange,
         slices: &[IoSlice<'_>],
+        alone: bool,
     ) -> Written {
-        if exchange.turn_is_over() {
+        if exchange.turn_is_over(alone) {
             // Its waker is woken behind everything that is ready now.
             let _ = pin!(tokio::task::yield_now()).poll(cx);
             return Written::Waits;
