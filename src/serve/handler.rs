@@ -304,6 +304,13 @@ impl Handler {
                 if !collapsed && entry.record.status.is_success() {
                     self.remember_proof(ask);
                 }
+                if ask.rule_digest().is_some()
+                    && decide::under_rule(&entry.record, ask.rule_digest()) != UnderRule::Fits
+                {
+                    // It was begun for another host with this key, which has no such rule. Its end shows what it is.
+                    let _ = tokio::time::timeout_at(ask.deadline, partial.wait(u64::MAX)).await;
+                    return Step::Again;
+                }
                 let found = found.filter(|(id, _)| *id == partial.id()).map(|(_, present)| present);
                 let growing = Growing { entry, partial, guard, collapsed, found: found.unwrap_or_default() };
                 match deliver::growing(self, ask, growing, reason).await {

@@ -124,3 +124,24 @@ async fn the_end_of_a_chunked_body_waits_for_its_digest() {
         }
     }
 }
+
+/// Two hosts have one content, and only of one the operator says what it hashes to.
+#[tokio::test]
+async fn a_digest_rule_holds_for_what_another_host_is_just_fetching() {
+    let (wrong, right) = (Pattern::new(809, 300_000), Pattern::new(810, 300_000));
+    let gate = Gate::shut();
+    let origin = FakeOrigin::with(PATH, Reply::file(wrong).hold_at(100_000, &gate)).await;
+    let rule = || json!({ "canonical": "both", "fill": "whole" });
+    let setup = Setup::new().origin("other.example.com", origin.address, rule());
+    let node = setup.origin(HOST, origin.address, with_digest_rule(rule(), right)).start();
+    let mut other = Connection::open(node.data).await;
+    other.send(&get("/-/other.example.com/f.bin", &[])).await;
+    let head = other.head().await;
+    let opened = async {
+        origin.serve(PATH, Reply::file(right));
+        gate.open();
+    };
+    let (answer, ()) = tokio::join!(node.get(TARGET, &[]), opened);
+    assert_eq!((answer.head.status, answer.body == right.bytes()), (200, true), "{}", answer.head.raw);
+    assert_eq!(other.checked(&head, wrong, 0).await.first_difference, None);
+}
