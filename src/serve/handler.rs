@@ -112,7 +112,7 @@ impl Handler {
         let outcome = match resolved {
             Ok(content) => {
                 account.resolved(&content);
-                let wish = if content.token.is_none() { self.ready.wish(&parts) } else { None };
+                let wish = if content.token.is_none() { self.ready.wish(&parts, &content.key) } else { None };
                 let mut ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
                 ask.wish = wish;
                 self.answer(ask.of(client, self.settings.limits.ranges), body).await

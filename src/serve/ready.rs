@@ -1,4 +1,4 @@
-//! [`ReadyAnswers`]: whole hits that are asked for again in the same words. Most devices of a site run the same software and
+//! [`ReadyAnswers`]: whole hits, kept for who asks again in the same words. Most devices of a site run the same software and
 //! so ask for a file in the same words, byte for byte; what was made of them once need not be made again.
 //!
 //! Only such answers are kept as depend on nothing but the words, the stored response and its age. Kept are their fields,
@@ -8,7 +8,7 @@
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,17 +26,17 @@ use super::body::SegmentBody;
 use super::limits::RequestLimit;
 use super::respond::CACHE_STATUS;
 use super::wire::{Content, Direct, Recall, Recalled, TURN, Words};
-use crate::content::UnixMillis;
+use crate::content::{CacheKey, UnixMillis, Version};
 use crate::decide::{CacheStatus, Freshness};
-use crate::store::{Blob, Body, Entry, Piece, Store, Variants};
+use crate::store::{BlobHandle, Body, Entry, Piece, Store, Variants};
 use crate::telemetry::RequestResult;
 
 /// Memory for answers, in bytes, roughly.
-const ROOM: u64 = 24 * 1024 * 1024;
+const ROOM: u64 = 32 * 1024 * 1024;
+/// Memory of an answer beside its texts, in bytes, what is known of its blob included.
+const OVERHEAD: usize = 1024;
 /// Longest head that is kept. Those of update agents and of apt have 150 to 900 bytes.
 const LONGEST_HEAD: usize = 2048;
-/// Heads that were seen once, by a share of their hash: a power of two.
-const SEEN: usize = 64 * 1024;
 
 /// Fields by which a request asks for more than the stored response, or for another one as time goes by.
 const NOT_PLAIN: [HeaderName; 12] = [
@@ -57,7 +57,6 @@ const NOT_PLAIN: [HeaderName; 12] = [
 /// The answers, by the heads of their requests.
 pub(super) struct ReadyAnswers {
     answers: Cache<u64, Arc<Ready>, BuildHasherDefault<Hashed>>,
-    seen: Box<[AtomicU32]>,
     hasher: RandomState,
     store: Store,
     books: Arc<Books>,
@@ -80,33 +79,30 @@ pub(super) struct Plan {
 /// A request whose answer should be kept.
 pub(super) struct Wish {
     words: Bytes,
-    /// [`Store::changes`] before anything was looked up.
-    changes: u64,
+    /// [`Store::generation`] before anything was looked up.
+    generation: u64,
 }
 
-/// One answer.
+/// One answer. It keeps nothing in memory that the store would let go, but for a small body.
 struct Ready {
     words: Bytes,
-    /// Status line and the fields that do not change.
+    /// Status line and fields up to the value of `Age`.
     fields: Vec<u8>,
-    entry: Arc<Entry>,
-    variants: Variants,
-    /// [`Store::changes`] when the variants were looked up last.
-    changes: AtomicU64,
-    /// When the body was looked up last, in seconds of the wall clock.
-    looked: AtomicU64,
+    key: CacheKey,
+    version: Version,
+    /// What was stored under the key.
+    variants: Weak<[Arc<Entry>]>,
+    /// [`Store::generation`] when that was looked up last.
+    generation: AtomicU64,
     made: UnixMillis,
     freshness: Freshness,
     asked: Arc<Asked>,
     length: u64,
-    body: ReadyBody,
-}
-
-/// A body that costs no look-up.
-enum ReadyBody {
-    Memory(Bytes),
-    /// The store keeps it open, and closes it.
-    Blob(Weak<Blob>),
+    handle: BlobHandle,
+    /// The content, if it is small.
+    content: Option<Bytes>,
+    /// When the store was told last that it is asked for, in seconds of the wall clock.
+    told: AtomicU64,
 }
 
 /// Keys are hashes already.
@@ -127,7 +123,6 @@ impl ReadyAnswers {
                 .max_capacity(ROOM)
                 .weigher(weigh)
                 .build_with_hasher(BuildHasherDefault::default()),
-            seen: (0..SEEN).map(|_| AtomicU32::new(0)).collect(),
             hasher: RandomState::default(),
             store,
             books,
@@ -137,7 +132,7 @@ impl ReadyAnswers {
     }
 
     /// Whether the answer to `request` should be kept, as far as the request tells.
-    pub(super) fn wish(&self, request: &Parts) -> Option<Wish> {
+    pub(super) fn wish(&self, request: &Parts, key: &CacheKey) -> Option<Wish> {
         let words = request.extensions.get::<Words>()?;
         let plain = request.method == Method::GET
             && request.version == HttpVersion::HTTP_11
@@ -147,7 +142,7 @@ impl ReadyAnswers {
                 .get_all(CONNECTION)
                 .iter()
                 .all(|value| value.as_bytes().eq_ignore_ascii_case(b"keep-alive"));
-        plain.then(|| Wish { words: words.0.clone(), changes: self.store.changes() })
+        plain.then(|| Wish { words: words.0.clone(), generation: self.store.generation(key) })
     }
 
     /// Keeps the answer that is `response`, if it may be given again.
@@ -159,64 +154,54 @@ impl ReadyAnswers {
         if response.status() != StatusCode::OK || entry.record.token_protected || !known_age {
             return;
         }
-        let body = match self.store.body_hot(&entry) {
-            Some(Body::Memory(bytes)) if bytes.len() as u64 == length => ReadyBody::Memory(bytes),
-            Some(Body::Blob(blob)) if blob.length() == length => ReadyBody::Blob(Arc::downgrade(&blob)),
+        let content = match self.store.body_hot(&entry) {
+            Some(Body::Memory(bytes)) if bytes.len() as u64 == length => Some(bytes),
+            Some(Body::Blob(blob)) if blob.length() == length => None,
             _ => return,
         };
+        let Some(handle) = self.store.handle(&entry) else { return };
         let ready = Ready {
             fields: fields(response),
-            entry,
-            variants,
-            changes: AtomicU64::new(wish.changes),
-            looked: AtomicU64::new(now.as_secs()),
+            key: entry.record.key.clone(),
+            version: entry.version(),
+            variants: Arc::downgrade(&variants),
+            generation: AtomicU64::new(wish.generation),
             made: now,
             freshness,
             asked: Arc::clone(asked),
             length,
-            body,
+            handle,
+            content,
+            told: AtomicU64::new(now.as_secs()),
             words: wish.words,
         };
         self.answers.insert(self.hasher.hash_one(&*ready.words), Arc::new(ready));
     }
 
-    /// Whether a head with this hash was seen before.
-    fn was_seen(&self, hash: u64) -> bool {
-        let (slot, mark) = (hash as usize % SEEN, (hash >> 32) as u32 | 1);
-        let Some(slot) = self.seen.get(slot) else { return false };
-        slot.load(Ordering::Relaxed) == mark || slot.swap(mark, Ordering::Relaxed) == mark
-    }
-
     /// Whether what is stored under the key is what it was.
     fn holds(&self, ready: &Ready) -> bool {
-        let changes = self.store.changes();
-        if ready.changes.load(Ordering::Acquire) == changes {
+        let generation = self.store.generation(&ready.key);
+        if ready.generation.load(Ordering::Acquire) == generation {
             return true;
         }
-        let holds =
-            self.store.lookup_hot(&ready.entry.record.key).is_some_and(|now| Arc::ptr_eq(&now, &ready.variants));
+        // The weak one keeps its place from being taken by another, so that one place is one set.
+        let is_same = |now: Variants| std::ptr::addr_eq(Arc::as_ptr(&now), ready.variants.as_ptr());
+        let holds = self.store.lookup_hot(&ready.key).is_some_and(is_same);
         if holds {
-            ready.changes.store(changes, Ordering::Release);
+            ready.generation.store(generation, Ordering::Release);
         }
         holds
     }
 
     /// The content, if all of it can be had now.
     fn content(&self, ready: &Ready, now: UnixMillis) -> Option<Content> {
-        if ready.entry.is_gone() {
-            return None;
+        if ready.told.swap(now.as_secs(), Ordering::Relaxed) != now.as_secs() {
+            self.store.keep_warm(&ready.handle);
         }
-        // The store gives up what nobody looks up.
-        let looked = ready.looked.load(Ordering::Relaxed);
-        if looked == now.as_secs() {
-            self.store.touch(&ready.entry);
-        } else {
-            ready.looked.store(now.as_secs(), Ordering::Relaxed);
-            self.store.body_hot(&ready.entry)?;
-        }
-        let content = match &ready.body {
-            ReadyBody::Memory(bytes) => Content::Bytes(bytes.clone()),
-            ReadyBody::Blob(blob) => match Body::Blob(blob.upgrade()?).piece_now(0, ready.length).ok()?? {
+        let content = match &ready.content {
+            Some(_) if ready.handle.is_gone() => return None,
+            Some(bytes) => Content::Bytes(bytes.clone()),
+            None => match self.store.open_now(&ready.handle)?.piece_now(0, ready.length).ok()?? {
                 Piece::Bytes(bytes) => Content::Bytes(bytes),
                 Piece::Window(window) => Content::Window(window),
             },
@@ -238,7 +223,7 @@ impl ReadyAnswers {
         let content = self.content(ready, now)?;
         let permit = limit.admit()?;
         let client = peer.ip();
-        let gift = self.store.give_now(client, &ready.entry.record.key, &ready.entry.version())?;
+        let gift = self.store.give_now(client, &ready.key, &ready.version)?;
         let mut account = Account::again(&self.books, client, Arc::clone(&ready.asked), arrived, time);
         account.answered(StatusCode::OK.as_u16(), RequestResult::Hit);
         account.gives(Some(gift), Some(ready.length));
@@ -261,13 +246,9 @@ impl Ready {
         head
     }
 
-    /// Memory in bytes, roughly: what is shared with the store may outlive it there.
+    /// Memory in bytes, roughly.
     fn weight(&self) -> usize {
-        let body = match &self.body {
-            ReadyBody::Memory(bytes) => bytes.len(),
-            ReadyBody::Blob(_) => 0,
-        };
-        self.words.len() + self.fields.len() + body + 1024
+        self.words.len() + self.fields.len() + self.content.as_ref().map_or(0, Bytes::len) + OVERHEAD
     }
 }
 
@@ -305,8 +286,7 @@ impl Recall for Shortcut {
                 Some(direct) => Recalled::Answer(direct),
                 None => Recalled::Wanted,
             },
-            None if answers.was_seen(hash) => Recalled::Wanted,
-            None => Recalled::Unknown,
+            None => Recalled::Wanted,
         }
     }
 }

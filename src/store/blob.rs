@@ -1,7 +1,7 @@
 //! [`Blob`]: an open complete body, and which of its blocks were checked.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,25 +26,40 @@ pub(super) struct Life {
     gone: AtomicBool,
     /// In which sweep of the evictions it was asked for last, plus 1.
     asked: AtomicU64,
-    /// The open blob: there is one at most, since it carries what was checked.
+    /// The open blob: there is one at most.
     blob: Mutex<Weak<Blob>>,
+    /// What is known of it, open or not, once it was open.
+    facts: OnceLock<Arc<Facts>>,
+}
+
+/// What stays known of a blob when its file is closed.
+pub(super) struct Facts {
+    pub(super) sums: BlockSums,
+    pub(super) drive: Arc<Drive>,
+    checked: Checked,
+    /// What the drive counts for it, in bytes.
+    counted: AtomicU64,
 }
 
 /// A complete blob.
 pub struct Blob {
     life: Arc<Life>,
-    sums: BlockSums,
+    facts: Arc<Facts>,
     file: Arc<DataFile>,
-    drive: Arc<Drive>,
     store: Weak<Inner>,
     /// Whether the file is the one under the digest's name: not so for a dropped duplicate that is still read.
     named: bool,
-    checked: Checked,
 }
 
 impl Life {
     pub(super) fn new(digest: Digest) -> Self {
-        Self { digest, gone: AtomicBool::new(false), asked: AtomicU64::new(0), blob: Mutex::new(Weak::new()) }
+        Self {
+            digest,
+            gone: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            blob: Mutex::default(),
+            facts: OnceLock::new(),
+        }
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -60,6 +75,11 @@ impl Life {
         let mark = sweep.wrapping_add(1);
         // Looked at first, so that a body that many ask for is not written to by all of them.
         self.asked.load(Ordering::Relaxed) != mark && self.asked.swap(mark, Ordering::Relaxed) != mark
+    }
+
+    /// What is known of its blob, if that was open before.
+    pub(super) fn facts(&self) -> Option<&Arc<Facts>> {
+        self.facts.get()
     }
 
     /// The open blob, if it is open.
@@ -78,6 +98,25 @@ impl Life {
     }
 }
 
+impl std::fmt::Debug for Facts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Facts").field("length", &self.sums.length()).finish_non_exhaustive()
+    }
+}
+
+impl Facts {
+    /// What the drive counts for it, in bytes.
+    pub(super) fn counted(&self) -> u64 {
+        self.counted.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Blob {
+    fn drop(&mut self) {
+        self.facts.counted.store(self.file.counted(), Ordering::Relaxed);
+    }
+}
+
 impl Blob {
     /// Wraps an open file whose blocks need checking, but for those for which `is_checked` says otherwise.
     pub(super) fn new(
@@ -93,7 +132,24 @@ impl Blob {
         let count = sums.crcs().len() as u64;
         let checked = Checked::new(count, identity);
         (0..count).filter(|block| is_checked(*block)).for_each(|block| checked.set(block, identity));
-        Ok(Self { life, sums, file, drive, store, named, checked })
+        let counted = AtomicU64::new(file.counted());
+        let facts = Arc::new(Facts { sums, drive, checked, counted });
+        if named {
+            // It is never there already: who finds facts opens the blob with them.
+            let _ = life.facts.set(Arc::clone(&facts));
+        }
+        Ok(Self { life, facts, file, store, named })
+    }
+
+    /// The same with what is known since it was open before: what was checked stays checked if it is the same file.
+    pub(super) fn again(
+        life: Arc<Life>,
+        facts: Arc<Facts>,
+        file: Arc<DataFile>,
+        store: Weak<Inner>,
+    ) -> std::io::Result<Self> {
+        facts.checked.bind(disk::identity(file.file())?);
+        Ok(Self { life, facts, file, store, named: true })
     }
 
     /// Its name.
@@ -103,7 +159,7 @@ impl Blob {
 
     /// Its length in bytes.
     pub fn length(&self) -> u64 {
-        self.sums.length()
+        self.facts.sums.length()
     }
 
     pub(super) fn life(&self) -> &Arc<Life> {
@@ -111,7 +167,7 @@ impl Blob {
     }
 
     pub(super) fn sums(&self) -> &BlockSums {
-        &self.sums
+        &self.facts.sums
     }
 
     pub(super) fn file(&self) -> &Arc<DataFile> {
@@ -119,7 +175,7 @@ impl Blob {
     }
 
     pub(super) fn drive(&self) -> &Arc<Drive> {
-        &self.drive
+        &self.facts.drive
     }
 
     pub(super) fn is_named(&self) -> bool {
@@ -129,24 +185,24 @@ impl Blob {
     /// Whether the kernel has all blocks of `range` in memory, by a look with `has` at some bytes of each which it had not
     /// a second ago.
     pub(super) fn is_resident(&self, range: ByteRange, has: impl Fn(u64) -> bool) -> bool {
-        let size = self.sums.block_size();
+        let size = self.facts.sums.block_size();
         (size.block_of(range.start())..=size.block_of(range.last())).all(|block| {
             let look = |block: ByteRange| has(block.last()) && (block.start()..block.last()).step_by(RUN).all(&has);
-            self.checked.is_resident(block, || self.sums.block_range(block).is_some_and(look))
+            self.facts.checked.is_resident(block, || self.facts.sums.block_range(block).is_some_and(look))
         })
     }
 
     /// The file was renamed by us: what was checked stays checked.
     pub(super) fn renamed(&self) {
         if let Ok(now) = disk::identity(self.file.file()) {
-            self.checked.renamed(now);
+            self.facts.checked.renamed(now);
         }
     }
 
     /// As if a second had passed.
     #[cfg(test)]
     pub(super) fn look_again_now(&self) {
-        self.checked.look_again_now();
+        self.facts.checked.look_again_now();
     }
 
     /// How many of the `max` bytes from `offset` lie in blocks that are checked; 0 when the first one does not. Asks
@@ -156,10 +212,10 @@ impl Blob {
         if wanted == 0 {
             return Err(ReadError::Absent { offset });
         }
-        let size = self.sums.block_size();
+        let size = self.facts.sums.block_size();
         let block = size.block_of(offset);
         self.look(block)?;
-        let until = self.checked.run_from(block, size.block_of(offset + wanted - 1));
+        let until = self.facts.checked.run_from(block, size.block_of(offset + wanted - 1));
         Ok(if until > block { wanted.min(size.begin_of(until) - offset) } else { 0 })
     }
 
@@ -170,18 +226,18 @@ impl Blob {
         if len > 0 {
             return Ok(len);
         }
-        let block = self.sums.block_size().block_of(offset);
-        let identity = self.checked.identity();
-        let Some(range) = self.sums.block_range(block) else { return Err(ReadError::Absent { offset }) };
+        let block = self.facts.sums.block_size().block_of(offset);
+        let identity = self.facts.checked.identity();
+        let Some(range) = self.facts.sums.block_range(block) else { return Err(ReadError::Absent { offset }) };
         let mut sum = 0;
         let read = disk::pass_through(self.file.file(), range.start(), range.len(), |piece| {
             sum = crc32c::crc32c_append(sum, piece);
         });
         read.map_err(|error| self.unreadable(block, error))?;
-        if !self.sums.holds(block, sum) {
+        if !self.facts.sums.holds(block, sum) {
             return Err(self.damaged(block));
         }
-        self.checked.set(block, identity);
+        self.facts.checked.set(block, identity);
         Ok(max.max(1).min(range.end() - offset))
     }
 
@@ -193,18 +249,18 @@ impl Blob {
             return Err(ReadError::Absent { offset });
         }
         let len = self.checked_len(offset, max as u64)?;
-        let block = self.sums.block_size().block_of(offset);
+        let block = self.facts.sums.block_size().block_of(offset);
         if len > 0 {
             return Ok(self.pread(block, offset, len)?.into());
         }
-        let identity = self.checked.identity();
+        let identity = self.facts.checked.identity();
         let wanted = (max.max(1) as u64).min(length - offset);
-        let Some(range) = self.sums.block_range(block) else { return Err(ReadError::Absent { offset }) };
+        let Some(range) = self.facts.sums.block_range(block) else { return Err(ReadError::Absent { offset }) };
         let content = Bytes::from(self.pread(block, range.start(), range.len())?);
-        if !self.sums.verify(block, &content) {
+        if !self.facts.sums.verify(block, &content) {
             return Err(self.damaged(block));
         }
-        self.checked.set(block, identity);
+        self.facts.checked.set(block, identity);
         let from = (offset - range.start()) as usize;
         let to = content.len().min(from.saturating_add(wanted as usize));
         Ok(content.slice(from..to))
@@ -222,7 +278,7 @@ impl Blob {
     /// Looks after the file at most each second; forgets what was checked when it changed or a set time is over.
     fn look(&self, block: u64) -> Result<(), ReadError> {
         let reverify = || self.store.upgrade().map_or(Duration::MAX, |store| store.settings.reverify);
-        match self.checked.look(self.file.file(), reverify)? {
+        match self.facts.checked.look(self.file.file(), reverify)? {
             Some(size) if size != self.length() => Err(self.damaged(block)),
             _ => Ok(()),
         }
@@ -235,7 +291,7 @@ impl Blob {
 
     /// A block could not be read: when that is the medium's fault the blob goes out of service.
     pub(super) fn unreadable(&self, block: u64, error: std::io::Error) -> ReadError {
-        self.drive.failed("read a blob", &error);
+        self.facts.drive.failed("read a blob", &error);
         if disk::is_unreadable(&error) { self.damaged(block) } else { ReadError::Io(error) }
     }
 

@@ -84,6 +84,15 @@ impl Checked {
         self.bound.lock().identity
     }
 
+    /// The file is open again: if it is another one, or has changed, nothing is checked.
+    pub(super) fn bind(&self, identity: FileIdentity) {
+        let mut bound = self.bound.lock();
+        if identity != bound.identity {
+            self.blocks.iter().for_each(|word| word.store(0, Ordering::Release));
+            *bound = Bound { identity, since: Instant::now() };
+        }
+    }
+
     /// The file was renamed by us.
     pub(super) fn renamed(&self, now: FileIdentity) {
         let mut bound = self.bound.lock();

@@ -9,6 +9,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
+#[cfg(target_os = "linux")]
+use rustix::fs::ResolveFlags;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -49,6 +51,20 @@ impl Dir {
     /// Opens an existing file for reading, which works on a drive that has become read-only too.
     pub(super) fn open_to_read(&self, name: &str) -> io::Result<File> {
         self.open_with(name, OFlags::RDONLY)
+    }
+
+    /// The same, only if the kernel has the way to it in memory.
+    #[cfg(target_os = "linux")]
+    pub(super) fn open_now(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let fd = rustix::fs::openat2(&self.fd, name, flags, Mode::empty(), ResolveFlags::CACHED)?;
+        Ok(File::from(fd))
+    }
+
+    /// Other systems cannot tell.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn open_now(&self, _: &str) -> io::Result<File> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Creates a file that must not exist, for reading and writing.

@@ -17,7 +17,7 @@ use super::drive::DriveId;
 use super::journal_entry::{self, place};
 use super::partial::Partial;
 use super::queue::RowId;
-use super::table::{PendingRow, RowState, Table, merge, sorted};
+use super::table::{PendingRow, RowState, Table, generation, merge, sorted};
 use crate::content::{BodyRef, CacheKey, KeyHash, PartialId, Record, UnixMillis, Version};
 
 /// Memory for answers in bytes, roughly.
@@ -67,7 +67,7 @@ pub struct Known {
 pub(super) struct Entries {
     hot: Cache<KeyHash, Arc<Answer>>,
     table: Mutex<Table>,
-    changes: Arc<AtomicU64>,
+    generations: Arc<[AtomicU64]>,
     serial: AtomicU64,
 }
 
@@ -98,7 +98,7 @@ impl Entry {
     }
 
     /// Whether its body is known to be gone.
-    pub fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         match &self.target {
             Target::Blob(life) => life.is_gone(),
             Target::Partial(partial) => partial.is_failed(),
@@ -140,7 +140,7 @@ impl Entries {
         let table = Table::new();
         Self {
             hot: Cache::builder().max_capacity(HOT).weigher(weigh).build(),
-            changes: Arc::clone(table.changes()),
+            generations: Arc::clone(table.generations()),
             table: Mutex::new(table),
             serial: AtomicU64::new(1),
         }
@@ -155,9 +155,9 @@ impl Entries {
         self.table.lock()
     }
 
-    /// Goes up with each change of any key: what was true of a key before still is while this stays the same.
-    pub(super) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
+    /// Goes up with each change of the key: what was true of it before still is while this stays the same.
+    pub(super) fn generation(&self, key: KeyHash) -> u64 {
+        generation(&self.generations, key)
     }
 
     /// A remembered answer, if all of it is still true.

@@ -4,11 +4,22 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::blob::Life;
+use super::blob::{Blob, Life};
 use super::body::Body;
 use super::entries::{Entry, Target, Variants};
 use super::{Gift, Store};
 use crate::content::{CacheKey, Version};
+
+/// A complete body without its file. While it is held, what is known of the body stays in memory.
+#[derive(Debug, Clone)]
+pub struct BlobHandle(Arc<Life>);
+
+impl BlobHandle {
+    /// Whether the body is not stored any more.
+    pub fn is_gone(&self) -> bool {
+        self.0.is_gone()
+    }
+}
 
 impl Store {
     /// What is known in memory; `None` means: ask [`Store::lookup`]. Never blocks, no database call.
@@ -16,10 +27,10 @@ impl Store {
         Some(self.inner.entries.hot(key)?.current)
     }
 
-    /// Goes up with each change of what is stored under any key: what was looked up before still holds while this stays
-    /// the same, but for bodies that are gone ([`Entry::is_gone`]).
-    pub fn changes(&self) -> u64 {
-        self.inner.entries.changes()
+    /// Goes up with each change of what is stored under `key`: what was looked up before still holds while this stays the
+    /// same, but for bodies that are gone ([`BlobHandle::is_gone`]).
+    pub fn generation(&self, key: &CacheKey) -> u64 {
+        self.inner.entries.generation(key.hash())
     }
 
     /// The body if its handle or its bytes are in memory already. Never blocks.
@@ -33,24 +44,53 @@ impl Store {
         }
     }
 
-    pub(super) fn hot_blob(&self, life: &Life) -> Option<Body> {
+    pub(super) fn hot_blob(&self, life: &Arc<Life>) -> Option<Body> {
         let memory = &self.inner.memory;
         let body = match memory.body(&life.digest) {
             Some(bytes) => Body::Memory(bytes),
             None => {
-                let blob = memory.handle(&life.digest);
-                Body::Blob(blob.filter(|blob| blob.length() > self.inner.settings.memory_body)?)
+                let is_large = |blob: &Arc<Blob>| blob.length() > self.inner.settings.memory_body;
+                let open = memory.handle(&life.digest).filter(is_large);
+                Body::Blob(open.or_else(|| self.reopen_now(life).filter(is_large))?)
             }
         };
         self.inner.touch(life);
         Some(body)
     }
 
-    /// Notes that the body of `entry` was asked for, so that it stays when others have to go.
-    pub fn touch(&self, entry: &Entry) {
-        if let Target::Blob(life) = &entry.target {
-            self.inner.touch(life);
+    /// Opens what was open before. It is kept open only now and then: of many that are asked for at random each would
+    /// push out another, and opening costs less than that.
+    fn reopen_now(&self, life: &Arc<Life>) -> Option<Arc<Blob>> {
+        if let Some(blob) = life.open_blob() {
+            return Some(blob);
         }
+        let blob = self.inner.reopen_now(life)?;
+        if self.inner.memory.is_turn_to_keep() {
+            self.inner.memory.keep_handle(&blob);
+        }
+        Some(blob)
+    }
+
+    /// A handle on the complete body of `entry`.
+    pub fn handle(&self, entry: &Entry) -> Option<BlobHandle> {
+        match &entry.target {
+            Target::Blob(life) => Some(BlobHandle(Arc::clone(life))),
+            Target::Partial(_) => None,
+        }
+    }
+
+    /// The open file of `handle`; opened when it was open before. `None` when it is gone, or a disk must be asked.
+    pub fn open_now(&self, handle: &BlobHandle) -> Option<Body> {
+        if handle.is_gone() {
+            return None;
+        }
+        self.inner.touch(&handle.0);
+        self.reopen_now(&handle.0).map(Body::Blob)
+    }
+
+    /// Tells the memory of small bodies and open files that the body of `handle` is asked for still.
+    pub fn keep_warm(&self, handle: &BlobHandle) {
+        self.hot_blob(&handle.0);
     }
 
     /// As [`Store::give`] for an answer with the whole, if the bytes may leave at once; otherwise nothing is noted.

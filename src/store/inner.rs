@@ -164,13 +164,28 @@ impl Inner {
                 return Err(error.into());
             }
         };
-        let (drive, store) = (Arc::clone(drive), Arc::downgrade(self));
-        let blob = Blob::new(Arc::clone(life), row.sums.clone(), Arc::new(file), drive, store, true, |_| false)?;
+        let (life, file, store) = (Arc::clone(life), Arc::new(file), Arc::downgrade(self));
+        // After a move between drives they are those of the other file.
+        let known = life.facts().filter(|facts| facts.drive.id == drive.id && facts.sums == row.sums).cloned();
+        let blob = match known {
+            Some(facts) => Blob::again(Arc::clone(&life), facts, file, store)?,
+            None => Blob::new(Arc::clone(&life), row.sums.clone(), file, Arc::clone(drive), store, true, |_| false)?,
+        };
         let blob = life.set_open(Arc::new(blob));
         if life.is_gone() {
             return Err(ReadError::Gone);
         }
         Ok(blob)
+    }
+
+    /// Opens the file of a blob that was open before, if that takes no waiting for a disk.
+    pub(super) fn reopen_now(self: &Arc<Self>, life: &Arc<Life>) -> Option<Arc<Blob>> {
+        let facts = life.facts()?;
+        let file = facts.drive.dir.open_now(&layout::blob(&life.digest)).ok()?;
+        let file = Arc::new(DataFile::new(file, Arc::clone(&facts.drive), facts.counted()));
+        let blob = Blob::again(Arc::clone(life), Arc::clone(facts), file, Arc::downgrade(self)).ok()?;
+        let blob = life.set_open(Arc::new(blob));
+        (!life.is_gone()).then_some(blob)
     }
 
     /// Notes for the evictions that a blob was asked for. The lock of a drive is taken once for each time that its hand

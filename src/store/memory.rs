@@ -1,6 +1,7 @@
 //! [`Memory`]: small bodies and open blobs, both bounded. Losing something here never loses content.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use moka::sync::Cache;
@@ -9,10 +10,15 @@ use parking_lot::Mutex;
 use super::blob::{Blob, Life};
 use crate::content::Digest;
 
+/// One in so many of the files that are opened again is kept open.
+const KEPT: u64 = 8;
+
 /// The two memory tiers, by digest.
 pub(super) struct Memory {
     bodies: Cache<Digest, Bytes>,
     handles: Cache<Digest, Arc<Handle>>,
+    /// Counts files that were opened again.
+    reopened: AtomicU64,
 }
 
 /// An open blob, or none any more. The cache drops late what it drops; the file of a blob that is gone has to be
@@ -26,6 +32,7 @@ impl Memory {
         Self {
             bodies: Cache::builder().max_capacity(bytes).weigher(weigh).build(),
             handles: Cache::new(handles as u64),
+            reopened: AtomicU64::new(0),
         }
     }
 
@@ -45,6 +52,11 @@ impl Memory {
     /// An open blob.
     pub(super) fn handle(&self, digest: &Digest) -> Option<Arc<Blob>> {
         self.handles.get(digest)?.0.lock().clone()
+    }
+
+    /// Whether this one of the files that are opened again should be kept open.
+    pub(super) fn is_turn_to_keep(&self) -> bool {
+        self.reopened.fetch_add(1, Ordering::Relaxed) % KEPT == 0
     }
 
     /// Keeps a blob open, unless it went meanwhile.

@@ -87,6 +87,7 @@ pub use body::{Body, Piece};
 pub use entries::{Entry, Known, Variants};
 pub use error::{CompleteError, OpenError, ReadError, StoreError};
 pub use given::{Gift, Holdings};
+pub use hot::BlobHandle;
 pub use partial::{Partial, Progress};
 pub use settings::{DriveSettings, Settings};
 pub use window::{Hold, Window};

@@ -14,14 +14,12 @@ use super::partial::Partial;
 use crate::content::{Digest, KeyHash, PartialId};
 
 /// Keys share generations; a shared one costs a second look at the index, rarely.
-const GENERATIONS: usize = 1024;
+const GENERATIONS: usize = 4096;
 /// How often partial bodies are looked through for older versions that have outlived their time.
 const SWEEP: Duration = Duration::from_secs(600);
 /// What is visible and not in the index.
 pub(super) struct Table {
-    generations: Vec<u64>,
-    /// Counts what became visible or was hidden, of all keys.
-    changes: Arc<AtomicU64>,
+    generations: Arc<[AtomicU64]>,
     pub(super) keys: HashMap<KeyHash, Pending>,
     /// Blobs that are new or gone, until the index knows.
     pub(super) blobs: HashMap<Digest, PendingBlob>,
@@ -86,8 +84,7 @@ impl Table {
     /// With nothing pending.
     pub(super) fn new() -> Self {
         Self {
-            generations: vec![0; GENERATIONS],
-            changes: Arc::default(),
+            generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
             keys: HashMap::new(),
             blobs: HashMap::new(),
             lives: HashMap::new(),
@@ -107,22 +104,21 @@ impl Table {
         due
     }
 
-    /// Goes up with each change of any key.
-    pub(super) fn changes(&self) -> &Arc<AtomicU64> {
-        &self.changes
+    /// The generations, for those who look without the lock.
+    pub(super) fn generations(&self) -> &Arc<[AtomicU64]> {
+        &self.generations
     }
 
     /// The generation of a key.
     pub(super) fn generation(&self, key: KeyHash) -> u64 {
-        self.generations.get(slot(key)).copied().unwrap_or_default()
+        generation(&self.generations, key)
     }
 
     /// Whoever loads the key now must not remember it.
     pub(super) fn advance(&mut self, key: KeyHash) {
-        if let Some(generation) = self.generations.get_mut(slot(key)) {
-            *generation += 1;
+        if let Some(generation) = self.generations.get(slot(key)) {
+            generation.fetch_add(1, Ordering::Release);
         }
-        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// The life of a blob that the index or `blobs` says is there; `None` when it went meanwhile.
@@ -185,6 +181,11 @@ impl Table {
             self.keys.remove(&key);
         }
     }
+}
+
+/// The generation of `key` in `generations`.
+pub(super) fn generation(generations: &[AtomicU64], key: KeyHash) -> u64 {
+    generations.get(slot(key)).map_or(0, |generation| generation.load(Ordering::Acquire))
 }
 
 fn slot(key: KeyHash) -> usize {
