@@ -12,6 +12,10 @@ use sha2::{Digest as _, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Digest([u8; 32]);
 
+/// A SHA-256 in the making, over bytes that come one after another.
+#[derive(Debug, Clone, Default)]
+pub struct Digester(Sha256);
+
 /// The text was not a SHA-256 in the form that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a SHA-256 digest in {form}: {reason}")]
@@ -33,9 +37,9 @@ impl Digest {
 
     /// Hashes content that is in memory in several pieces.
     pub fn of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut hash = Sha256::new();
-        pieces.into_iter().for_each(|piece| hash.update(piece));
-        Self(hash.finalize().into())
+        let mut digester = Digester::default();
+        pieces.into_iter().for_each(|piece| digester.update(piece));
+        digester.finish()
     }
 
     /// Parses 64 hexadecimal digits, upper or lower case.
@@ -105,6 +109,18 @@ impl Digest {
     /// base64url without padding (RFC 6920 section 3).
     pub fn to_base64url(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.0)
+    }
+}
+
+impl Digester {
+    /// Takes in the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes taken in.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
     }
 }
 

@@ -18,7 +18,7 @@ mod version;
 
 pub use access_list::AccessList;
 pub use address::{AddressRefusal, refuse_address};
-pub use digest::{Digest, ParseDigestError};
+pub use digest::{Digest, Digester, ParseDigestError};
 pub use key::{CacheKey, KeyHash};
 pub use origin::{Origin, Scheme};
 pub use policy::{
@@ -30,4 +30,4 @@ pub use range_set::RangeSet;
 pub use record::{BodyRef, ExpectedDigest, PartialId, Record, VaryField};
 pub use time::UnixMillis;
 pub use validator::{EntityTag, Validator};
-pub use version::{DigestPrefix, Held, Spoiled, Version, fingerprint};
+pub use version::{DigestPrefix, Held, Spoiled, Version};

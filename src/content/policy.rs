@@ -183,6 +183,11 @@ impl Default for Freshness {
 }
 
 impl Policy {
+    /// The digest that the content of `path` must have.
+    pub fn digest_of(&self, path: &str) -> Option<Digest> {
+        self.digests.get(path).copied()
+    }
+
     /// A rule for `host` with every other field at its default.
     pub fn for_host(host: &str) -> Self {
         Self {

@@ -4,7 +4,16 @@
 
 use std::time::UNIX_EPOCH;
 
+use http::header::{CONTENT_ENCODING, ETAG, LAST_MODIFIED};
+use http::{HeaderMap, HeaderName};
+
 use super::{BodyRef, Digest, PartialId, Record, Validator};
+
+/// The birth of bytes of which nothing tells the version: they go on with nothing, not even with one another.
+const UNTOLD: PartialId = PartialId(0);
+
+/// Fields that change with the content of a resource. Bytes whose answers have none of them may be of any version.
+const TELLING: [HeaderName; 3] = [ETAG, LAST_MODIFIED, HeaderName::from_static("repr-digest")];
 
 /// What tells one version of a resource from another. It stays the same while a body grows, becomes a blob, is
 /// validated and survives restarts.
@@ -56,6 +65,26 @@ impl Version {
         Self { birth, validator: fingerprint(&record.validator()), length: record.length, digest }
     }
 
+    /// The version of an answer that is not stored, of a representation of `length` bytes: told by its fields alone. They
+    /// may be no strong validator, so that they say less than a birth of its own; but nothing more can be known, and an
+    /// answer without any such field is like no other.
+    pub fn told_by(headers: &HeaderMap, length: Option<u64>) -> Self {
+        let validator = fingerprint(&Validator::of(headers));
+        if !TELLING.iter().any(|name| headers.contains_key(name)) {
+            return Self { birth: UNTOLD, validator, length: None, digest: None };
+        }
+        let mut text = length.map_or_else(String::new, |length| length.to_string()).into_bytes();
+        for name in TELLING.iter().chain([&CONTENT_ENCODING]) {
+            for value in headers.get_all(name) {
+                text.push(b'\n');
+                text.extend_from_slice(name.as_str().as_bytes());
+                text.push(b':');
+                text.extend_from_slice(value.as_bytes());
+            }
+        }
+        Self { birth: PartialId(number(&text)), validator, length, digest: None }
+    }
+
     /// With what `other`, which is the same version, tells beyond it.
     #[must_use]
     pub fn completed_by(&self, other: &Self) -> Self {
@@ -74,7 +103,7 @@ impl Version {
             return one == other;
         }
         if self.birth == other.birth {
-            return true;
+            return self.birth != UNTOLD;
         }
         let lengths_differ = self.length.zip(other.length).is_some_and(|(one, other)| one != other);
         !lengths_differ && self.validator.is_some() && self.validator == other.validator
@@ -82,7 +111,7 @@ impl Version {
 }
 
 /// A number for a strong validator; `None` for any other.
-pub fn fingerprint(validator: &Validator) -> Option<u64> {
+fn fingerprint(validator: &Validator) -> Option<u64> {
     if !validator.is_strong() {
         return None;
     }
@@ -91,20 +120,26 @@ pub fn fingerprint(validator: &Validator) -> Option<u64> {
         (None, Some(modified)) => modified.duration_since(UNIX_EPOCH).ok()?.as_secs().to_string(),
         (None, None) => return None,
     };
-    let [a, b, c, d, e, f, g, h, ..] = *Digest::of(text.as_bytes()).as_bytes();
-    Some(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    Some(number(text.as_bytes()))
+}
+
+fn number(text: &[u8]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *Digest::of(text).as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 #[cfg(test)]
 mod tests {
-    use http::header::{DATE, ETAG, LAST_MODIFIED};
-    use http::{HeaderMap, HeaderName};
+    use http::header::{CONTENT_TYPE, DATE};
 
     use super::*;
 
+    fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
     fn validator(fields: &[(HeaderName, &str)]) -> Option<u64> {
-        let fields = fields.iter().map(|(name, value)| (name.clone(), value.parse().unwrap()));
-        fingerprint(&Validator::of(&HeaderMap::from_iter(fields)))
+        fingerprint(&Validator::of(&headers(fields)))
     }
 
     #[test]
@@ -136,5 +171,31 @@ mod tests {
         assert!(whole(plain, 1).is_same(&whole(born_elsewhere, 1)));
         assert!(!whole(tagged(plain, 7), 1).is_same(&whole(tagged(born_elsewhere, 7), 2)), "bytes say more than a tag");
         assert!(whole(plain, 1).is_same(&plain), "it was completed");
+    }
+
+    #[test]
+    fn what_is_not_stored_is_told_by_its_fields() {
+        let of = |fields: &[(HeaderName, &str)], length| Version::told_by(&headers(fields), length);
+        let with = |fields: &[(HeaderName, &str)], more| of(&[fields, &[more]].concat(), Some(10));
+        let (weak, date) = ([(ETAG, "W/\"a\"")], [(LAST_MODIFIED, "Mon, 23 Nov 2026 11:00:00 GMT")]);
+        for fields in [&weak, &date, &[(ETAG, "unquoted")]] {
+            let one = of(fields, Some(10));
+            assert!(one.is_same(&with(fields, (CONTENT_TYPE, "a/b"))), "{fields:?}");
+            assert!(!one.is_same(&of(fields, Some(11))) && !one.is_same(&of(fields, None)), "{fields:?}");
+            assert!(!one.is_same(&with(fields, (CONTENT_ENCODING, "gzip"))), "{fields:?}");
+        }
+        assert!(!of(&weak, Some(10)).is_same(&of(&[(ETAG, "W/\"b\"")], Some(10))));
+        assert!(!of(&weak, Some(10)).is_same(&with(&weak, date[0].clone())), "it says less than before");
+        let strong = |length| of(&[(ETAG, "\"a\"")], length);
+        assert!(strong(Some(10)).is_same(&strong(None)) && !strong(Some(10)).is_same(&strong(Some(11))));
+    }
+
+    #[test]
+    fn what_nothing_tells_of_goes_on_with_nothing() {
+        let untold = Version::told_by(&headers(&[(CONTENT_TYPE, "a/b")]), Some(10));
+        assert!(!untold.is_same(&untold));
+        let stored = Version { birth: PartialId(7), validator: None, length: Some(10), digest: Some([1; 16]) };
+        assert!(!untold.is_same(&stored) && !stored.is_same(&untold));
+        assert_eq!(untold.birth, Version::told_by(&HeaderMap::new(), None).birth, "a client holds it once");
     }
 }

@@ -68,6 +68,16 @@ pub fn ranges(request: &HeaderMap, record: &Record, length: Option<u64>, limit: 
     }
 }
 
+/// Whether `part` of a representation of `length` bytes, as a 206 says, is what `request` asks for, or the begin of it (RFC
+/// 9110 section 15.3.7: a server may send less). Of several ranges it may be some that were joined.
+pub fn is_asked_for(request: &HeaderMap, part: ByteRange, length: Option<u64>) -> bool {
+    let specs = requested(request).unwrap_or_default();
+    // Without the length nobody can tell where the last bytes begin; then no part has them.
+    let wanted: Vec<_> = specs.into_iter().filter_map(|spec| spec.within(length.unwrap_or(u64::MAX))).collect();
+    let end = wanted.iter().map(ByteRange::end).max();
+    wanted.iter().any(|range| range.start() == part.start()) && end.is_some_and(|end| part.end() <= end)
+}
+
 /// What a fill should begin with for `request`, before anything is known of the representation.
 pub fn first_asked(request: &HeaderMap) -> FirstAsked {
     match requested(request).as_deref() {
@@ -319,6 +329,34 @@ mod tests {
         }
         let request = fields(&[("range", "bytes=890-"), ("if-range", "\"b\"")]);
         assert_eq!(ranges(&request, &stored, None, LIMIT), RangeOutcome::Whole);
+    }
+
+    #[test]
+    fn a_part_is_what_was_asked_for_or_its_begin() {
+        let fits = |line: &str, start, end, length| {
+            is_asked_for(&fields(&[("range", line)]), ByteRange::new(start, end).unwrap(), length)
+        };
+        for (line, start, end) in [
+            ("bytes=40-99", 40, 100),
+            ("bytes=40-99", 40, 60),
+            ("bytes=40-", 40, 1000),
+            ("bytes=900-2000", 900, 1000),
+            ("bytes=-10", 990, 1000),
+            ("bytes=-10", 990, 995),
+            ("bytes=0-9, 20-29", 20, 30),
+            ("bytes=20-29, 0-9", 0, 30),
+        ] {
+            assert!(fits(line, start, end, Some(1000)), "{line} {start} {end}");
+            assert!(!fits(line, start + 1, end, Some(1000)) && !fits(line, start, 1000, Some(999)), "{line}");
+        }
+        for (line, start, end) in [("bytes=40-99", 40, 101), ("bytes=40-99", 39, 100), ("bytes=0-9, 20-29", 0, 31)] {
+            assert!(!fits(line, start, end, Some(1000)), "{line} {start} {end}");
+        }
+        assert!(fits("bytes=40-", 40, 1000, None) && !fits("bytes=-10", 990, 1000, None));
+        for line in ["items=0-1", "bytes=x", "bytes=5-4"] {
+            assert!(!fits(line, 0, 2, Some(1000)), "{line}");
+        }
+        assert!(!is_asked_for(&HeaderMap::new(), ByteRange::new(0, 1).unwrap(), Some(1)));
     }
 
     proptest! {

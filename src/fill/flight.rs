@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
+use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -69,6 +70,8 @@ pub(super) struct Flight {
     left: Notify,
     demands: Demands,
     outlook: watch::Sender<Outlook>,
+    /// Status of the last answer before there was a head; 0 before the first.
+    answered: AtomicU16,
     /// Set when what it asked for may have changed meanwhile.
     parted: AtomicBool,
 }
@@ -193,6 +196,7 @@ impl Flight {
             left: Notify::new(),
             demands: Demands::default(),
             outlook: watch::Sender::default(),
+            answered: AtomicU16::new(0),
             parted: AtomicBool::new(false),
         }
     }
@@ -260,6 +264,11 @@ impl Permit {
             self.flight.stage.send_replace(Stage::Closing);
         }
         unused
+    }
+
+    /// The source has answered. What is published comes of the last such answer.
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.flight.answered.store(status.as_u16(), Ordering::Release);
     }
 
     /// Whether what was asked for may have changed since.
@@ -370,6 +379,11 @@ impl FlightGuard {
         if let Some(whole) = ByteRange::whole(TO_THE_END) {
             self.flight.demands.owe(whole);
         }
+    }
+
+    /// What the source said when the body was begun or taken up.
+    pub fn answered(&self) -> Option<StatusCode> {
+        StatusCode::from_u16(self.flight.answered.load(Ordering::Acquire)).ok()
     }
 
     /// What is to be expected of the flight; changes are told.

@@ -317,7 +317,10 @@ impl Leader<'_> {
             let error = match self.inner.upstream.fetch(request, &*self.inner.redirects).await {
                 // It may be what was there before a request that changed it: everybody asks again.
                 Ok(_) if self.permit.is_parted() => return Err(FillError::Abandoned),
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    self.permit.answered(response.status);
+                    return Ok(response);
+                }
                 Err(error) => error,
             };
             if matches!(error, FetchError::KnownDown { .. }) {

@@ -114,7 +114,7 @@ impl Want {
 
     /// The digest that the content must have by the rule that applies.
     pub(super) fn rule_digest(&self) -> Option<ExpectedDigest> {
-        self.policy.digests.get(&self.path).copied().map(ExpectedDigest::Rule)
+        self.policy.digest_of(&self.path).map(ExpectedDigest::Rule)
     }
 
     /// The id of the token that the request carries.

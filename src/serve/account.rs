@@ -13,6 +13,7 @@ use prometheus::IntGauge;
 use super::limits::Permit;
 use super::tunnel::Side;
 use super::wire::Receipt;
+use crate::content::ByteRange;
 use crate::resolve::{ConnectTarget, ContentRequest};
 use crate::store::Gift;
 use crate::telemetry::{AccessLine, AccessLog, Metrics, RequestResult};
@@ -53,6 +54,8 @@ pub(super) struct Account {
     cut: OnceLock<String>,
     /// Is told whether the client got the whole body, which has so many bytes.
     gift: Option<(Gift, u64)>,
+    /// Of an answer some of whose bytes were stored and others were paid for: which places of it are the stored ones.
+    stored: Option<Vec<ByteRange>>,
     /// Keeps the request in flight, when nothing else does.
     permit: Option<Permit>,
 }
@@ -98,6 +101,7 @@ impl Account {
             received: None,
             cut: OnceLock::new(),
             gift: None,
+            stored: None,
             permit: None,
         }
     }
@@ -129,6 +133,12 @@ impl Account {
     /// The answer has the whole of a body, of that length if it is known.
     pub(super) fn gives(&mut self, gift: Option<Gift>, length: Option<u64>) {
         self.gift = gift.zip(length);
+    }
+
+    /// At these places of the answer are bytes that were stored when the request came, at all others bytes that it paid
+    /// for.
+    pub(super) fn found(&mut self, stored: Option<Vec<ByteRange>>) {
+        self.stored = stored;
     }
 
     /// There is no content in the answer, for this reason.
@@ -168,19 +178,25 @@ impl Account {
 
 impl Receipt for Account {
     fn sent(&self, bytes: u64) {
-        if self.bytes.fetch_add(bytes, Ordering::Relaxed) == 0 {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before == 0 {
             let elapsed = self.started.elapsed();
             let _ = self.first.set((bytes, elapsed));
             self.books.metrics.first_byte_seconds.observe(elapsed.as_secs_f64());
         }
         // Bytes that the request paid for itself are misses, bytes that were stored or paid for by another are hits;
         // what we say ourselves is neither.
-        match self.result {
-            RequestResult::Miss | RequestResult::Bypass => self.books.metrics.miss_bytes.inc_by(bytes),
-            RequestResult::Hit | RequestResult::Partial | RequestResult::Stale | RequestResult::Revalidated => {
-                self.books.metrics.hit_bytes.inc_by(bytes);
+        let hits = match (self.result, &self.stored) {
+            (RequestResult::Refused | RequestResult::Error, _) => return,
+            (RequestResult::Miss | RequestResult::Bypass, _) => 0,
+            (_, Some(stored)) => hits(stored, before, bytes),
+            (_, None) => bytes,
+        };
+        for (counter, bytes) in [(&self.books.metrics.hit_bytes, hits), (&self.books.metrics.miss_bytes, bytes - hits)]
+        {
+            if bytes > 0 {
+                counter.inc_by(bytes);
             }
-            RequestResult::Refused | RequestResult::Error => {}
         }
     }
 
@@ -188,6 +204,12 @@ impl Receipt for Account {
     fn cut(&self, reason: &str) {
         let _ = self.cut.set(reason.to_owned());
     }
+}
+
+/// How many of the `bytes` behind place `at` are `stored`, whose ranges are disjoint.
+fn hits(stored: &[ByteRange], at: u64, bytes: u64) -> u64 {
+    let Some(sent) = ByteRange::new(at, at.saturating_add(bytes)) else { return 0 };
+    stored.iter().filter_map(|range| range.intersect(sent)).map(|range| range.len()).sum()
 }
 
 impl Drop for OpenTunnel {
@@ -224,5 +246,23 @@ impl Drop for Account {
             reason: self.reason.as_deref(),
             cut: self.cut.get().map(String::as_str),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hits_are_counted_to_the_byte() {
+        let stored = [ByteRange::new(10, 20).unwrap(), ByteRange::new(30, 40).unwrap()];
+        for (at, bytes, expected) in
+            [(0, 100, 20), (0, 10, 0), (5, 10, 5), (15, 20, 10), (20, 10, 0), (39, 5, 1), (7, 0, 0)]
+        {
+            assert_eq!(hits(&stored, at, bytes), expected, "{at} {bytes}");
+        }
+        let by_steps: u64 = (0..50).map(|at| hits(&stored, at, 1)).sum();
+        assert_eq!(by_steps, 20);
+        assert_eq!(hits(&[], 0, 10), 0);
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::proof::Proofs;
 use super::ready::Wish;
 use super::version::Client;
-use crate::content::{AuthParameters, UnixMillis};
+use crate::content::{AuthParameters, Digest, UnixMillis};
 use crate::decide::Resume;
 use crate::fill::{TokenId, Want};
 use crate::resolve::ContentRequest;
@@ -77,6 +77,11 @@ impl Ask {
 
     pub(super) fn path(&self) -> &str {
         self.content.path()
+    }
+
+    /// The digest that the content must have by the operator's word.
+    pub(super) fn rule_digest(&self) -> Option<Digest> {
+        self.content.policy.digest_of(self.path())
     }
 
     /// What a fill must know; `stored` is what is there already.

@@ -14,6 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::account::Account;
 use super::follow::Follow;
+use super::gather::Checked;
 use super::wire::{Content, Piece, PieceBody, Receipt, TURN};
 use crate::fill::Through;
 use crate::store::{self, Body, Hold, Window};
@@ -37,6 +38,8 @@ pub(super) enum Segment {
     Follow(Box<Follow>),
     /// The rest of an upstream answer for this client alone.
     Through(Box<Through>),
+    /// The same of a body whose digest is known.
+    Checked(Box<Checked>),
 }
 
 /// The body of an answer.
@@ -81,6 +84,9 @@ impl SegmentBody {
 
     fn hand_out(&mut self, content: Content) -> Poll<Option<Result<Piece, BodyCut>>> {
         let len = content.len();
+        if self.remaining.is_some_and(|remaining| remaining < len) {
+            return self.cut(BodyCut("the body is longer than was said".to_owned()));
+        }
         self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(len));
         let receipt = self.account.clone().map(|account| account as Arc<dyn Receipt>);
         Poll::Ready(Some(Ok(Piece { content, receipt })))
@@ -168,6 +174,10 @@ impl Segment {
             Self::Through(mut through) => match through.next().await {
                 Some(Ok(bytes)) => (Ok(Some(Self::Bytes(bytes))), Some(Self::Through(through))),
                 Some(Err(error)) => (Err(BodyCut(error.to_string())), None),
+                None => (Ok(None), None),
+            },
+            Self::Checked(mut checked) => match checked.next().await {
+                Some(bytes) => (bytes.map(|bytes| Some(Self::Bytes(bytes))), Some(Self::Checked(checked))),
                 None => (Ok(None), None),
             },
         }

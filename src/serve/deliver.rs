@@ -10,14 +10,14 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::ask::Ask;
 use super::body::{Segment, SegmentBody};
-use super::follow::{Follow, HeldEnd};
+use super::follow::{Follow, HELD_BACK, HeldEnd};
 use super::handler::Handler;
 use super::outcome::{Outcome, Part, Reply, Stored};
 use super::verify::{Verdict, verified_soon};
 use super::wire::TURN;
 use super::{multipart, rescue, respond};
-use crate::content::{ByteRange, Record};
-use crate::decide::{self, CacheStatus, Precondition, RangeOutcome};
+use crate::content::{ByteRange, RangeSet, Record};
+use crate::decide::{self, CacheStatus, FwdReason, Precondition, RangeOutcome};
 use crate::fill::FlightGuard;
 use crate::store::{Body, Entry, Gift, Partial, Progress, ReadError};
 use crate::telemetry::RequestResult;
@@ -79,7 +79,7 @@ pub(super) async fn stored(
     };
     let verified = match &body {
         Body::Partial(partial) if !partial.is_complete() => {
-            hold(entry, Some(length)).map_or(length, |hold| hold.from())
+            hold(entry, Some(length)).map_or(length, |hold| hold.from(length))
         }
         _ => length,
     };
@@ -109,16 +109,24 @@ pub(super) async fn stored(
     }
 }
 
+/// A body that is being filled, as a request meets it.
+pub(super) struct Growing {
+    pub(super) entry: Arc<Entry>,
+    pub(super) partial: Arc<Partial>,
+    pub(super) guard: FlightGuard,
+    /// Another request's flight is followed.
+    pub(super) collapsed: bool,
+    /// What was there when the request came.
+    pub(super) found: RangeSet,
+}
+
 /// Serves a body that is being filled: waits for the first byte asked for until the deadline, then follows.
-pub(super) async fn growing(
-    handler: &Handler,
-    ask: &Ask,
-    entry: &Arc<Entry>,
-    partial: Arc<Partial>,
-    guard: FlightGuard,
-    status: CacheStatus,
-    result: RequestResult,
-) -> Delivery {
+pub(super) async fn growing(handler: &Handler, ask: &Ask, growing: Growing, reason: FwdReason) -> Delivery {
+    let Growing { entry, partial, guard, collapsed, found } = growing;
+    let entry = &entry;
+    let answered = guard.answered().unwrap_or(entry.record.status);
+    let status = CacheStatus::forwarded(reason, Some(answered.as_u16())).stored().collapsed_if(collapsed);
+    let result = if collapsed { RequestResult::Partial } else { RequestResult::Miss };
     if let Some(outcome) = before_body(ask, entry, &status, result) {
         return Delivery::Done(outcome);
     }
@@ -153,18 +161,22 @@ pub(super) async fn growing(
     // The first byte that may leave must be there before the head leaves: until then there is a way back.
     let mut first = selection.first();
     if let Some(hold) = hold
-        && ranges.iter().any(|range| range.end() > hold.from())
+        && ranges.iter().any(|range| range.end() > hold.from(range.end()))
     {
         guard.needs_whole();
         match verified_soon(&partial, &guard, ask.deadline).await {
             // It was told wrong, and the digest knows better.
-            Verdict::Verified(whole) if length != Some(whole) => return Delivery::Unusable,
-            Verdict::Verified(_) | Verdict::TooLong => {}
+            Verdict::Verified(whole) if length.is_some_and(|told| told != whole) => return Delivery::Unusable,
+            Verdict::Verified(whole) => length = Some(whole),
+            Verdict::TooLong => {}
             Verdict::Stopped => return Delivery::Unusable,
         }
-        if first >= hold.from() {
-            first = u64::MAX;
-        }
+        first = match length {
+            // Only with that many bytes behind it.
+            None => first.saturating_add(HELD_BACK),
+            Some(_) if first >= hold.from(first) => u64::MAX,
+            Some(_) => first,
+        };
     }
     match first_byte(&partial, first, &guard, ask.deadline).await {
         Some(Progress::Present(_) | Progress::Ended(_)) => {}
@@ -176,10 +188,33 @@ pub(super) async fn growing(
         let follow = Follow::new(Arc::clone(&partial), start, end, hold, ask.is_agent(), Arc::clone(&guard));
         Segment::Follow(Box::new(follow))
     });
+    // What another request pays for is as good as stored.
+    let found = if collapsed { None } else { found_places(&layout.segments, &found) };
+    let result = if found.is_some() { RequestResult::Partial } else { result };
     match handler.release(ask, entry, &layout.part, length).await {
-        Ok(gift) => Delivery::Done(deliver(ask, entry, layout, length, status, result, gift)),
+        Ok(gift) => Delivery::Done(deliver(ask, entry, layout, length, status, result, gift).with_found(found)),
         Err(other) => other,
     }
+}
+
+/// The places of an answer at which bytes of a growing body are that were `found`, if there are any.
+fn found_places(segments: &VecDeque<Segment>, found: &RangeSet) -> Option<Vec<ByteRange>> {
+    let (mut places, mut at) = (Vec::new(), 0);
+    for segment in segments {
+        at += match segment {
+            Segment::Follow(follow) => {
+                let Some(range) = follow.range() else { continue };
+                let present = found.iter().filter_map(|present| present.intersect(range));
+                let start = |here: &ByteRange| here.start() - range.start() + at;
+                places.extend(present.filter_map(|here| ByteRange::new(start(&here), start(&here) + here.len())));
+                range.len()
+            }
+            Segment::Bytes(bytes) => bytes.len() as u64,
+            // A growing body has no others.
+            _ => 0,
+        };
+    }
+    (!places.is_empty()).then_some(places)
 }
 
 /// Waits for the byte at `first` until the deadline, or until it is known that no source can bring it.
@@ -196,7 +231,7 @@ async fn first_byte(partial: &Arc<Partial>, first: u64, guard: &FlightGuard, dea
 /// What leaves only once the body has its expected digest.
 fn hold(entry: &Entry, length: Option<u64>) -> Option<HeldEnd> {
     entry.record.expected?;
-    length.map(HeldEnd::of)
+    Some(HeldEnd::of(length))
 }
 
 /// 503 while the fill goes on as if the client were there, so that it is further when the client comes back.
@@ -328,7 +363,8 @@ fn deliver(
 ) -> Outcome {
     let body = SegmentBody::new(layout.segments, layout.sent);
     let age = decide::age(&entry.record, ask.now).as_secs();
-    let stored = Stored { entry: Arc::clone(entry), part: layout.part, length, body, age, gift, plan: None };
+    let part = layout.part;
+    let stored = Stored { entry: Arc::clone(entry), part, length, body, age, gift, found: None, plan: None };
     Outcome { reply: Reply::Stored(Box::new(stored)), result, status }
 }
 

@@ -40,7 +40,7 @@ const HELD_FOR: Duration = Duration::from_secs(5);
 
 /// Last bytes of a body with an expected digest: they leave only once it has that digest, so that nobody gets a wrong
 /// body whole.
-const HELD_BACK: u64 = 16 * 1024;
+pub(super) const HELD_BACK: u64 = 16 * 1024;
 
 /// Of these, the bytes that are not even given out slowly.
 const NEVER_EARLY: u64 = 1024;
@@ -59,10 +59,8 @@ pub(super) struct Follow {
 /// Bytes that leave only once the body has turned out to have its expected digest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeldEnd {
-    /// The first of them.
-    from: u64,
-    /// Length of the body.
-    length: u64,
+    /// Length of the body, if it is known.
+    length: Option<u64>,
     /// Since when nothing else has been left to send.
     since: Option<Instant>,
 }
@@ -81,14 +79,15 @@ struct Reserve {
 }
 
 impl HeldEnd {
-    /// What is held back of a body of `length` bytes with an expected digest.
-    pub(super) fn of(length: u64) -> Self {
-        Self { from: length.saturating_sub(HELD_BACK), length, since: None }
+    /// What is held back of a body of `length` bytes with an expected digest. Of one without a length any byte may be
+    /// among the last.
+    pub(super) fn of(length: Option<u64>) -> Self {
+        Self { length, since: None }
     }
 
-    /// First byte that waits.
-    pub(super) fn from(&self) -> u64 {
-        self.from
+    /// First byte that waits while the body is there up to `present`.
+    pub(super) fn from(&self, present: u64) -> u64 {
+        self.length.unwrap_or(present).saturating_sub(HELD_BACK)
     }
 }
 
@@ -110,13 +109,18 @@ impl Follow {
         Self { partial, position: start, end, hold, reserve, guard, begun: false }
     }
 
+    /// The bytes that are left to send; to the end of everything when the length is not known.
+    pub(super) fn range(&self) -> Option<ByteRange> {
+        ByteRange::new(self.position, self.end.unwrap_or(u64::MAX))
+    }
+
     /// The next bytes that may leave, or `None` at the end.
     pub(super) async fn next(&mut self) -> Option<Result<Segment, BodyCut>> {
         if self.end == Some(self.position) {
             return None;
         }
         if !std::mem::replace(&mut self.begun, true)
-            && let Some(range) = ByteRange::new(self.position, self.end.unwrap_or(u64::MAX))
+            && let Some(range) = self.range()
         {
             self.guard.turns_to(range);
         }
@@ -141,13 +145,14 @@ impl Follow {
                         }
                         _ => landed,
                     };
-                    let held_from = self.hold.filter(|_| !complete).map(|hold| hold.from);
+                    let held_from = self.hold.filter(|_| !complete).map(|hold| hold.from(until));
                     let free = held_from.map_or(free, |held| free.min(held));
                     if free > self.position {
                         return Some(Ok(self.take(free)));
                     }
                     if held_from.is_some_and(|held| self.position >= held)
                         && let Some(hold) = &mut self.hold
+                        && hold.length.is_some()
                     {
                         hold.since.get_or_insert_with(Instant::now);
                     }
@@ -183,9 +188,12 @@ impl Follow {
 
     /// How many of the bytes that wait for the digest are there and may leave slowly before it is known.
     fn early(&self) -> u64 {
-        let Some(hold) = self.hold.filter(|hold| self.position >= hold.from) else { return 0 };
+        let Some(length) = self.hold.and_then(|hold| hold.length) else { return 0 };
+        if self.position < length.saturating_sub(HELD_BACK) {
+            return 0;
+        }
         let present = Body::Partial(Arc::clone(&self.partial)).present_until(self.position);
-        let last = hold.length.saturating_sub(NEVER_EARLY).min(self.end.unwrap_or(hold.length));
+        let last = length.saturating_sub(NEVER_EARLY).min(self.end.unwrap_or(length));
         present.min(last).saturating_sub(self.position)
     }
 
@@ -198,8 +206,9 @@ impl Follow {
 
     /// Gives out a little of what is held back; cuts when nothing is left.
     fn sip(&mut self) -> Result<Segment, BodyCut> {
-        let held_from = self.hold.map_or(u64::MAX, |hold| hold.from);
-        let held = self.reserve.as_ref().map_or(0, |reserve| reserve.seen.min(held_from).saturating_sub(self.position));
+        let seen = self.reserve.as_ref().map_or(0, |reserve| reserve.seen);
+        let held_from = self.hold.map_or(u64::MAX, |hold| hold.from(seen));
+        let held = seen.min(held_from).saturating_sub(self.position);
         if held == 0 {
             return Err(BodyCut("no byte from upstream".to_owned()));
         }

@@ -8,22 +8,25 @@ use std::time::{Instant, SystemTime};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 
 use super::account::{Account, Books};
 use super::ask::{Ask, client_address};
 use super::body::SegmentBody;
+use super::deliver::{self, Growing};
+use super::gather::MOST_GATHERED;
 use super::limits::RequestLimit;
 use super::outcome::{Outcome, Reply};
 use super::proof::Proofs;
 use super::ready::{Plan, ReadyAnswers, Shortcut};
 use super::respond::respond;
 use super::wire::{ConnectionInfo, Recall};
-use super::{Settings, deliver, pass, rescue};
-use crate::content::{BodyRef, Digest, UnixMillis};
-use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts};
-use crate::fill::{Fill, FillError, Obtained, PassedThrough};
+use super::{Settings, pass, rescue};
+use crate::content::{BodyRef, Digest, Record, UnixMillis};
+use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts, UnderRule};
+use crate::fill::{Fill, FillError, Obtained};
 use crate::resolve::{self, Inbound, resolve_digest};
-use crate::store::{Entry, Store, Variants};
+use crate::store::{Body, Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
 
 /// How often a request starts again because what it relied on turned out to be gone or damaged.
@@ -37,6 +40,8 @@ pub struct Handler {
     pub(super) fill: Fill,
     pub(super) proofs: Proofs,
     pub(super) books: Arc<Books>,
+    /// Places for bodies that are gathered in memory.
+    pub(super) gathered: Arc<Semaphore>,
     ready: Arc<ReadyAnswers>,
 }
 
@@ -63,7 +68,8 @@ impl Handler {
         let books = Arc::new(Books { log, metrics });
         let trusted = settings.trusted_proxies.clone();
         let ready = Arc::new(ReadyAnswers::new(store.clone(), Arc::clone(&books), &settings.pseudonym, trusted));
-        Ok(Self { settings, resolve, store, fill, proofs: Proofs::new()?, books, ready })
+        let gathered = Arc::new(Semaphore::new(MOST_GATHERED));
+        Ok(Self { settings, resolve, store, fill, proofs: Proofs::new()?, books, gathered, ready })
     }
 
     /// What the wire may answer by itself, for as many requests as `limit` lets in.
@@ -118,6 +124,7 @@ impl Handler {
 
     pub(super) fn finish(&self, mut outcome: Outcome, head: bool, mut account: Account) -> Response<SegmentBody> {
         let (result, gift, plan) = (outcome.result, outcome.take_gift(), outcome.take_plan());
+        account.found(outcome.take_found());
         if matches!(result, RequestResult::Refused | RequestResult::Error)
             && let Some(reason) = outcome.status.detail()
         {
@@ -177,14 +184,18 @@ impl Handler {
         {
             return Step::Done(outcome);
         }
+        let (stored, refused) = stored.map(|entry| self.under_rule(ask, entry)).unzip();
+        let is_refused = refused == Some(true);
+        let usable = stored.as_ref().filter(|_| !is_refused);
         let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
         let options = Options { clients_may_refetch: self.settings.clients_may_refetch };
-        let record = stored.as_ref().map(|entry| &entry.record);
+        let record = usable.map(|entry| &entry.record);
         let decision = decide::decide(&facts, record, &ask.content.policy, ask.path(), &options, ask.now);
-        if let Some(step) = self.instead_of_current(ask, stored.as_ref(), &decision).await {
+        if let Some(step) = self.instead_of_current(ask, usable, &decision).await {
             return step;
         }
         match (decision, stored) {
+            (Decision::Fetch(_), Some(entry)) if is_refused => self.fetch(ask, Some(entry), FwdReason::Miss).await,
             (Decision::Serve { freshness }, Some(entry)) => {
                 let status = CacheStatus::hit().with_ttl(freshness.ttl());
                 let plan = ask.wish.take().zip(variants).map(|(wish, variants)| {
@@ -205,6 +216,22 @@ impl Handler {
             (Decision::Fetch(reason), stored) => self.fetch(ask, stored, reason).await,
             (Decision::Serve { .. } | Decision::Revalidate { .. }, None) => {
                 self.fetch(ask, None, FwdReason::UriMiss).await
+            }
+        }
+    }
+
+    /// `entry` as the operator's digest for the path has it, and whether its content is refused for that. A body that
+    /// was begun before there was such a rule is to become what it says.
+    fn under_rule(&self, ask: &Ask, entry: Arc<Entry>) -> (Arc<Entry>, bool) {
+        match decide::under_rule(&entry.record, ask.rule_digest()) {
+            UnderRule::Fits => (entry, false),
+            UnderRule::Refused => {
+                tracing::info!(key = %ask.content.key, "stored content is not what its digest rule says; it is fetched anew");
+                (entry, true)
+            }
+            UnderRule::Expects(expected) => {
+                let record = Record { expected, ..entry.record.clone() };
+                (self.store.update(&entry, record), false)
             }
         }
     }
@@ -267,16 +294,26 @@ impl Handler {
         if ask.method == Method::HEAD {
             return Step::Done(self.head(ask, reason).await);
         }
+        let found = stored.as_ref().and_then(|entry| match self.store.body_hot(entry) {
+            Some(Body::Partial(partial)) => Some((partial.id(), partial.present())),
+            _ => None,
+        });
         let want = ask.want(stored, conditions);
         match self.fill.obtain(want).await {
             Obtained::Filling { entry, partial, guard, collapsed } => {
                 if !collapsed && entry.record.status.is_success() {
                     self.remember_proof(ask);
                 }
-                let status =
-                    CacheStatus::forwarded(reason, Some(entry.record.status.as_u16())).stored().collapsed_if(collapsed);
-                let result = if collapsed { RequestResult::Partial } else { RequestResult::Miss };
-                match deliver::growing(self, ask, &entry, partial, guard, status, result).await {
+                if ask.rule_digest().is_some()
+                    && decide::under_rule(&entry.record, ask.rule_digest()) != UnderRule::Fits
+                {
+                    // It was begun for another host with this key, which has no such rule. Its end shows what it is.
+                    let _ = tokio::time::timeout_at(ask.deadline, partial.wait(u64::MAX)).await;
+                    return Step::Again;
+                }
+                let found = found.filter(|(id, _)| *id == partial.id()).map(|(_, present)| present);
+                let growing = Growing { entry, partial, guard, collapsed, found: found.unwrap_or_default() };
+                match deliver::growing(self, ask, growing, reason).await {
                     deliver::Delivery::Done(outcome) => Step::Done(outcome),
                     deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,
                     deliver::Delivery::OtherVersion => Step::Done(self.other_version(ask).await),
@@ -336,6 +373,7 @@ impl Handler {
         let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
         for entry in self.variants(ask).await?.iter() {
             let usable = decide::vary_matches(&entry.record, &ask.headers)
+                && decide::under_rule(&entry.record, ask.rule_digest()) != UnderRule::Refused
                 && (!entry.record.token_protected || ask.proven)
                 && decide::may_serve_stale(&entry.record, &facts, &ask.content.policy, ask.path(), ask.now);
             if !usable {
@@ -353,22 +391,6 @@ impl Handler {
             }
         }
         None
-    }
-
-    /// Passes a GET or HEAD on for this client alone.
-    async fn pass_through(&self, ask: &Ask, reason: FwdReason) -> Outcome {
-        let want = ask.want(None, None);
-        match self.fill.pass(&want, ask.method.clone(), None).await {
-            Ok(response) => self.pass(ask, response, reason).await,
-            Err(error) => rescue::failed(&error),
-        }
-    }
-
-    async fn pass(&self, ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
-        match self.release_passed(ask, &response).await {
-            Ok(()) => pass::through(ask, response, reason),
-            Err(outcome) => outcome,
-        }
     }
 
     /// Makes sure that upstream accepts the request's token for content that was fetched with another one. What

@@ -1,7 +1,7 @@
 //! The data port: accept, resolve, decide, serve.
 //!
 //! `listener` accepts, `wire` speaks HTTP/1.1, `limits` is the outer edge, `handler` tells the story of a request,
-//! `deliver`, `verify` and `follow` lay out bodies, `respond` renders. What a URL means (`resolve`), what may be done with a
+//! `deliver`, `verify` and `follow` lay out bodies, `pass` and `gather` those that are not stored, `respond` renders. What a URL means (`resolve`), what may be done with a
 //! response (`decide`), where bytes are (`store`) and how they get there (`fill`) live elsewhere.
 
 pub mod limits;
@@ -16,6 +16,7 @@ mod change;
 mod connect;
 mod deliver;
 mod follow;
+mod gather;
 mod handler;
 mod multipart;
 mod outcome;

@@ -1,14 +1,15 @@
 //! [`Outcome`]: everything a request can come to, before header fields exist. `respond` renders it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
 
-use super::body::SegmentBody;
+use super::body::{Segment, SegmentBody};
 use super::ready::Plan;
 use crate::content::ByteRange;
 use crate::decide::CacheStatus;
-use crate::fill::{Answer, Through};
+use crate::fill::Answer;
 use crate::store::{Entry, Gift};
 use crate::telemetry::RequestResult;
 
@@ -26,11 +27,28 @@ impl Outcome {
     pub(super) fn take_gift(&mut self) -> Option<Gift> {
         match &mut self.reply {
             Reply::Stored(stored) => stored.gift.take(),
+            Reply::Through(passed) => passed.gift.take(),
             _ => None,
         }
     }
 
-    /// The same, to be kept by `plan` if it is a whole stored response.
+    /// Which places of the answer are bytes that were stored, when others are paid for by this request.
+    pub(super) fn take_found(&mut self) -> Option<Vec<ByteRange>> {
+        match &mut self.reply {
+            Reply::Stored(stored) => stored.found.take(),
+            _ => None,
+        }
+    }
+
+    /// The answer with such places.
+    pub(super) fn with_found(mut self, found: Option<Vec<ByteRange>>) -> Self {
+        if let Reply::Stored(stored) = &mut self.reply {
+            stored.found = found;
+        }
+        self
+    }
+
+    /// The answer, to be kept by `plan` if it is a whole stored response.
     pub(super) fn planned(mut self, plan: Option<Plan>) -> Self {
         if let Reply::Stored(stored) = &mut self.reply
             && stored.part == Part::Whole
@@ -65,8 +83,8 @@ pub(super) enum Reply {
     Unsatisfiable { length: u64 },
     /// A short answer of upstream.
     Answer(Arc<Answer>),
-    /// An answer of upstream for this client alone; `headers` carry its length and range again.
-    Through { status: StatusCode, headers: HeaderMap, through: Option<Box<Through>>, length: Option<u64> },
+    /// An answer of upstream for this client alone.
+    Through(Box<Passed>),
     /// 200 to a CONNECT: what follows is no HTTP (RFC 9110 section 9.3.6).
     Tunnel,
     /// An answer of our own, with a reason for people.
@@ -86,8 +104,22 @@ pub(super) struct Stored {
     pub(super) age: u64,
     /// Is told how an answer with the whole body ended.
     pub(super) gift: Option<Gift>,
+    /// Set when some of the bytes were stored and others are paid for by this request: the places of the stored ones.
+    pub(super) found: Option<Vec<ByteRange>>,
     /// Set when the answer should be kept for requests in the same words.
     pub(super) plan: Option<Plan>,
+}
+
+/// An answer of upstream on its way to one client.
+pub(super) struct Passed {
+    pub(super) status: StatusCode,
+    /// With its range.
+    pub(super) headers: HeaderMap,
+    pub(super) segments: VecDeque<Segment>,
+    /// Of what is sent, as far as it is known.
+    pub(super) length: Option<u64>,
+    /// Is told how an answer with the whole body ended.
+    pub(super) gift: Option<Gift>,
 }
 
 /// Which part of a representation is sent.

@@ -1,20 +1,159 @@
-//! Answers of upstream that go to one client alone: their head as it leaves us, their body as it comes.
+//! Answers of upstream that go to one client alone: which of them may leave, and their head as it leaves us. Bodies that
+//! have to be looked at before are in `gather`.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::header::{CONTENT_RANGE, HeaderValue, IF_RANGE, RANGE};
 use http::{Method, StatusCode};
+use tokio::time::{Instant, timeout_at};
 
 use super::ask::Ask;
+use super::body::Segment;
 use super::deliver::is_shielded;
-use super::outcome::{Outcome, Reply};
+use super::gather::{Checked, Gathered, LONGEST_GATHERED, Told, counted, gather, note_mismatch};
+use super::handler::Handler;
+use super::outcome::{Outcome, Passed, Reply};
 use super::rescue;
-use crate::decide::{CacheStatus, FwdReason};
-use crate::fill::{PassedFraming, PassedThrough};
+use super::verify::WORTH_WAITING;
+use super::version::passed_version;
+use crate::content::Digest;
+use crate::decide::{self, CacheStatus, FwdReason};
+use crate::fill::{PassedFraming, PassedThrough, Through};
+use crate::store::Gift;
 use crate::telemetry::RequestResult;
 
-/// Passes `response` on.
+/// How a body is passed on.
+enum Manner {
+    AsItComes,
+    /// With its end held back until it has this digest. Its begin has come already.
+    Checked(Digest, Bytes),
+    /// All of it has come.
+    Gathered(Bytes),
+}
+
+impl Handler {
+    /// Passes a GET or HEAD on for this client alone.
+    pub(super) async fn pass_through(&self, ask: &Ask, reason: FwdReason) -> Outcome {
+        let want = ask.want(None, None);
+        match self.fill.pass(&want, ask.method.clone(), None).await {
+            Ok(response) => self.pass(ask, response, reason).await,
+            Err(error) => rescue::failed(&error),
+        }
+    }
+
+    /// Passes an answer to a GET or HEAD on.
+    pub(super) async fn pass(&self, ask: &Ask, mut response: PassedThrough, reason: FwdReason) -> Outcome {
+        if let Some(refused) = refusal(ask, &response) {
+            return refused;
+        }
+        let manner = match self.manner(ask, &mut response).await {
+            Ok(manner) => manner,
+            Err(refused) => return refused,
+        };
+        match self.release_passed(ask, &response).await {
+            Ok(gift) => {
+                let told = self.told(ask, &response);
+                released(ask, response, reason, gift, |through| match manner {
+                    Manner::AsItComes => Segment::Through(Box::new(through)),
+                    Manner::Checked(expected, begin) => {
+                        Segment::Checked(Box::new(Checked::new(through, begin, expected, told)))
+                    }
+                    Manner::Gathered(bytes) => Segment::Bytes(bytes),
+                })
+            }
+            Err(refused) => refused,
+        }
+    }
+
+    /// How the body leaves: one whose digest is known is verified first if it is short, else its end waits. An agent aborts
+    /// when a body without length is cut, so it gets one only when all of it is there.
+    ///
+    /// # Errors
+    /// The answer in its place, when it must not leave.
+    async fn manner(&self, ask: &Ask, response: &mut PassedThrough) -> Result<Manner, Outcome> {
+        if ask.method != Method::GET {
+            return Ok(Manner::AsItComes);
+        }
+        let (expected, length) = (expected(ask, response), length_of(response));
+        let needs_length = length.is_none() && ask.is_agent();
+        let is_short = length.is_some_and(|length| length <= LONGEST_GATHERED);
+        let places = Arc::clone(&self.gathered);
+        let (place, until) = match expected {
+            _ if needs_length => {
+                let place = timeout_at(ask.deadline, places.acquire_owned()).await;
+                (place.ok().and_then(Result::ok), ask.deadline)
+            }
+            None => return Ok(Manner::AsItComes),
+            Some(_) if !is_short => (None, ask.deadline),
+            Some(_) => (places.try_acquire_owned().ok(), ask.deadline.min(Instant::now() + WORTH_WAITING)),
+        };
+        let (bytes, ended) = match place {
+            Some(place) => {
+                let (bytes, ended) = gather(&mut response.body, until).await;
+                (counted(bytes, place), ended)
+            }
+            None => (Bytes::new(), Gathered::More),
+        };
+        match (ended, expected) {
+            (Gathered::Whole, Some(expected)) if Digest::of(&bytes) != expected => {
+                note_mismatch(&ask.content.key, expected);
+                Err(rescue::unavailable("wrong-digest"))
+            }
+            (Gathered::Whole, _) => {
+                response.framing = PassedFraming::Length(bytes.len() as u64);
+                Ok(Manner::Gathered(bytes))
+            }
+            (Gathered::More, Some(expected)) if !needs_length => Ok(Manner::Checked(expected, bytes)),
+            (Gathered::More, _) => {
+                tracing::warn!(
+                    key = %ask.content.key,
+                    "an agent cannot be passed an answer without a length that is long or slow; let its origin send Content-Length, or let it be stored"
+                );
+                Err(rescue::unavailable("length-unknown"))
+            }
+            (Gathered::Broken, _) => Err(rescue::unavailable("upstream-cut")),
+        }
+    }
+
+    fn told(&self, ask: &Ask, response: &PassedThrough) -> Told {
+        let version = passed_version(response).map(|(version, _)| version);
+        Told { store: self.store.clone(), key: ask.content.key.clone(), version }
+    }
+}
+
+/// What the body must hash to: the operator's word counts more than the source's. Of a part only the digest of the message
+/// itself tells (RFC 9530 section 2).
+fn expected(ask: &Ask, response: &PassedThrough) -> Option<Digest> {
+    let of_content = || decide::content_digest(&response.headers);
+    match passed_version(response)?.1 {
+        true => ask.rule_digest().or_else(|| decide::repr_digest(&response.headers)).or_else(of_content),
+        false => of_content(),
+    }
+}
+
+/// Bytes of the body, as far as its head tells.
+fn length_of(response: &PassedThrough) -> Option<u64> {
+    match response.framing {
+        PassedFraming::Empty => Some(0),
+        PassedFraming::Length(length) => Some(length),
+        // A part tells its length all the same; another one is cut.
+        PassedFraming::Chunked | PassedFraming::UntilClose => response.content_range?.range().map(|range| range.len()),
+    }
+}
+
+/// Passes `response` on, or says why not.
 pub(super) fn through(ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
+    match refusal(ask, &response) {
+        Some(refused) => refused,
+        None => released(ask, response, reason, None, |through| Segment::Through(Box::new(through))),
+    }
+}
+
+/// The answer in the place of one that must not reach this client.
+pub(super) fn refusal(ask: &Ask, response: &PassedThrough) -> Option<Outcome> {
     if is_shielded(ask, response.status) {
-        return rescue::unavailable("shielded");
+        return Some(rescue::unavailable("shielded"));
     }
     let asks_range = ask.headers.contains_key(RANGE) && !ask.headers.contains_key(IF_RANGE);
     let unfit = match response.status {
@@ -23,12 +162,28 @@ pub(super) fn through(ask: &Ask, response: PassedThrough, reason: FwdReason) -> 
     };
     // An agent appends whatever comes to what it has, and avoids the cache after any 4xx.
     if unfit && ask.is_agent() {
-        return rescue::unavailable("range-not-honoured");
+        return Some(rescue::unavailable("range-not-honoured"));
     }
-    // A 206 to a request without `Range` would be taken for the whole, a 101 for a tunnel.
-    if response.status == StatusCode::PARTIAL_CONTENT && !ask.headers.contains_key(RANGE) {
-        return rescue::unavailable("unasked-range");
-    }
+    // A 206 to a request without `Range` would be taken for the whole; another part than was asked for would be put in the
+    // place of that by whoever does not look at `Content-Range`.
+    let is_unasked = response.status == StatusCode::PARTIAL_CONTENT
+        && match response.content_range {
+            Some(part) => part.range().is_none_or(|range| !decide::is_asked_for(&ask.headers, range, part.total)),
+            None => !ask.headers.contains_key(RANGE),
+        };
+    is_unasked.then(|| rescue::unavailable("unasked-range"))
+}
+
+/// An answer that may reach the client, its body as `body` has it. The gift is told how it ended.
+fn released(
+    ask: &Ask,
+    response: PassedThrough,
+    reason: FwdReason,
+    gift: Option<Gift>,
+    body: impl FnOnce(Through) -> Segment,
+) -> Outcome {
+    let head = ask.method == Method::HEAD;
+    let length = if head { response.head_length } else { length_of(&response) };
     let mut headers = response.headers;
     if let Some(range) = response.content_range {
         let total = range.total.map_or_else(|| "*".to_owned(), |total| total.to_string());
@@ -36,18 +191,8 @@ pub(super) fn through(ask: &Ask, response: PassedThrough, reason: FwdReason) -> 
             headers.insert(CONTENT_RANGE, value);
         }
     }
-    let head = ask.method == Method::HEAD;
-    let length = match response.framing {
-        PassedFraming::Empty if head => response.head_length,
-        PassedFraming::Empty => Some(0),
-        PassedFraming::Length(length) => Some(length),
-        PassedFraming::Chunked | PassedFraming::UntilClose => None,
-    };
     let status = CacheStatus::forwarded(reason, Some(response.status.as_u16()));
-    let through = (!head && length != Some(0)).then(|| Box::new(response.body));
-    Outcome {
-        reply: Reply::Through { status: response.status, headers, through, length },
-        result: RequestResult::Bypass,
-        status,
-    }
+    let segments = (!head && length != Some(0)).then(|| body(response.body)).into_iter().collect();
+    let passed = Passed { status: response.status, headers, segments, length, gift };
+    Outcome { reply: Reply::Through(Box::new(passed)), result: RequestResult::Bypass, status }
 }

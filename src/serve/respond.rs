@@ -52,9 +52,9 @@ pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response
             let body = if head { SegmentBody::empty() } else { SegmentBody::bytes(answer.body.clone()) };
             with(answer.status, answer.headers.clone(), Some(length), body)
         }
-        Reply::Through { status, headers, through, length } => {
-            let segments = through.map(super::body::Segment::Through).into_iter().collect();
-            with(status, headers, length, SegmentBody::new(segments, if head { Some(0) } else { length }))
+        Reply::Through(passed) => {
+            let body = SegmentBody::new(passed.segments, if head { Some(0) } else { passed.length });
+            with(passed.status, passed.headers, passed.length, body)
         }
         // Neither Content-Length nor Transfer-Encoding (RFC 9110 section 9.3.6).
         Reply::Tunnel => with(StatusCode::OK, HeaderMap::new(), None, SegmentBody::empty()),

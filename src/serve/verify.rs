@@ -12,7 +12,7 @@ use crate::fill::FlightGuard;
 use crate::store::{Partial, Progress};
 
 /// A body that will be there within this time is verified before its first byte leaves.
-const WORTH_WAITING: Duration = Duration::from_secs(8);
+pub(super) const WORTH_WAITING: Duration = Duration::from_secs(8);
 
 /// What came of the waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

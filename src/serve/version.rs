@@ -15,8 +15,8 @@ use super::deliver::{self, Delivery};
 use super::handler::{Handler, Step};
 use super::outcome::{Outcome, Part};
 use super::{rescue, respond};
-use crate::content::{PartialId, Validator, Version, fingerprint};
-use crate::decide::{self, CacheStatus, Choice, Decision, Resume};
+use crate::content::Version;
+use crate::decide::{self, CacheStatus, Choice, Decision, Resume, UnderRule};
 use crate::fill::{PassedFraming, PassedThrough};
 use crate::store::{Entry, Gift};
 use crate::telemetry::RequestResult;
@@ -140,18 +140,10 @@ impl Handler {
     /// The same for an answer of upstream that is passed on.
     ///
     /// # Errors
-    /// The answer in its place, when it does not go on with what the client has.
-    pub(super) async fn release_passed(&self, ask: &Ask, response: &PassedThrough) -> Result<(), Outcome> {
-        let Some(client) = ask.client.filter(|_| ask.method == Method::GET) else { return Ok(()) };
-        let length = match (response.status, response.content_range, response.framing) {
-            (StatusCode::PARTIAL_CONTENT, range, _) => range.and_then(|range| range.total),
-            (StatusCode::OK, _, PassedFraming::Length(length)) => Some(length),
-            (StatusCode::OK, _, PassedFraming::Empty) => Some(0),
-            (StatusCode::OK, _, PassedFraming::Chunked | PassedFraming::UntilClose) => None,
-            _ => return Ok(()),
-        };
-        let validator = fingerprint(&Validator::of(&response.headers));
-        let version = Version { birth: PartialId(validator.unwrap_or(0)), validator, length, digest: None };
+    /// The answer in its place, when it does not go on with what the client has, or nothing tells that it does.
+    pub(super) async fn release_passed(&self, ask: &Ask, response: &PassedThrough) -> Result<Option<Gift>, Outcome> {
+        let Some(client) = ask.client.filter(|_| ask.method == Method::GET) else { return Ok(None) };
+        let Some((version, whole)) = passed_version(response) else { return Ok(None) };
         if let Some(resume) = client.resume.filter(|_| response.status == StatusCode::PARTIAL_CONTENT) {
             match self.choose(ask, client, &resume, &[version]) {
                 Choice::Any | Choice::Stored(_) => {}
@@ -159,10 +151,7 @@ impl Handler {
                 Choice::Ambiguous => return Err(self.refuse(ask, Refusal::Ambiguous)),
             }
         }
-        if validator.is_some() {
-            self.store.give(client.address, &ask.content.key, &version, false).await;
-        }
-        Ok(())
+        Ok(self.store.give(client.address, &ask.content.key, &version, whole).await)
     }
 
     /// The part that `If-Range` asks for, when it names an older version that is stored and has it.
@@ -213,7 +202,8 @@ impl Handler {
         let others = known.entries().filter(|entry| {
             let is_first = first.is_some_and(|first| first.record.body == entry.record.body);
             let selected = decide::vary_matches(&entry.record, &ask.headers);
-            !is_first && selected && entry.record.status == StatusCode::OK
+            let is_refused = decide::under_rule(&entry.record, ask.rule_digest()) == UnderRule::Refused;
+            !is_first && selected && !is_refused && entry.record.status == StatusCode::OK
         });
         stored.extend(others.cloned());
         Some(stored)
@@ -230,6 +220,21 @@ impl Handler {
         tracing::info!(key = %ask.content.key, reason, "a client has a part of a version that it cannot be given more of");
         rescue::unavailable(reason)
     }
+}
+
+/// The version that an answer which is passed on is of, and whether it is the whole; `None` of one without such content.
+pub(super) fn passed_version(response: &PassedThrough) -> Option<(Version, bool)> {
+    let (length, whole) = match (response.status, response.content_range, response.framing) {
+        (StatusCode::PARTIAL_CONTENT, Some(range), _) => {
+            (range.total, range.first == 0 && range.total == range.last.checked_add(1))
+        }
+        (StatusCode::PARTIAL_CONTENT, None, _) => (None, false),
+        (StatusCode::OK, _, PassedFraming::Length(length)) => (Some(length), true),
+        (StatusCode::OK, _, PassedFraming::Empty) => (Some(0), true),
+        (StatusCode::OK, _, PassedFraming::Chunked | PassedFraming::UntilClose) => (None, true),
+        _ => return None,
+    };
+    Some((Version::told_by(&response.headers, length), whole))
 }
 
 /// The versions of `stored`; that of the first has `length` if it does not say so.

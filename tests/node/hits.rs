@@ -1,11 +1,14 @@
 //! What was fetched once is served from the disk, under every way to name the origin.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use super::rig::client::{Connection, End, get, request};
 use super::rig::fake_origin::FakeOrigin;
 use super::rig::origin_reply::{Gate, Reply};
 use super::rig::pattern::Pattern;
+use super::rig::rules::ranged_for_clients;
 use super::rig::running_node::{RunningNode, Setup};
 
 const HOST: &str = "dl.example.com";
@@ -188,4 +191,36 @@ async fn two_urls_with_equal_bytes_are_one_file_on_disk_that_sha256sum_confirms(
     let hex: String = pattern.sha256().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(blobs, [setup.path("drive1/blobs/sha256").join(&hex[..2]).join(&hex[2..])]);
     assert!(std::fs::read(&blobs[0]).unwrap() == pattern.bytes());
+}
+
+/// Of a body that is taken up what was there is a hit, and only the rest a miss.
+#[tokio::test]
+async fn stored_bytes_of_a_body_that_is_taken_up_are_no_misses() {
+    let pattern = Pattern::new(823, 8 << 20);
+    let origin = FakeOrigin::with("/f.bin", Reply::file(pattern)).await;
+    let node = Setup::new().origin(HOST, origin.address, ranged_for_clients()).start();
+    let target = format!("/-/{HOST}/f.bin");
+    let counted = async |name: &str| node.metric(name, "").await as u64;
+    let is_counted = async |result: &str, count: f64| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while node.metric("waystation_requests_total", &format!("result=\"{result}\"")).await < count {
+            assert!(Instant::now() < deadline, "{count} requests do not count as {result}");
+        }
+    };
+    assert_eq!(node.get(&target, &["Range: bytes=1048576-4194303"]).await.head.status, 206);
+    node.wait_until_idle().await;
+    is_counted("miss", 1.0).await;
+    assert_eq!(
+        (counted("waystation_hit_bytes_total").await, counted("waystation_miss_bytes_total").await),
+        (0, 3 << 20)
+    );
+    let paid = origin.body_bytes();
+    let whole = node.get(&target, &[]).await;
+    assert!(whole.end == End::Complete && whole.body == pattern.bytes(), "{}", whole.head.raw);
+    let said = whole.head.field("Cache-Status").unwrap_or_default();
+    assert!(said.contains("; fwd=partial; fwd-status=206"), "{said}");
+    is_counted("partial", 1.0).await;
+    let (hits, misses) = (counted("waystation_hit_bytes_total").await, counted("waystation_miss_bytes_total").await);
+    assert_eq!((hits, misses), (paid, (3 << 20) + pattern.len - paid));
+    assert_eq!(origin.body_bytes(), pattern.len, "each byte was paid for once");
 }

@@ -46,7 +46,7 @@ fn fields(answer: &Answer) -> Vec<(String, String)> {
     for (name, value) in &mut fields {
         match name.as_str() {
             "Age" => value.clear(),
-            "Cache-Status" => value.truncate(value.find("ttl=").expect("a lifetime")),
+            "Cache-Status" => value.truncate(value.find("ttl=").unwrap()),
             _ => {}
         }
     }

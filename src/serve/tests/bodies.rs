@@ -88,7 +88,7 @@ async fn the_held_end_leaves_once_the_body_is_verified() {
     let rig = Rig::new();
     let mut writer = writer(&rig, Some(20_000)).await;
     writer.write(0, vec![Bytes::from(vec![0; 20_000])]).await.unwrap();
-    let hold = Some(HeldEnd::of(20_000));
+    let hold = Some(HeldEnd::of(Some(20_000)));
     let mut whole = follow(&writer, 0, Some(20_000), hold);
     let mut part = follow(&writer, 3000, Some(19_000), hold);
     assert_eq!(next(&mut whole).await, Some(Ok((0, 3616))));
@@ -105,12 +105,27 @@ async fn the_held_end_leaves_once_the_body_is_verified() {
     assert_eq!((next(&mut whole).await, next(&mut part).await), (None, None));
 }
 
+#[tokio::test]
+async fn without_a_length_the_last_of_what_is_there_waits_for_the_digest() {
+    let rig = Rig::new();
+    let mut writer = writer(&rig, None).await;
+    writer.write(0, vec![Bytes::from(vec![0; 20_000])]).await.unwrap();
+    let mut whole = follow(&writer, 0, None, Some(HeldEnd::of(None)));
+    assert_eq!(next(&mut whole).await, Some(Ok((0, 3616))));
+    let (more, written) = tokio::join!(next(&mut whole), writer.write(20_000, vec![Bytes::from(vec![0; 1000])]));
+    written.unwrap();
+    assert_eq!(more, Some(Ok((3616, 1000))));
+    let (last, done) = tokio::join!(next(&mut whole), writer.complete(21_000));
+    done.unwrap();
+    assert_eq!((last, next(&mut whole).await), (Some(Ok((4616, 16_384))), None));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_end_that_is_held_for_long_leaves_slowly_but_for_its_last_kibibyte() {
     let rig = Rig::new();
     let mut writer = writer(&rig, Some(20_000)).await;
     writer.write(0, vec![Bytes::from(vec![0; 20_000])]).await.unwrap();
-    let mut whole = follow(&writer, 0, Some(20_000), Some(HeldEnd::of(20_000)));
+    let mut whole = follow(&writer, 0, Some(20_000), Some(HeldEnd::of(Some(20_000))));
     assert_eq!(next(&mut whole).await, Some(Ok((0, 3616))));
     let held = Instant::now();
     let mut at = 3616;

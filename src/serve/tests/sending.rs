@@ -120,7 +120,10 @@ async fn a_fast_client_gets_its_bytes_in_turns() {
     let content = body_of(1 << 20, 4);
     let blob = shelf.put("a", &content).await;
     let layout: Layout = Arc::new(move || (0..LEN >> 20).map(|_| file(&blob, 0, 1 << 20)).collect());
-    let port = Port::open(context(&shelf.metrics, Limits::default()), layout, LEN).await;
+    let context = context(&shelf.metrics, Limits::default());
+    // Alone it would be asked to give way less often.
+    let _another = context.drain().in_flight();
+    let port = Port::open(context, layout, LEN).await;
     // It reads on a thread of its own, as fast as it is sent, so that only turns make the sender pause.
     let address = port.address;
     let reader = std::thread::spawn(move || {

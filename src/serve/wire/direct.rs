@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 
 use super::io::ClientIo;
 use super::piece::{Content, Payload, Piece, Receipt};
@@ -43,7 +43,7 @@ pub struct Direct {
 
 /// The head of a request as it came; an extension of requests whose answer should be kept.
 #[derive(Debug, Clone)]
-pub struct Words(pub bytes::Bytes);
+pub struct Words(pub Bytes);
 
 /// An answer on its way to the socket.
 pub(super) struct Pending {
@@ -53,9 +53,9 @@ pub(super) struct Pending {
 }
 
 impl ClientIo<'_> {
-    /// Takes the first `len` bytes of the buffer, a head without a body, for answered if the answer is known. Otherwise says
-    /// whether the service should be told the words.
-    pub(super) fn recall(&mut self, len: usize) -> Result<(), Option<Words>> {
+    /// The answer to the first `len` bytes of the buffer, a head without a body, if it is known: then they are taken out.
+    /// Otherwise says whether the service should be told the words.
+    pub(super) fn recall(&mut self, len: usize) -> Result<Pending, Option<Words>> {
         let recall = self.context.recall.as_ref().filter(|_| self.context.files);
         let (Some(recall), Some(head)) = (recall, self.buffer.get(..len)) else {
             return Err(None);
@@ -66,18 +66,25 @@ impl ClientIo<'_> {
                 // Unless it takes longer, the client is idle from here on.
                 self.idle_since(arrived);
                 let payload = self.exchange().payload(Piece { content, receipt: Some(receipt) });
-                self.direct = Some(Pending { head, written: 0, payload });
                 self.buffer.advance(len);
-                Ok(())
+                Ok(Pending { head, written: 0, payload })
             }
-            Recalled::Wanted => Err(Some(Words(bytes::Bytes::copy_from_slice(head)))),
+            Recalled::Wanted => Err(Some(Words(Bytes::copy_from_slice(head)))),
             Recalled::Unknown => Err(None),
         }
     }
 
-    /// Writes what is left of the answer under way.
+    /// Writes what is left of the answer under way, if there is one.
     pub(super) fn poll_direct(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(mut pending) = self.direct.take() {
+        match self.direct.take() {
+            Some(pending) => self.poll_answer(cx, *pending),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Writes `pending`, and keeps what is left of it.
+    pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>, mut pending: Pending) -> Poll<io::Result<()>> {
+        while pending.payload.has_remaining() {
             let head = pending.head.get(pending.written..).unwrap_or_default();
             let slices = [IoSlice::new(head), IoSlice::new(pending.payload.chunk())];
             let slices = if head.is_empty() { &slices[1..] } else { &slices[..] };
@@ -87,13 +94,10 @@ impl ClientIo<'_> {
                     let of_head = count.min(head.len());
                     pending.written += of_head;
                     pending.payload.advance(count - of_head);
-                    if pending.payload.has_remaining() {
-                        self.direct = Some(pending);
-                    }
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    self.direct = Some(pending);
+                    self.direct = Some(Box::new(pending));
                     // A drain waits for it.
                     self.hold_in_flight();
                     self.busy();

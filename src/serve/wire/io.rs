@@ -24,6 +24,7 @@ use super::head_gate::{Framing, HeadGate, Verdict};
 use super::refusal::Refusal;
 use super::send_file::{Sender, Written};
 use super::timer::Timer;
+use super::waiting::Waiting;
 use crate::serve::backlog::{Ends, Standstill};
 use crate::shutdown::InFlight;
 
@@ -69,13 +70,13 @@ pub(super) struct ClientIo<'a> {
     exchange: Arc<Exchange>,
     in_flight: Option<InFlight>,
     /// The answer that is written without hyper.
-    pub(super) direct: Option<Pending>,
+    pub(super) direct: Option<Box<Pending>>,
     /// Set when hyper was told that there is no more input.
     pub(super) end: Option<End>,
     /// Since when the client owes us something: a head (idle), the rest of a head, or more of a body.
-    waiting_since: Instant,
-    waiting: Waiting,
-    timer: Timer,
+    pub(super) waiting_since: Instant,
+    pub(super) waiting: Waiting,
+    pub(super) timer: Timer,
     /// The client that takes nothing of what it is to be sent.
     stuck: Option<Standstill>,
     write_timer: Timer,
@@ -83,19 +84,11 @@ pub(super) struct ClientIo<'a> {
     /// The client has closed its side after a request, and may still want the answer.
     half_closed: bool,
     /// Whether hyper is on top.
-    attached: bool,
+    pub(super) attached: bool,
     /// Whether a request was handed in before.
     pub(super) served: bool,
     /// Whether bytes were written since the last head was handed in.
     pub(super) answer_begun: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waiting {
-    Idle,
-    Head,
-    Body,
-    Nothing,
 }
 
 // === impl ClientIo ===
@@ -201,11 +194,17 @@ impl<'a> ClientIo<'a> {
                         self.waiting = Waiting::Nothing;
                         self.served = true;
                         let left = end.saturating_sub(start);
-                        let words = match framing {
+                        let known = match framing {
                             Framing::None => self.recall(left),
                             Framing::Length(_) | Framing::Chunked => Err(None),
                         };
-                        let Err(words) = words else { continue };
+                        let words = match known {
+                            Ok(answer) => match ready!(self.poll_answer(cx, answer)) {
+                                Ok(()) => continue,
+                                Err(_) => return Poll::Ready(Err(End::Closed)),
+                            },
+                            Err(words) => words,
+                        };
                         self.stage = Stage::Passing { left, framing };
                         self.hold_in_flight();
                         self.exchange.ask(Instant::now(), words);
@@ -220,24 +219,6 @@ impl<'a> ClientIo<'a> {
                 Poll::Pending => return self.poll_deadline(cx).map(Err),
             }
         }
-    }
-
-    /// Notes what the client owes; the clock is read only when that changes.
-    fn wait_for(&mut self, what: Waiting) {
-        if self.waiting != what {
-            self.waiting = what;
-            self.waiting_since = Instant::now();
-        }
-    }
-
-    /// The client owes a head since `time`.
-    pub(super) fn idle_since(&mut self, time: Instant) {
-        (self.waiting, self.waiting_since) = (Waiting::Idle, time);
-    }
-
-    /// The client owes nothing.
-    pub(super) fn busy(&mut self) {
-        self.waiting = Waiting::Nothing;
     }
 
     /// Reads once into the buffer, which never grows beyond `max` bytes of content; pends for good when full.
@@ -256,22 +237,6 @@ impl<'a> ClientIo<'a> {
         let mut spare = (&mut self.buffer).limit(room);
         // The future of read_buf has no state of its own, so it may be made anew for each poll.
         pin!(self.stream.read_buf(&mut spare)).poll(cx)
-    }
-
-    /// Polls the timer for what the client owes.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let limits = &self.context.limits;
-        let (allowed, end) = match self.waiting {
-            Waiting::Idle if self.attached && self.context.park_after < limits.idle_time => {
-                (self.context.park_after, End::Park)
-            }
-            Waiting::Idle => (limits.idle_time, End::Closed),
-            Waiting::Head => (limits.header_time, End::Refuse(Refusal::HeadTimeout)),
-            Waiting::Body => (limits.body_time, End::Closed),
-            Waiting::Nothing => return Poll::Pending,
-        };
-        ready!(self.timer.poll(cx, self.waiting_since, allowed));
-        Poll::Ready(end)
     }
 
     /// Writes, and fails once the client has taken nothing for as long as it may. That is measured here:

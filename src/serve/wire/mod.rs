@@ -18,6 +18,7 @@ mod piece;
 mod refusal;
 mod send_file;
 mod timer;
+mod waiting;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
