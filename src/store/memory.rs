@@ -56,7 +56,7 @@ impl Memory {
 
     /// Whether this one of the files that are opened again should be kept open.
     pub(super) fn is_turn_to_keep(&self) -> bool {
-        self.reopened.fetch_add(1, Ordering::Relaxed) % KEPT == 0
+        self.reopened.fetch_add(1, Ordering::Relaxed).is_multiple_of(KEPT)
     }
 
     /// Keeps a blob open, unless it went meanwhile.

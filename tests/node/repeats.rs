@@ -73,7 +73,7 @@ async fn the_answer_is_the_same_in_every_field_and_byte() {
         assert_eq!((kept.head.status, kept.end), (200, End::Complete), "{}", kept.head.raw);
         assert_eq!(fields(&usual), fields(&kept), "{len}:\n{}\n{}", usual.head.raw, kept.head.raw);
         assert!(kept.head.raw.starts_with("HTTP/1.1 200 OK\r\n"), "{}", kept.head.raw);
-        let age: u64 = kept.head.exact("Age").and_then(|age| age.parse().ok()).expect("an age");
+        let age: u64 = kept.head.exact("Age").and_then(|age| age.parse().ok()).unwrap();
         assert!((7..60).contains(&age), "{}", kept.head.raw);
         let status = kept.head.fields.iter().rfind(|(name, _)| name == "Cache-Status").map(|(_, value)| value.as_str());
         assert!(status.is_some_and(|status| status.contains(&format!("; hit; ttl={}", 3600 - age))), "{status:?}");
@@ -155,7 +155,7 @@ async fn what_is_stale_is_asked_for_again() {
         if answer.body == new.bytes() {
             break;
         }
-        let age: u64 = answer.head.exact("Age").and_then(|age| age.parse().ok()).expect("an age");
+        let age: u64 = answer.head.exact("Age").and_then(|age| age.parse().ok()).unwrap();
         assert!(age < 2 && age >= last_age, "{}", answer.head.raw);
         last_age = age;
     }
