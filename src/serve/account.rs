@@ -35,6 +35,15 @@ pub(super) struct Asked {
     user_agent: Option<HeaderValue>,
 }
 
+impl Asked {
+    /// The same in memory of its own: values of fields share the buffer that they were read into.
+    pub(super) fn alone(&self) -> Self {
+        let alone = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+        let (range, user_agent) = (self.range.as_ref().and_then(alone), self.user_agent.as_ref().and_then(alone));
+        Self { range, user_agent, ..self.clone() }
+    }
+}
+
 /// Counts what one answer sent. Dropped, it writes the line.
 pub(super) struct Account {
     books: Arc<Books>,

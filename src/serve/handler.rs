@@ -112,7 +112,9 @@ impl Handler {
         let outcome = match resolved {
             Ok(content) => {
                 account.resolved(&content);
-                let wish = if content.token.is_none() { self.ready.wish(&parts, &content.key) } else { None };
+                // Whether a digest in a path means what has it depends on the client.
+                let depends = content.token.is_some() || resolve_digest(&inbound).is_some();
+                let wish = if depends { None } else { self.ready.wish(&parts, &content.key) };
                 let mut ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
                 ask.wish = wish;
                 self.answer(ask.of(client, self.settings.limits.ranges), body).await

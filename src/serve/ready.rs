@@ -168,7 +168,7 @@ impl ReadyAnswers {
             generation: AtomicU64::new(wish.generation),
             made: now,
             freshness,
-            asked: Arc::clone(asked),
+            asked: Arc::new(asked.alone()),
             length,
             handle,
             content,

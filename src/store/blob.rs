@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::block_sums::BlockSums;
 use super::checked::Checked;
-use super::disk;
+use super::disk::{self, FileIdentity};
 use super::drive::{DataFile, Drive};
 use super::error::ReadError;
 use super::inner::Inner;
@@ -46,6 +46,8 @@ pub struct Blob {
     life: Arc<Life>,
     facts: Arc<Facts>,
     file: Arc<DataFile>,
+    /// Of the file when it was opened.
+    identity: FileIdentity,
     store: Weak<Inner>,
     /// Whether the file is the one under the digest's name: not so for a dropped duplicate that is still read.
     named: bool,
@@ -87,12 +89,14 @@ impl Life {
         self.blob.lock().upgrade()
     }
 
-    /// Makes `blob` the open one, unless there is one already; returns the one that is.
+    /// Makes `blob` the open one, unless there is one already; returns the one that is. What was checked before holds if
+    /// it is the same file.
     pub(super) fn set_open(&self, blob: Arc<Blob>) -> Arc<Blob> {
         let mut slot = self.blob.lock();
         if let Some(open) = slot.upgrade() {
             return open;
         }
+        blob.facts.checked.bind(blob.identity);
         *slot = Arc::downgrade(&blob);
         blob
     }
@@ -138,7 +142,7 @@ impl Blob {
             // It is never there already: who finds facts opens the blob with them.
             let _ = life.facts.set(Arc::clone(&facts));
         }
-        Ok(Self { life, facts, file, store, named })
+        Ok(Self { life, facts, file, identity, store, named })
     }
 
     /// The same with what is known since it was open before: what was checked stays checked if it is the same file.
@@ -148,8 +152,8 @@ impl Blob {
         file: Arc<DataFile>,
         store: Weak<Inner>,
     ) -> std::io::Result<Self> {
-        facts.checked.bind(disk::identity(file.file())?);
-        Ok(Self { life, facts, file, store, named: true })
+        let identity = disk::identity(file.file())?;
+        Ok(Self { life, facts, file, identity, store, named: true })
     }
 
     /// Its name.

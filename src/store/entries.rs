@@ -288,10 +288,10 @@ impl Entries {
     pub(super) fn withdraw_row(&self, row: &RowId) {
         self.retire_row(row);
         let mut table = self.table.lock();
-        table.advance(row.key);
         if let Some(answer) = self.hot.remove(&row.key) {
             *answer.0.write() = None;
         }
+        table.advance(row.key);
     }
 
     fn answer(&self, key: KeyHash) -> Option<Known> {
@@ -313,11 +313,12 @@ impl Entries {
 
     /// Changes the remembered answer, if there is one, and keeps loaders from remembering an older one.
     fn amend(&self, table: &mut Table, key: KeyHash, is_old: impl Fn(&Entry) -> bool, new: Option<&Arc<Entry>>) {
-        table.advance(key);
         if let Some(known) = self.answer(key) {
             let kept = known.entries().filter(|entry| !is_old(entry)).cloned();
             self.remember(key, sorted(kept.chain(new.cloned()).collect()));
         }
+        // Last, since who sees the new generation looks without the lock.
+        table.advance(key);
     }
 }
 
@@ -342,9 +343,13 @@ impl Known {
     }
 }
 
+/// Of each block of 1 MiB a sum and a time are known, once its blob was open.
+const BYTES_PER_FACT: u64 = 1024 * 1024 / 8;
+
 /// Memory of a record, roughly.
 fn weight(record: &Record) -> usize {
     let headers: usize = record.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
     // Measured: about 8 KiB for an answer with six fields, tables and the prepared head included.
-    6 * 1024 + record.key.as_str().len() + 4 * headers + record.vary.len() * 96
+    let facts = record.length.map_or(0, |length| usize::try_from(length / BYTES_PER_FACT).unwrap_or(usize::MAX));
+    (6 * 1024 + record.key.as_str().len() + 4 * headers + record.vary.len() * 96).saturating_add(facts)
 }

@@ -49,9 +49,10 @@ impl Store {
         let body = match memory.body(&life.digest) {
             Some(bytes) => Body::Memory(bytes),
             None => {
-                let is_large = |blob: &Arc<Blob>| blob.length() > self.inner.settings.memory_body;
-                let open = memory.handle(&life.digest).filter(is_large);
-                Body::Blob(open.or_else(|| self.reopen_now(life).filter(is_large))?)
+                let is_large = |length| length > self.inner.settings.memory_body;
+                let open = memory.handle(&life.digest).filter(|blob| is_large(blob.length()));
+                let known = || life.facts().is_some_and(|facts| is_large(facts.sums.length()));
+                Body::Blob(open.or_else(|| known().then(|| self.reopen_now(life)).flatten())?)
             }
         };
         self.inner.touch(life);
@@ -90,6 +91,7 @@ impl Store {
 
     /// Tells the memory of small bodies and open files that the body of `handle` is asked for still.
     pub fn keep_warm(&self, handle: &BlobHandle) {
+        self.inner.touch(&handle.0);
         self.hot_blob(&handle.0);
     }
 

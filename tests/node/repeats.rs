@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use waystation::content::Digest;
 
 use super::rig::client::{Answer, Connection, End, get, request};
 use super::rig::fake_origin::FakeOrigin;
@@ -248,4 +249,71 @@ async fn a_proxy_that_names_clients_is_not_taken_for_one() {
     }
     assert_eq!(ready(&node).await, 0.0);
     assert_eq!(lines(&node, "\"client\":\"192.168.77.5\"").await.len(), 5);
+}
+
+#[tokio::test]
+async fn who_may_not_use_the_port_gets_no_answer_that_was_kept() {
+    let origin = FakeOrigin::with("/f.bin", Reply::file(Pattern::new(912, 5000))).await;
+    let setup = Setup::new().origin(HOST, origin.address, json!({}));
+    let node = setup.set("listen.clients", json!(["127.0.0.1/32"])).start();
+    until_kept(&node).await;
+    let mut foreign = Connection::open_as(1, node.data).await;
+    foreign.send(&get(TARGET, &[])).await;
+    let answer = foreign.answer(false).await;
+    assert_eq!(answer.head.status, 403, "{}", answer.head.raw);
+
+    let origin = FakeOrigin::with("/f.bin", Reply::file(Pattern::new(913, 5000))).await;
+    let setup = Setup::new().origin(HOST, origin.address, json!({}));
+    let node = setup.set("limits.connections_per_client", json!(1)).start();
+    until_kept(&node).await;
+    let mut first = Connection::open_as(2, node.data).await;
+    first.send(&get(TARGET, &[])).await;
+    assert_eq!(first.answer(false).await.head.status, 200);
+    let mut second = Connection::open_as(2, node.data).await;
+    second.send(&get(TARGET, &[])).await;
+    let answer = second.answer(false).await;
+    assert_eq!(answer.head.status, 503, "{}", answer.head.raw);
+    first.send(&get(TARGET, &[])).await;
+    assert_eq!(first.answer(false).await.head.status, 200, "the first is not disturbed");
+}
+
+#[tokio::test]
+async fn the_first_byte_is_counted_once_for_each_request() {
+    let pattern = Pattern::new(914, 50_000);
+    let (node, _origin) = node_with(Reply::file(pattern)).await;
+    until_kept(&node).await;
+    let counts = async || {
+        let first_bytes = node.metric("waystation_first_byte_seconds_count", "").await;
+        (first_bytes, node.metric("waystation_requests_total", "").await)
+    };
+    let before = counts().await;
+    let pace = Pace { window: 2048, bytes_per_second: 50_000_000, sip: 1448 };
+    let mut slow = slow_client::connect(node.data, pace).await;
+    slow.send(&get(TARGET, &[]).repeat(60)).await;
+    for _ in 0..60 {
+        assert!(slow.answer(false).await.body == pattern.bytes());
+    }
+    let after = counts().await;
+    assert_eq!(after.0 - before.0, after.1 - before.1, "{before:?} {after:?}");
+}
+
+#[tokio::test]
+async fn a_path_with_a_digest_means_another_thing_to_another_client() {
+    let (right, other) = (Pattern::new(915, 5000), Pattern::new(916, 5000));
+    let digest = Digest::of(&right.bytes());
+    let path = format!("/.well-known/ni/sha-256/{}", digest.to_base64url());
+    let origin = FakeOrigin::with("/f.bin", Reply::file(right)).await;
+    origin.serve(&path, Reply::file(other));
+    let setup = Setup::new().origin(HOST, origin.address, json!({}));
+    let node = setup.set("listen.digest_clients", json!(["127.77.0.0/16"])).start();
+    node.get(TARGET, &[]).await;
+    node.wait_for_fills(1).await;
+    node.wait_for_commits().await;
+    let text = get(&format!("{path}?cacheHostOrigin={HOST}"), &[]);
+    for _ in 0..5 {
+        assert!(node.ask(&text).await.body == other.bytes(), "of the origin, for who may not ask by digest");
+        let mut peer = Connection::open_as(7, node.data).await;
+        peer.send(&text).await;
+        assert!(peer.answer(false).await.body == right.bytes(), "by digest");
+    }
 }

@@ -160,7 +160,9 @@ where
 /// Answers `refusal` to whatever the client asks, and closes. The request is awaited for up to 5 s, since
 /// some clients drop a connection on which an answer comes before they have asked.
 pub async fn turn_away(stream: TcpStream, peer: SocketAddr, refusal: Refusal, context: &WireContext) {
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let mut io = ClientIo::new(stream, peer, context);
+    io.recalls = false;
     let asked = tokio::time::timeout(TURN_AWAY_TIME, poll_fn(|cx| io.poll_head(cx))).await;
     if asked != Ok(Err(End::Closed)) {
         finish(io, Close::Refuse(refusal), peer, context).await;
@@ -231,6 +233,10 @@ async fn finish(mut io: ClientIo<'_>, close: Close, peer: SocketAddr, context: &
         return;
     }
     io.release();
+    // Nothing may stand in the middle of an answer.
+    if io.direct.is_some() {
+        return;
+    }
     let stream = io.stream();
     if close == Close::Reset {
         let _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));

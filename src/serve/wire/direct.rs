@@ -56,7 +56,7 @@ impl ClientIo<'_> {
     /// The answer to the first `len` bytes of the buffer, a head without a body, if it is known: then they are taken out.
     /// Otherwise says whether the service should be told the words.
     pub(super) fn recall(&mut self, len: usize) -> Result<Pending, Option<Words>> {
-        let recall = self.context.recall.as_ref().filter(|_| self.context.files);
+        let recall = self.context.recall.as_ref().filter(|_| self.context.files && self.recalls);
         let (Some(recall), Some(head)) = (recall, self.buffer.get(..len)) else {
             return Err(None);
         };
@@ -93,7 +93,9 @@ impl ClientIo<'_> {
                 Poll::Ready(Ok(count)) => {
                     let of_head = count.min(head.len());
                     pending.written += of_head;
-                    pending.payload.advance(count - of_head);
+                    if count > of_head {
+                        pending.payload.advance(count - of_head);
+                    }
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {

@@ -83,6 +83,8 @@ pub(super) struct ClientIo<'a> {
     sender: Sender,
     /// The client has closed its side after a request, and may still want the answer.
     half_closed: bool,
+    /// Whether answers may be written without hyper: not to who is turned away.
+    pub(super) recalls: bool,
     /// Whether hyper is on top.
     pub(super) attached: bool,
     /// Whether a request was handed in before.
@@ -112,6 +114,7 @@ impl<'a> ClientIo<'a> {
             write_timer: Timer::default(),
             sender: Sender::default(),
             half_closed: false,
+            recalls: true,
             attached: false,
             served: false,
             answer_begun: false,

@@ -1,5 +1,7 @@
 //! Bodies and their names: what is put comes back under its key, once on the drive however many keys it has.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use super::*;
 
 #[tokio::test]
@@ -162,4 +164,36 @@ async fn without_an_index_what_is_stored_is_there_and_files_are_closed() {
     drop(store);
     let store = rig.open();
     assert_eq!(get(&store, "1199").await.unwrap(), body_of(5000, 1199));
+}
+
+/// Who looks without the lock must see the new set when it sees the new generation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_generation_is_never_ahead_of_what_is_stored() {
+    let rig = Rig::new();
+    let store = rig.open();
+    put(&store, "f", &body_of(10_000, 1)).await;
+    store.flush().await;
+    let key = key("f");
+    let shown = AtomicU64::new(2_000);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                let generation = store.generation(&key);
+                let Some(variants) = store.lookup_hot(&key) else { continue };
+                let seen = variants[0].record.response_time.0;
+                let least = shown.load(Ordering::Acquire);
+                assert!(store.generation(&key) != generation || seen >= least, "{seen} is shown, {least} was made");
+            }
+        });
+        for time in 2_001..6_000 {
+            let entry = Arc::clone(&store.lookup_hot(&key).unwrap()[0]);
+            let before = store.generation(&key);
+            let record = Record { response_time: UnixMillis(time), ..entry.record.clone() };
+            store.update(&entry, record);
+            assert_ne!(store.generation(&key), before);
+            shown.store(time, Ordering::Release);
+        }
+        done.store(true, Ordering::Release);
+    });
 }
