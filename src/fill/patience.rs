@@ -20,6 +20,9 @@ const WORTH: u64 = 64 * 1024;
 /// Or when what came took so long: then asking at once cannot become a habit.
 const WORTH_TIME: Duration = Duration::from_secs(1);
 
+/// The longest pause after a failure before which anything came: a source that comes and goes is not to be missed.
+const SOME_PAUSE: Duration = FIRST_PAUSE;
+
 /// Failures since something worth the asking has come.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
@@ -45,6 +48,7 @@ impl Patience {
         if self.gained >= WORTH || now.saturating_duration_since(self.asked) >= WORTH_TIME {
             self.pause = Duration::ZERO;
         }
+        self.pause = self.pause.min(SOME_PAUSE);
     }
 
     /// A request failed: when to ask again.
@@ -107,7 +111,7 @@ mod tests {
     #[test]
     fn a_few_bytes_for_each_request_are_no_reason_to_ask_at_once() {
         let soon = Duration::from_millis(10);
-        assert_eq!(pauses(100, soon), [0, 100, 200, 400, 800, 1600, 2000]);
+        assert_eq!(pauses(100, soon), [0, 100, 100, 100, 100, 100, 100]);
         assert_eq!(pauses(WORTH, soon), [0; 7]);
         assert_eq!(pauses(100, WORTH_TIME), [0; 7], "a slow link is not a bad one");
     }
