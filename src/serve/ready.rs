@@ -2,9 +2,9 @@
 //! so ask for a file in the same words, byte for byte; what was made of them once need not be made again.
 //!
 //! Only such answers are kept as depend on nothing but the words, the stored response and its age. Kept are their fields,
-//! which the ordinary way made, never a decision of its own: when what is stored under any key changes it is looked up
+//! which the ordinary way made, never a decision of its own: when what is stored under the key changes it is looked up
 //! whether the answer still holds, and when its lifetime is over, its body gone, or anything else in doubt, the request
-//! goes the ordinary way.
+//! goes the ordinary way. Ranges, conditions and large bodies are not kept; writing to the socket is `wire::direct`'s.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
 use std::net::SocketAddr;

@@ -199,9 +199,7 @@ async fn an_agent_gets_its_file_right_over_a_kill_of_the_cache() {
     // Its first retry comes after 2 s, as in the field.
     let agent = DoAgent::new(node.data).with_backoff(1.0);
     let download = tokio::spawn(async move { (agent.download(HOST, "/f.bin", pattern, &[]).await, agent.has_bans()) });
-    while origin.body_bytes() < 10 * MIB {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    origin.wait_for_bytes(10 * MIB).await;
     node.kill().await;
     let again = setup.start();
     let (download, banned) = download.await.unwrap();
