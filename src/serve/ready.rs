@@ -323,16 +323,7 @@ fn between(pseudonym: &str) -> Vec<u8> {
 }
 
 fn push_number(text: &mut Vec<u8>, number: u64) {
-    let mut digits = [0_u8; 20];
-    let (mut at, mut rest) = (digits.len(), number);
-    for (n, digit) in digits.iter_mut().enumerate().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        (at, rest) = (n, rest / 10);
-        if rest == 0 {
-            break;
-        }
-    }
-    text.extend_from_slice(digits.get(at..).unwrap_or_default());
+    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Names are written in Title-Case: the Delivery Optimization agent looks for `Content-Length` in this spelling.

@@ -130,17 +130,7 @@ pub(super) fn end(format: LogFormat, out: &mut String) {
 
 /// Appends a number in decimal digits, several times faster than the formatter does it.
 pub(super) fn push_number(number: u64, out: &mut String) {
-    let mut digits = [0_u8; 20];
-    let (mut at, mut rest) = (digits.len(), number);
-    for (n, digit) in digits.iter_mut().enumerate().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        at = n;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.push_str(digits.get(at..).and_then(|digits| std::str::from_utf8(digits).ok()).unwrap_or_default());
+    out.push_str(itoa::Buffer::new().format(number));
 }
 
 /// Appends date and time in UTC, in milliseconds. A time that the calendar cannot hold counts as the epoch.
