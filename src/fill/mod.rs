@@ -14,6 +14,7 @@ mod fields;
 mod flight;
 mod judge;
 mod lead;
+mod mend;
 mod part_check;
 mod patience;
 mod rate;
@@ -34,6 +35,7 @@ use tokio::sync::oneshot;
 
 pub use error::FillError;
 pub use flight::{FlightGuard, Outlook};
+pub use mend::MendError;
 pub use want::{Answer, Obtained, TokenId, Want};
 
 /// An answer that is passed through to one client, its framing and its body.
@@ -49,6 +51,7 @@ use crate::upstream::{FetchResponse, RequestBody, Upstream, request_loops};
 
 pub use crate::upstream::{FetchError, Redirects};
 use flight::{FlightTable, Head, Role};
+use mend::Mending;
 
 /// How long a key whose answer could not be shared is fetched by each client for itself, so that clients do not
 /// queue behind one another for answers that none of them can use.
@@ -86,6 +89,7 @@ struct Inner {
     changes: Cache<KeyHash, ()>,
     /// Keys whose content was not what its digest says, and how often.
     mismatches: Cache<KeyHash, u32>,
+    mending: Mending,
 }
 
 impl Inner {
@@ -129,6 +133,7 @@ impl Fill {
             whole: memory(WHOLE_MEMORY),
             changes: memory(CHANGE_MEMORY),
             mismatches: memory(MISMATCH_MEMORY),
+            mending: Mending::new(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -15,9 +15,10 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use super::account::Account;
 use super::follow::Follow;
 use super::gather::Checked;
+use super::mend::Mender;
 use super::wire::{Content, Piece, PieceBody, Receipt, TURN};
 use crate::fill::Through;
-use crate::store::{self, Body, Hold, Window};
+use crate::store::{self, Body, Hold, ReadError, Window};
 
 /// A piece of a body.
 pub(super) enum Segment {
@@ -49,6 +50,8 @@ pub struct SegmentBody {
     remaining: Option<u64>,
     hold: Option<Hold>,
     account: Option<Arc<Account>>,
+    /// Set while blocks may turn out broken; a step that runs has it.
+    mender: Option<Box<Mender>>,
 }
 
 /// The body ends here: the connection is cut, so that the client notices.
@@ -57,7 +60,14 @@ pub struct SegmentBody {
 pub struct BodyCut(pub(super) String);
 
 /// What executing the front segment brought: bytes or a smaller segment, and what is left of it.
-type Step = (Result<Option<Segment>, BodyCut>, Option<Segment>);
+struct Step {
+    outcome: Result<Option<Segment>, BodyCut>,
+    rest: Option<Segment>,
+    mender: Option<Box<Mender>>,
+}
+
+/// An outcome and what is left, of a step without a mender.
+type Come = (Result<Option<Segment>, BodyCut>, Option<Segment>);
 
 impl SegmentBody {
     /// No body.
@@ -73,13 +83,18 @@ impl SegmentBody {
 
     /// These segments in order; `len` is their length in bytes if that is known.
     pub(super) fn new(segments: VecDeque<Segment>, len: Option<u64>) -> Self {
-        Self { segments, step: None, remaining: len, hold: None, account: None }
+        Self { segments, step: None, remaining: len, hold: None, account: None, mender: None }
     }
 
     /// Has `account` told of each byte that leaves, and closed when the last has left or the body is dropped.
     pub(super) fn accounted(mut self, account: Account) -> Self {
         self.account = Some(Arc::new(account));
         self
+    }
+
+    /// Has `mender` fetch blocks that turn out broken.
+    pub(super) fn mend_with(&mut self, mender: Option<Mender>) {
+        self.mender = mender.map(Box::new);
     }
 
     fn hand_out(&mut self, content: Content) -> Poll<Option<Result<Piece, BodyCut>>> {
@@ -117,14 +132,14 @@ impl SegmentBody {
                         store::Piece::Window(window) => window,
                     }
                 }
-                Ok(None) => {
-                    self.step = Some(Box::pin(Segment::File { reader, offset, len }.step()));
+                Ok(None) | Err(ReadError::Damaged { .. }) => {
+                    self.begin(Segment::File { reader, offset, len });
                     return None;
                 }
                 Err(error) => return Some(self.cut(BodyCut(error.to_string()))),
             },
             segment => {
-                self.step = Some(Box::pin(segment.step()));
+                self.begin(segment);
                 return None;
             }
         };
@@ -140,30 +155,57 @@ impl SegmentBody {
             }
             return Some(self.hand_out(Content::Bytes(bytes)));
         }
-        self.step = Some(Box::pin(Segment::Window(window).step()));
+        self.begin(Segment::Window(window));
         None
+    }
+
+    fn begin(&mut self, segment: Segment) {
+        self.step = Some(Box::pin(segment.step(self.mender.take())));
     }
 }
 
 impl Segment {
     /// Executes the segment as far as one step goes.
-    async fn step(self) -> Step {
+    async fn step(self, mut mender: Option<Box<Mender>>) -> Step {
+        let (outcome, rest) = match self {
+            Self::File { reader, offset, len } => Self::read(reader, offset, len, mender.as_deref_mut()).await,
+            segment => segment.come().await,
+        };
+        Step { outcome, rest, mender }
+    }
+
+    /// The next bytes of a stored body. A block that does not hold is mended, and tried again.
+    async fn read(reader: Body, offset: u64, len: u64, mender: Option<&mut Mender>) -> Come {
+        let block = match (reader.piece(offset, len.min(TURN)).await, &mender) {
+            (Ok(piece), _) => {
+                mender.into_iter().for_each(Mender::held);
+                let read = piece.len();
+                let rest = (read < len).then(|| Self::File { reader, offset: offset + read, len: len - read });
+                return (Ok(Some(piece.into())), rest);
+            }
+            (Err(ReadError::Damaged { block }), Some(_)) => block,
+            (Err(error), _) => return (Err(BodyCut(error.to_string())), None),
+        };
+        let mended = match mender {
+            Some(mender) => mender.mend_midway(block).await,
+            None => Ok(()),
+        };
+        match mended {
+            Ok(()) => (Ok(None), Some(Self::File { reader, offset, len })),
+            Err(error) => (Err(BodyCut(error.to_string())), None),
+        }
+    }
+
+    /// What comes next of any other segment.
+    async fn come(self) -> Come {
         match self {
-            Self::Bytes(_) => (Ok(Some(self)), None),
+            Self::Bytes(_) | Self::File { .. } => (Ok(Some(self)), None),
             // Only reached where the bytes have to pass through memory.
             Self::Window(window) => match window.read(TURN as usize).await {
                 Ok(bytes) => {
                     let mut rest = window;
                     rest.advance(bytes.len() as u64);
                     (Ok(Some(Self::Bytes(bytes))), (!rest.is_empty()).then_some(Self::Window(rest)))
-                }
-                Err(error) => (Err(BodyCut(error.to_string())), None),
-            },
-            Self::File { reader, offset, len } => match reader.piece(offset, len.min(TURN)).await {
-                Ok(piece) => {
-                    let read = piece.len();
-                    let rest = (read < len).then(|| Self::File { reader, offset: offset + read, len: len - read });
-                    (Ok(Some(piece.into())), rest)
                 }
                 Err(error) => (Err(BodyCut(error.to_string())), None),
             },
@@ -202,8 +244,9 @@ impl PieceBody for SegmentBody {
         let this = &mut *self;
         loop {
             if let Some(step) = &mut this.step {
-                let (outcome, rest) = ready!(step.as_mut().poll(context));
+                let Step { outcome, rest, mender } = ready!(step.as_mut().poll(context));
                 this.step = None;
+                this.mender = mender;
                 match outcome {
                     Ok(segment) => {
                         rest.into_iter().for_each(|rest| this.segments.push_front(rest));

@@ -12,13 +12,14 @@ use super::ask::Ask;
 use super::body::{Segment, SegmentBody};
 use super::follow::{Follow, HELD_BACK, HeldEnd};
 use super::handler::Handler;
+use super::mend::Mender;
 use super::outcome::{Outcome, Part, Reply, Stored};
 use super::verify::{Verdict, verified_soon};
 use super::wire::TURN;
 use super::{multipart, rescue, respond};
 use crate::content::{ByteRange, RangeSet, Record};
 use crate::decide::{self, CacheStatus, FwdReason, Precondition, RangeOutcome};
-use crate::fill::FlightGuard;
+use crate::fill::{FlightGuard, MendError};
 use crate::store::{Body, Entry, Gift, Partial, Progress, ReadError};
 use crate::telemetry::RequestResult;
 
@@ -62,12 +63,9 @@ pub(super) async fn stored(
     if let Some(outcome) = before_body(ask, entry, &status, result) {
         return Delivery::Done(outcome);
     }
-    let body = match handler.store.body_hot(entry) {
-        Some(body) => body,
-        None => match handler.store.body(entry).await {
-            Ok(body) => body,
-            Err(error) => return unusable(entry, &error),
-        },
+    let body = match body_of(handler, ask, entry).await {
+        Ok(body) => body,
+        Err(delivery) => return delivery,
     };
     let Some(length) = body.length() else { return Delivery::Missing };
     let selection = match select(handler, ask, entry, Some(length)) {
@@ -84,15 +82,26 @@ pub(super) async fn stored(
         _ => length,
     };
     let is_there = |range: &ByteRange| body.present_until(range.start()).min(verified) >= range.end();
-    if !selection.ranges(length).iter().all(is_there) {
+    let ranges = selection.ranges(length);
+    if !ranges.iter().all(is_there) {
         return Delivery::Missing;
     }
+    let mut mender = Mender::for_ranges(handler, ask, entry, &body, &ranges);
     let mut layout = lay(entry, selection, Some(length), |start, end| of_stored(&body, start, end.unwrap_or(length)));
     // The first bytes are checked before the head leaves: what is damaged or gone is found in time to fetch it anew.
     if let Some(at) = layout.segments.iter().position(|segment| matches!(segment, Segment::File { .. }))
         && let Some(Segment::File { reader, offset, len }) = layout.segments.remove(at)
     {
-        match reader.piece(offset, len.min(TURN)).await {
+        let piece = loop {
+            match (reader.piece(offset, len.min(TURN)).await, &mut mender) {
+                (Err(ReadError::Damaged { block }), Some(mender)) => match mender.mend(block).await {
+                    Ok(()) => {}
+                    Err(error) => return unmended(entry, &error),
+                },
+                (piece, _) => break piece,
+            }
+        };
+        match piece {
             Ok(piece) => {
                 let read = piece.len();
                 if read < len {
@@ -104,8 +113,26 @@ pub(super) async fn stored(
         }
     }
     match handler.release(ask, entry, &layout.part, Some(length)).await {
-        Ok(gift) => Delivery::Done(deliver(ask, entry, layout, Some(length), status, result, gift)),
+        Ok(gift) => Delivery::Done(deliver(ask, entry, layout, Some(length), status, result, gift).mended(mender)),
         Err(other) => other,
+    }
+}
+
+/// The stored body. A small one is read whole and checked, and mended when it does not hold.
+async fn body_of(handler: &Handler, ask: &Ask, entry: &Arc<Entry>) -> Result<Body, Delivery> {
+    if let Some(body) = handler.store.body_hot(entry) {
+        return Ok(body);
+    }
+    let mut mender = None;
+    loop {
+        match handler.store.body(entry).await {
+            Ok(body) => return Ok(body),
+            Err(ReadError::Damaged { block }) => {
+                let mender = mender.get_or_insert_with(|| Mender::new(handler, ask, entry));
+                mender.mend(block).await.map_err(|error| unmended(entry, &error))?;
+            }
+            Err(error) => return Err(unusable(entry, &error)),
+        }
     }
 }
 
@@ -366,6 +393,17 @@ fn deliver(
     let part = layout.part;
     let stored = Stored { entry: Arc::clone(entry), part, length, body, age, gift, found: None, plan: None };
     Outcome { reply: Reply::Stored(Box::new(stored)), result, status }
+}
+
+/// What cannot be mended at present may be later: the rest of it is there all the same.
+fn unmended(entry: &Entry, error: &MendError) -> Delivery {
+    tracing::warn!(key = %entry.record.key, %error, "a damaged block could not be mended");
+    match error {
+        MendError::Unreachable(_) | MendError::Store(ReadError::Damaged { .. }) => {
+            Delivery::Done(rescue::unavailable("damaged"))
+        }
+        MendError::OtherVersion | MendError::Store(_) => Delivery::Unusable,
+    }
 }
 
 fn unusable(entry: &Entry, error: &ReadError) -> Delivery {

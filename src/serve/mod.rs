@@ -18,6 +18,7 @@ mod deliver;
 mod follow;
 mod gather;
 mod handler;
+mod mend;
 mod multipart;
 mod outcome;
 mod pass;

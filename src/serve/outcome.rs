@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode};
 
 use super::body::{Segment, SegmentBody};
+use super::mend::Mender;
 use super::ready::Plan;
 use crate::content::ByteRange;
 use crate::decide::CacheStatus;
@@ -44,6 +45,14 @@ impl Outcome {
     pub(super) fn with_found(mut self, found: Option<Vec<ByteRange>>) -> Self {
         if let Reply::Stored(stored) = &mut self.reply {
             stored.found = found;
+        }
+        self
+    }
+
+    /// The answer with what mends broken blocks of its body.
+    pub(super) fn mended(mut self, mender: Option<Mender>) -> Self {
+        if let Reply::Stored(stored) = &mut self.reply {
+            stored.body.mend_with(mender);
         }
         self
     }

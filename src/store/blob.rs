@@ -1,5 +1,6 @@
 //! [`Blob`]: an open complete body, and which of its blocks were checked.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub(super) struct Facts {
     checked: Checked,
     /// What the drive counts for it, in bytes.
     counted: AtomicU64,
+    /// Blocks that were found not to hold and are not mended yet.
+    broken: Mutex<BTreeSet<u64>>,
 }
 
 /// A complete blob.
@@ -113,6 +116,17 @@ impl Facts {
     pub(super) fn counted(&self) -> u64 {
         self.counted.load(Ordering::Relaxed)
     }
+
+    /// Notes that a block does not hold, or holds again. Says whether that is new.
+    pub(super) fn note_broken(&self, block: u64, is_broken: bool) -> bool {
+        let mut broken = self.broken.lock();
+        if is_broken { broken.insert(block) } else { broken.remove(&block) }
+    }
+
+    /// The blocks that are known not to hold.
+    pub(super) fn broken(&self) -> Vec<u64> {
+        self.broken.lock().iter().copied().collect()
+    }
 }
 
 impl Drop for Blob {
@@ -137,7 +151,7 @@ impl Blob {
         let checked = Checked::new(count, identity);
         (0..count).filter(|block| is_checked(*block)).for_each(|block| checked.set(block, identity));
         let counted = AtomicU64::new(file.counted());
-        let facts = Arc::new(Facts { sums, drive, checked, counted });
+        let facts = Arc::new(Facts { sums, drive, checked, counted, broken: Mutex::default() });
         if named {
             // It is never there already: who finds facts opens the blob with them.
             let _ = life.facts.set(Arc::clone(&facts));
@@ -194,6 +208,24 @@ impl Blob {
             let look = |block: ByteRange| has(block.last()) && (block.start()..block.last()).step_by(RUN).all(&has);
             self.facts.checked.is_resident(block, || self.facts.sums.block_range(block).is_some_and(look))
         })
+    }
+
+    /// Whether all blocks of `range` were checked lately. Asks no kernel.
+    pub fn is_checked(&self, range: ByteRange) -> bool {
+        let size = self.facts.sums.block_size();
+        let last = size.block_of(range.last());
+        self.facts.checked.run_from(size.block_of(range.start()), last) > last
+    }
+
+    /// What is known of it.
+    pub(super) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The file was written to by us: nothing of it counts as checked, but for what is said to be from here on.
+    pub(super) fn rewritten(&self) -> std::io::Result<()> {
+        self.facts.checked.bind(disk::identity(self.file.file())?);
+        Ok(())
     }
 
     /// The file was renamed by us: what was checked stays checked.
@@ -293,16 +325,20 @@ impl Blob {
         disk::read_exact_at(self.file.file(), offset, length).map_err(|error| self.unreadable(block, error))
     }
 
-    /// A block could not be read: when that is the medium's fault the blob goes out of service.
+    /// A block could not be read: when that is the medium's fault the block counts as missing.
     pub(super) fn unreadable(&self, block: u64, error: std::io::Error) -> ReadError {
         self.facts.drive.failed("read a blob", &error);
         if disk::is_unreadable(&error) { self.damaged(block) } else { ReadError::Io(error) }
     }
 
-    /// Takes the blob out of service.
+    /// The block counts as missing until it is mended; the others are served.
     fn damaged(&self, block: u64) -> ReadError {
-        if let Some(store) = self.store.upgrade() {
-            store.blob_damaged(self, block);
+        self.facts.checked.clear(block);
+        if self.facts.note_broken(block, true) {
+            if let Some(store) = self.store.upgrade() {
+                store.metrics.damaged_blocks.inc();
+            }
+            tracing::error!(drive = %self.facts.drive.label(), digest = %self.digest(), block, "damaged block");
         }
         ReadError::Damaged { block }
     }

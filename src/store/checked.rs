@@ -109,6 +109,13 @@ impl Checked {
         }
     }
 
+    /// A block turned out not to hold.
+    pub(super) fn clear(&self, block: u64) {
+        if let Some(word) = self.word(block) {
+            word.fetch_and(!(1 << (block % 64)), Ordering::AcqRel);
+        }
+    }
+
     /// The first block from `block` to `last` that is not checked, or the one behind `last`.
     pub(super) fn run_from(&self, block: u64, last: u64) -> u64 {
         (block..=last).find(|block| !self.has(*block)).unwrap_or(last.saturating_add(1))

@@ -207,6 +207,11 @@ impl FileIdentity {
         (self.device, self.inode) == (stat.st_dev as u64, stat.st_ino as u64)
     }
 
+    /// Whether it is the same file, whatever happened to it.
+    pub(super) fn same_inode(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
     /// Whether it is the same file with the same size, whatever happened to its name.
     pub(super) fn same_file(&self, other: &Self) -> bool {
         (self.device, self.inode, self.size) == (other.device, other.inode, other.size)

@@ -225,17 +225,6 @@ impl Inner {
         drive.queue.push(Change::BlobGone { digest, serial, file, size, quarantine: reason });
     }
 
-    /// A block did not hold: the blob goes to quarantine and every entry that points to it is missing.
-    pub(super) fn blob_damaged(&self, blob: &Blob, block: u64) {
-        self.metrics.damaged_blocks.inc();
-        tracing::error!(drive = %blob.drive().label(), digest = %blob.digest(), block, "damaged block");
-        let mut table = self.entries.lock();
-        if blob.is_named() && !blob.life().is_gone() {
-            let reason = format!("block {block} does not have the CRC-32C it was stored with");
-            self.drop_blob(&mut table, blob.drive(), blob.digest(), Some(reason));
-        }
-    }
-
     /// The file of a blob is missing: so are the entries that point to it.
     pub(super) fn blob_missing(&self, life: &Arc<Life>) {
         loop {

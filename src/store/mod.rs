@@ -54,6 +54,7 @@ mod known_drives;
 mod layout;
 mod map_file;
 mod memory;
+mod mend;
 mod meta;
 mod partial;
 mod pool;
@@ -88,6 +89,7 @@ pub use entries::{Entry, Known, Variants};
 pub use error::{CompleteError, OpenError, ReadError, StoreError};
 pub use given::{Gift, Holdings};
 pub use hot::BlobHandle;
+pub use mend::Mended;
 pub use partial::{Partial, Progress};
 pub use settings::{DriveSettings, Settings};
 pub use window::{Hold, Window};
@@ -282,9 +284,10 @@ impl Store {
         None
     }
 
-    async fn open_body(&self, life: &Arc<blob::Life>) -> Result<Body, ReadError> {
+    /// The open file of a blob, whatever its length.
+    async fn open_file(&self, life: &Arc<blob::Life>) -> Result<Arc<Blob>, ReadError> {
         self.inner.wait_ready().await;
-        let blob = match life.open_blob() {
+        Ok(match life.open_blob() {
             Some(blob) => blob,
             None => {
                 let (store, digest) = (Arc::clone(&self.inner), life.digest);
@@ -303,7 +306,11 @@ impl Store {
                 }
                 opened?
             }
-        };
+        })
+    }
+
+    async fn open_body(&self, life: &Arc<blob::Life>) -> Result<Body, ReadError> {
+        let blob = self.open_file(life).await?;
         self.inner.touch(life);
         if blob.length() > self.inner.settings.memory_body {
             self.inner.memory.keep_handle(&blob);

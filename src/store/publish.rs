@@ -134,6 +134,7 @@ impl Inner {
         loop {
             let gone = self.entries.lock().gone;
             let stored = self.stored(digest);
+            stored.iter().for_each(|stored| Self::mend_from(stored, finished.file.file()));
             let mut table = self.entries.lock();
             // A blob that went, or came into the index, while we looked: look again.
             let arrived = table.blobs.get(&digest).is_some_and(|pending| pending.life.is_some());

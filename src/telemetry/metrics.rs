@@ -68,6 +68,8 @@ pub struct Metrics {
     pub evictions: IntCounter,
     /// Blocks whose CRC did not hold when they were read.
     pub damaged_blocks: IntCounter,
+    /// Blocks of stored bodies that did not hold and were fetched again.
+    pub mended_blocks: IntCounter,
     /// Failed file operations by `drive`.
     pub drive_errors: IntCounterVec,
     /// Access log lines that were dropped because the log could not keep up.
@@ -139,6 +141,7 @@ impl Metrics {
             store_blobs: gauge("store_blobs", "Complete blobs")?,
             evictions: counter("evictions_total", "Blobs evicted")?,
             damaged_blocks: counter("damaged_blocks_total", "Blocks whose checksum did not hold")?,
+            mended_blocks: counter("mended_blocks_total", "Blocks of stored bodies that were fetched again and put in place")?,
             drive_errors: counters("drive_errors_total", "Failed file operations", &["drive"])?,
             log_lines_dropped: counter("log_lines_dropped_total", "Access log lines dropped")?,
         };

@@ -23,6 +23,7 @@ mod freshness;
 mod hits;
 mod kills;
 mod memory;
+mod mending;
 mod methods;
 mod part_digests;
 mod passed;

@@ -1,6 +1,7 @@
 //! Bytes, files and journals that are not what they were.
 
 use super::*;
+use crate::content::ByteRange;
 
 #[tokio::test]
 async fn a_damaged_block_of_a_partial_is_never_served() {
@@ -22,7 +23,7 @@ async fn a_damaged_block_of_a_partial_is_never_served() {
 }
 
 #[tokio::test]
-async fn a_damaged_blob_is_quarantined_missing_for_all_its_urls_and_can_be_stored_again() {
+async fn a_damaged_block_of_a_blob_is_missing_and_the_others_are_served_until_it_is_mended() {
     let rig = Rig::new();
     let content = body_of(3 * BLOCK, 8);
     let digest = Digest::of(&content);
@@ -32,13 +33,39 @@ async fn a_damaged_blob_is_quarantined_missing_for_all_its_urls_and_can_be_store
         assert!(put(&store, "b", &content).await.duplicate);
     }
     flip(&rig.blob_path(digest), 2 * BLOCK as u64 + 1);
-    {
-        let metrics = Arc::new(Metrics::new().unwrap());
-        let store = Store::open(rig.settings.clone(), Arc::clone(&metrics)).unwrap();
-        let body = store.body(&store.lookup(&key("a")).await[0]).await.unwrap();
-        assert_eq!(body.read(0, 10).await.unwrap(), content[..10], "good blocks are served");
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let store = Store::open(rig.settings.clone(), Arc::clone(&metrics)).unwrap();
+    let entry = Arc::clone(&store.lookup(&key("a")).await[0]);
+    let body = store.body(&entry).await.unwrap();
+    assert_eq!(body.read(0, 10).await.unwrap(), content[..10], "good blocks are served");
+    for _ in 0..2 {
         assert!(matches!(body.read(2 * BLOCK as u64, 10).await, Err(ReadError::Damaged { block: 2 })));
-        assert_eq!(metrics.damaged_blocks.get(), 1);
+    }
+    assert_eq!(metrics.damaged_blocks.get(), 1, "told once");
+    assert_eq!(store.lookup(&key("b")).await.len(), 1);
+    let last = ByteRange::new(2 * BLOCK as u64, 3 * BLOCK as u64).unwrap();
+    assert_eq!(store.broken(&entry, 1).await.unwrap(), None, "a block that holds");
+    assert_eq!(store.broken(&entry, 2).await.unwrap(), Some(last));
+    let wrong = vec![Bytes::from(vec![0; BLOCK])];
+    assert_eq!(store.put_right(&entry, last, wrong, false).await.unwrap(), Mended::Unlike);
+    let right = vec![Bytes::copy_from_slice(&content[2 * BLOCK..])];
+    assert_eq!(store.put_right(&entry, last, right, true).await.unwrap(), Mended::Right);
+    assert_eq!(body.read(2 * BLOCK as u64, BLOCK).await.unwrap(), content[2 * BLOCK..]);
+    assert_eq!(fs::read(rig.blob_path(digest)).unwrap(), content);
+    assert_eq!(get(&store, "b").await.unwrap(), content);
+}
+
+#[tokio::test]
+async fn a_blob_that_is_given_up_is_quarantined_missing_for_all_its_urls_and_can_be_stored_again() {
+    let rig = Rig::new();
+    let content = body_of(3 * BLOCK, 8);
+    let digest = Digest::of(&content);
+    {
+        let store = rig.open();
+        put(&store, "a", &content).await;
+        assert!(put(&store, "b", &content).await.duplicate);
+        let entry = Arc::clone(&store.lookup(&key("a")).await[0]);
+        store.give_up(&entry, "block 2 is not to be had".to_owned()).await.unwrap();
         assert!(store.lookup(&key("a")).await.is_empty());
         assert!(store.lookup(&key("b")).await.is_empty());
         store.flush().await;
@@ -51,6 +78,21 @@ async fn a_damaged_blob_is_quarantined_missing_for_all_its_urls_and_can_be_store
     assert!(store.lookup(&key("a")).await.is_empty(), "also after a restart");
     assert!(!put(&store, "a", &content).await.duplicate);
     assert_eq!(get(&store, "a").await.unwrap(), content);
+}
+
+#[tokio::test]
+async fn a_new_copy_of_a_damaged_blob_mends_it() {
+    let rig = Rig::new();
+    let content = body_of(3 * BLOCK, 18);
+    let digest = Digest::of(&content);
+    put(&rig.open(), "a", &content).await;
+    flip(&rig.blob_path(digest), BLOCK as u64);
+    let store = rig.open();
+    let body = store.body(&store.lookup(&key("a")).await[0]).await.unwrap();
+    assert!(matches!(body.read(BLOCK as u64, 10).await, Err(ReadError::Damaged { block: 1 })));
+    assert!(put(&store, "b", &content).await.duplicate);
+    assert_eq!(get(&store, "a").await.unwrap(), content);
+    assert_eq!(fs::read(rig.blob_path(digest)).unwrap(), content);
 }
 
 #[tokio::test]
@@ -82,7 +124,6 @@ async fn a_file_that_changes_while_it_is_open_is_noticed() {
     flip(&rig.blob_path(blob.digest()), 3);
     blob.look_again_now();
     assert!(matches!(Body::Blob(blob).read(0, 10).await, Err(ReadError::Damaged { block: 0 })));
-    assert!(store.lookup(&key("a")).await.is_empty());
 }
 
 #[tokio::test]

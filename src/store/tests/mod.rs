@@ -7,6 +7,7 @@ mod eviction;
 mod filling;
 mod kills;
 mod restart;
+mod scale;
 mod speed;
 mod versions;
 
