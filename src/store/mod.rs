@@ -16,6 +16,8 @@
 //! back as a partial body; without, it counts as not there and a later completion of its digest takes its place. Data of partial bodies is synced before their maps every 64 MiB or 5 s; a map that
 //! is ahead of its data is harmless, since a block counts only when its CRC-32C holds.
 //!
+//! Blocks of a blob that do not hold are written over in place, and synced, by `mend`.
+//!
 //! The journals are the truth of their drive. The index is derived and may be deleted at any time.
 //!
 //! # Threads
