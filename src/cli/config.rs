@@ -34,7 +34,8 @@ pub struct FileArgs {
 }
 
 impl FileArgs {
-    fn load(&self) -> Result<Loaded, ConfigErrors> {
+    /// The settings in effect.
+    pub(super) fn load(&self) -> Result<Loaded, ConfigErrors> {
         Config::load(&self.settings.sources(self.file.as_deref().or(self.config.as_deref()))?)
     }
 }

@@ -8,6 +8,7 @@ mod healthcheck;
 mod output;
 mod run;
 mod settings;
+mod store;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ pub use exit_codes::Exit;
 pub use healthcheck::HealthcheckArgs;
 pub use output::Output;
 pub use settings::{RunArgs, SettingFlags};
+pub use store::StoreCommand;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,6 +29,7 @@ Examples:
   waystation run --data 0.0.0.0:80 --drive /mnt/cache=500GB
   waystation config check site.yaml               everything that is wrong, at once
   waystation config show                          what is in effect, and why
+  waystation store verify --config site.yaml      whether every stored byte is what it was
   waystation demo                                 a cache and its origin on this machine, no network needed
 
 Settings come from flags, WAYSTATION_* variables (WAYSTATION_LISTEN__DATA), the file and built-in defaults, in
@@ -55,6 +58,9 @@ pub enum Command {
     /// Check or show the settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at what is stored
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Ask a running cache whether it is alive; for container health checks
     Healthcheck(HealthcheckArgs),
 }
@@ -73,6 +79,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(args) => run::run(args, cli.output),
         Command::Demo => demo::run().into(),
         Command::Config(command) => config::run(command, cli.output).into(),
+        Command::Store(command) => store::run(command, cli.output).into(),
         Command::Healthcheck(args) => healthcheck::run(args, cli.output).into(),
     }
 }

@@ -152,6 +152,8 @@ fn storage(section: &mut Section<'_>) -> Option<store::Settings> {
     let memory = section.value("memory", values::size(0..=1 << 50, "up to the memory of the machine, 0 for none"));
     let memory_body = section.value("memory_body", values::size(0..=16 * MIB, "up to 16 MiB"));
     let reverify = section.value("reverify", values::duration(MILLISECOND..=365 * DAY, "from 1ms to 365d"));
+    let scrub_rate = section.value("scrub_rate", values::size(0..=1 << 40, "per second, 0 for never"));
+    let scrub_every = section.value("scrub_every", values::duration(MILLISECOND..=3650 * DAY, "from 1ms to 3650d"));
     if drives.as_ref().is_some_and(Vec::is_empty) {
         section
             .fault("drives", Fault::new("there is nowhere to store", "write at least one drive with path and quota"));
@@ -163,6 +165,8 @@ fn storage(section: &mut Section<'_>) -> Option<store::Settings> {
         memory: memory?,
         memory_body: memory_body?,
         reverify: reverify?,
+        scrub_rate: scrub_rate?,
+        scrub_every: scrub_every?,
         ..store::Settings::default()
     })
 }

@@ -265,16 +265,37 @@ impl Blob {
         let block = self.facts.sums.block_size().block_of(offset);
         let identity = self.facts.checked.identity();
         let Some(range) = self.facts.sums.block_range(block) else { return Err(ReadError::Absent { offset }) };
-        let mut sum = 0;
-        let read = disk::pass_through(self.file.file(), range.start(), range.len(), |piece| {
-            sum = crc32c::crc32c_append(sum, piece);
-        });
-        read.map_err(|error| self.unreadable(block, error))?;
+        let sum = self.sum(range).map_err(|error| self.unreadable(block, error))?;
         if !self.facts.sums.holds(block, sum) {
             return Err(self.damaged(block));
         }
-        self.facts.checked.set(block, identity);
+        self.holds_now(block, identity);
         Ok(max.max(1).min(range.end() - offset))
+    }
+
+    /// Reads a block from the drive and compares it, whether or not it was checked before. What was not in the kernel's
+    /// memory does not stay there.
+    pub(super) fn scrub(&self, block: u64, range: ByteRange) -> Result<(), ReadError> {
+        let was_resident = disk::read_now(self.file.file(), range.start(), &mut [0]).is_ok();
+        let identity = self.facts.checked.identity();
+        let read = self.sum(range);
+        if !was_resident {
+            disk::let_go(self.file.file(), range.start(), range.len());
+        }
+        if !self.facts.sums.holds(block, read.map_err(|error| self.unreadable(block, error))?) {
+            return Err(self.damaged(block));
+        }
+        self.holds_now(block, identity);
+        Ok(())
+    }
+
+    /// What the bytes of `range` sum to.
+    pub(super) fn sum(&self, range: ByteRange) -> std::io::Result<u32> {
+        let mut sum = 0;
+        disk::pass_through(self.file.file(), range.start(), range.len(), |piece| {
+            sum = crc32c::crc32c_append(sum, piece);
+        })?;
+        Ok(sum)
     }
 
     /// Reads on the calling thread, which is one of the drive's. Returns at least one byte; a read that meets a
@@ -296,7 +317,7 @@ impl Blob {
         if !self.facts.sums.verify(block, &content) {
             return Err(self.damaged(block));
         }
-        self.facts.checked.set(block, identity);
+        self.holds_now(block, identity);
         let from = (offset - range.start()) as usize;
         let to = content.len().min(from.saturating_add(wanted as usize));
         Ok(content.slice(from..to))
@@ -329,6 +350,12 @@ impl Blob {
     pub(super) fn unreadable(&self, block: u64, error: std::io::Error) -> ReadError {
         self.facts.drive.failed("read a blob", &error);
         if disk::is_unreadable(&error) { self.damaged(block) } else { ReadError::Io(error) }
+    }
+
+    /// The block was read and found right while the file had `identity`.
+    fn holds_now(&self, block: u64, identity: FileIdentity) {
+        self.facts.note_broken(block, false);
+        self.facts.checked.set(block, identity);
     }
 
     /// The block counts as missing until it is mended; the others are served.

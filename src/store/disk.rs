@@ -295,6 +295,17 @@ pub(super) fn pass_through(file: &File, offset: u64, length: u64, mut each: impl
     })
 }
 
+/// Tells the kernel that these bytes need not stay in its memory.
+#[cfg(target_os = "linux")]
+pub(super) fn let_go(file: &File, offset: u64, length: u64) {
+    // Only advice.
+    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::DontNeed);
+}
+
+/// Elsewhere it finds out by itself.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn let_go(_: &File, _: u64, _: u64) {}
+
 /// Whether the error says that there is no room.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)

@@ -67,9 +67,28 @@ pub(super) struct Drive {
 
 /// What `waystation.json` says.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Identity {
+pub(super) struct Identity {
     format: u32,
     drive: String,
+}
+
+impl Identity {
+    /// What the drive in `path` says of itself, of which there must be a readable one. Changes nothing.
+    pub(super) fn read(dir: &Dir, path: &Path) -> Result<(DriveId, u32), OpenError> {
+        let damaged = |reason: &str| OpenError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
+        let io = |source| OpenError::Io { path: path.to_owned(), action: "read waystation.json", source };
+        let text = dir.read(layout::IDENTITY).map_err(io)?;
+        // The version comes first: a newer format may have other fields.
+        let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| damaged(&error.to_string()))?;
+        let found = value.get("format").and_then(serde_json::Value::as_u64).ok_or_else(|| damaged("no format"))?;
+        if found > u64::from(layout::FORMAT) {
+            let found = u32::try_from(found).unwrap_or(u32::MAX);
+            return Err(OpenError::NewerFormat { path: path.to_owned(), found, known: layout::FORMAT });
+        }
+        let identity: Self = serde_json::from_value(value).map_err(|error| damaged(&error.to_string()))?;
+        let id = u128::from_str_radix(&identity.drive, 16).map_err(|_| damaged("the drive id is no number"))?;
+        Ok((DriveId(id), identity.format))
+    }
 }
 
 impl Drive {
@@ -312,21 +331,12 @@ fn identify(dir: &Dir, path: &Path) -> Result<DriveId, OpenError> {
     let io = |action| move |source| OpenError::Io { path: path.to_owned(), action, source };
     let damaged = |reason: &str| OpenError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
     if dir.stat(layout::IDENTITY).map_err(io("read waystation.json"))?.is_some() {
-        let text = dir.read(layout::IDENTITY).map_err(io("read waystation.json"))?;
-        // The version comes first: a newer format may have other fields.
-        let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| damaged(&error.to_string()))?;
-        let found = value.get("format").and_then(serde_json::Value::as_u64).ok_or_else(|| damaged("no format"))?;
-        if found > u64::from(layout::FORMAT) {
-            let found = u32::try_from(found).unwrap_or(u32::MAX);
-            return Err(OpenError::NewerFormat { path: path.to_owned(), found, known: layout::FORMAT });
-        }
-        let identity: Identity = serde_json::from_value(value).map_err(|error| damaged(&error.to_string()))?;
-        let id = u128::from_str_radix(&identity.drive, 16).map_err(|_| damaged("the drive id is no number"))?;
-        if identity.format < layout::FORMAT {
+        let (id, format) = Identity::read(dir, path)?;
+        if format < layout::FORMAT {
             // Before anything is written that the older release does not know.
-            write_identity(dir, DriveId(id)).map_err(io("upgrade waystation.json"))?;
+            write_identity(dir, id).map_err(io("upgrade waystation.json"))?;
         }
-        return Ok(DriveId(id));
+        return Ok(id);
     }
     if dir.stat(layout::JOURNAL).map_err(io("look for a journal"))?.is_some() {
         return Err(damaged("it is missing, although a journal is there"));

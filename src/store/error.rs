@@ -42,6 +42,12 @@ pub enum OpenError {
         /// The drive.
         path: PathBuf,
     },
+    /// It is no drive.
+    #[error("drive {path}: there is no waystation.json, so it is no drive; check the path, and that it is mounted")]
+    NoDrive {
+        /// The path.
+        path: PathBuf,
+    },
     /// A file operation failed.
     #[error("{path}: {action}: {source}; check that the path exists and is writable by this user")]
     Io {

@@ -165,6 +165,31 @@ impl Index {
         })
     }
 
+    /// Up to `count` blobs of a drive in the order of their digests, from the one behind `after` on.
+    pub(super) fn blobs_after(
+        &self,
+        drive: DriveId,
+        after: Option<Digest>,
+        count: usize,
+    ) -> Result<Vec<Digest>, IndexError> {
+        guarded(|| {
+            // The key of a drive's blob is longer than its digest: all of those of `after` are below this.
+            let from = after.map_or_else(|| b"b".to_vec(), |digest| [&blob_prefix(&digest)[..], &[0xff; 17]].concat());
+            let mut digests = Vec::new();
+            for row in self.database.range(from..b"c".to_vec()).keys() {
+                let name = row.map_err(failed)?;
+                let digest = name.get(1..33).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+                if let (Some(digest), true) = (digest, drive_at(&name, 33) == Some(drive)) {
+                    digests.push(Digest::from_bytes(digest));
+                    if digests.len() == count {
+                        break;
+                    }
+                }
+            }
+            Ok(digests)
+        })
+    }
+
     /// How far the journal of `drive` is applied; `None` when nothing is.
     pub(super) fn watermark(&self, drive: DriveId) -> Result<Option<Watermark>, IndexError> {
         let Some(value) = self.database.get(watermark_key(drive)).map_err(failed)? else { return Ok(None) };

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crc32c::{crc32c, crc32c_append};
+use crc32c::crc32c;
 use sha2::{Digest as _, Sha256};
 
 use super::blob::Blob;
@@ -170,11 +170,7 @@ impl Blob {
 
     /// Reads a block and says whether it sums to what it must; one that cannot be read does not.
     fn holds(&self, block: u64, range: ByteRange) -> bool {
-        let mut sum = 0;
-        let read = disk::pass_through(self.file().file(), range.start(), range.len(), |piece| {
-            sum = crc32c_append(sum, piece);
-        });
-        let holds = read.is_ok() && self.sums().holds(block, sum);
+        let holds = self.sum(range).is_ok_and(|sum| self.sums().holds(block, sum));
         self.facts().note_broken(block, !holds);
         holds
     }

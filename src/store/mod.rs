@@ -22,7 +22,8 @@
 //!
 //! # Threads
 //! Four per drive for file operations, one for syncs of partial bodies, one for commits, two for the index, one that
-//! recovers after start, one that writes down which version clients were given.
+//! recovers after start, one that writes down which version clients were given, one that reads what is stored in the
+//! background.
 //! None of the async methods blocks its worker.
 
 mod adopt;
@@ -66,6 +67,7 @@ mod queue;
 mod ready;
 mod recover;
 mod running;
+mod scrub;
 mod settings;
 mod space;
 mod stuffing;
@@ -73,6 +75,7 @@ mod superseded;
 mod table;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod window;
 mod writer;
 
@@ -94,6 +97,7 @@ pub use hot::BlobHandle;
 pub use mend::Mended;
 pub use partial::{Partial, Progress};
 pub use settings::{DriveSettings, Settings};
+pub use verify::{Finding, Progressed, Verification, verify};
 pub use window::{Hold, Window};
 pub use writer::{Completed, PartialWriter};
 

@@ -26,7 +26,7 @@ use super::layout::{self, PartialFile};
 use super::map_file;
 use super::partial::Partial;
 use super::pool::panic_text;
-use super::{disk, quarantine};
+use super::{disk, quarantine, scrub};
 use crate::content::{BodyRef, PartialId};
 
 /// Longest time for opening the index before it is made anew.
@@ -35,7 +35,7 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 const BATCH: usize = 1000;
 
 /// Does all of it, starts the threads that write, and returns them. `closing` ends it early.
-pub(super) fn recover(store: &Arc<Inner>, closing: &AtomicBool) -> Vec<thread::JoinHandle<()>> {
+pub(super) fn recover(store: &Arc<Inner>, closing: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
     let mut committers = Vec::from_iter(keep_given(store));
     let index = prepare_index(store, closing).map(Arc::new);
     for drive in &store.drives {
@@ -64,6 +64,11 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &AtomicBool) -> Vec<thread::J
     store.ready.send_replace(true);
     tracing::info!("store is ready");
     load_eviction_order(store, closing);
+    let (scrubbed, flag) = (Arc::clone(store), Arc::clone(closing));
+    match thread::Builder::new().name("scrub".to_owned()).spawn(move || scrub::run(&scrubbed, &flag)) {
+        Ok(thread) => committers.push(thread),
+        Err(error) => tracing::error!(%error, "what is stored is not read in the background"),
+    }
     committers
 }
 

@@ -45,8 +45,10 @@ impl Drop for Running {
         self.inner.given.close();
         if let Some(recovering) = self.recovering.lock().take() {
             // A thread that panicked has nothing left to commit.
-            for committer in recovering.join().unwrap_or_default() {
-                let _ = committer.join();
+            for thread in recovering.join().unwrap_or_default() {
+                // The one that reads in the background sleeps most of the time.
+                thread.thread().unpark();
+                let _ = thread.join();
             }
         }
         self.inner.lookups.join();

@@ -19,6 +19,10 @@ pub struct Settings {
     pub open_blobs: usize,
     /// How long a verified block of a file that did not change counts as verified.
     pub reverify: std::time::Duration,
+    /// Bytes per second at which everything that is stored is read and compared; 0 is never.
+    pub scrub_rate: u64,
+    /// Time from the begin of one such pass to the begin of the next.
+    pub scrub_every: std::time::Duration,
 }
 
 /// One drive: a directory with a quota of its own.
@@ -46,6 +50,8 @@ impl Default for Settings {
             memory_body: 16 * 1024,
             open_blobs: 4096,
             reverify: std::time::Duration::from_secs(24 * 3600),
+            scrub_rate: 4_000_000,
+            scrub_every: std::time::Duration::from_secs(30 * 24 * 3600),
         }
     }
 }

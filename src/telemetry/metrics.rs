@@ -68,6 +68,8 @@ pub struct Metrics {
     pub evictions: IntCounter,
     /// Blocks whose CRC did not hold when they were read.
     pub damaged_blocks: IntCounter,
+    /// Bytes of stored bodies that were read in the background and compared with their sums.
+    pub scrubbed_bytes: IntCounter,
     /// Blocks of stored bodies that did not hold and were fetched again.
     pub mended_blocks: IntCounter,
     /// Failed file operations by `drive`.
@@ -141,7 +143,14 @@ impl Metrics {
             store_blobs: gauge("store_blobs", "Complete blobs")?,
             evictions: counter("evictions_total", "Blobs evicted")?,
             damaged_blocks: counter("damaged_blocks_total", "Blocks whose checksum did not hold")?,
-            mended_blocks: counter("mended_blocks_total", "Blocks of stored bodies that were fetched again and put in place")?,
+            scrubbed_bytes: counter(
+                "scrubbed_bytes_total",
+                "Bytes of stored bodies that were read in the background and compared with their sums",
+            )?,
+            mended_blocks: counter(
+                "mended_blocks_total",
+                "Blocks of stored bodies that were fetched again and put in place",
+            )?,
             drive_errors: counters("drive_errors_total", "Failed file operations", &["drive"])?,
             log_lines_dropped: counter("log_lines_dropped_total", "Access log lines dropped")?,
         };

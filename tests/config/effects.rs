@@ -26,6 +26,8 @@ pub(super) const EFFECTS: &[Row] = &[
     ("storage.memory", "0", "1 GiB", |c| c.store.memory.to_string()),
     ("storage.memory_body", "1 KiB", "2 KiB", |c| c.store.memory_body.to_string()),
     ("storage.reverify", "1h", "1d", |c| format!("{:?}", c.store.reverify)),
+    ("storage.scrub_rate", "0", "1 MiB", |c| c.store.scrub_rate.to_string()),
+    ("storage.scrub_every", "1d", "7d", |c| format!("{:?}", c.store.scrub_every)),
     ("builtin_origins", "[]", "[delivery-optimization]", hosts),
     ("device_update_instances", "[]", "[contoso--account]", hosts),
     ("origins[].host", "a.example.com", "*.example.com", hosts),

@@ -37,4 +37,5 @@ mod small_devices;
 mod stalls;
 mod tokens;
 mod unknown_length;
+mod verifying;
 mod versions;
