@@ -203,7 +203,11 @@ fn admin_sources(metrics: &Arc<Metrics>, store: &Store, upstream: &Upstream, dra
             let readiness = readiness(&store_of_state, &upstream, &drain);
             let degraded = readiness.state != NodeState::Online;
             if said.swap(degraded, Ordering::Relaxed) != degraded {
-                tracing::info!(state = readiness.state.as_str(), reasons = ?readiness.reasons, "state changed");
+                tracing::info!(
+                    state = readiness.state.as_str(),
+                    reasons = readiness.reasons.join("; "),
+                    "state changed"
+                );
             }
             readiness
         }),
@@ -299,7 +303,7 @@ impl Banner {
     fn of(config: &Config) -> Self {
         let drives = config.store.drives.iter();
         Self {
-            drives: drives.map(|d| format!("{} (quota {:.1} GB)", d.path.display(), d.quota as f64 / 1e9)).collect(),
+            drives: drives.map(|d| format!("{} (quota {})", d.path.display(), decimal_size(d.quota))).collect(),
             state: config.store.state.display().to_string(),
             rules: config.rules.iter().map(|policy| policy.rule.to_string()).collect(),
             sample: config.rules.first().map(|policy| policy.rule.replace("*.", "example.")),
@@ -325,6 +329,12 @@ impl Banner {
         }
         text
     }
+}
+
+/// A quota in decimal units, as settings are written; megabytes below one gigabyte.
+fn decimal_size(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    if bytes < 1e9 { format!("{:.0} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) }
 }
 
 #[allow(clippy::print_stdout, reason = "the banner is the command's output")]

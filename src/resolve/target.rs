@@ -30,7 +30,8 @@ pub enum TargetFault {
     Fragment,
     /// A `%` without two hexadecimal digits behind it (RFC 3986 section 2.1).
     Escape,
-    /// A segment `.` or `..`, escaped ones and those with a path parameter (`..;x`) included.
+    /// A segment `..`, or `.` in any other spelling than this; escaped ones and those with a path parameter (`..;x`)
+    /// included.
     DotSegment,
 }
 
@@ -72,12 +73,15 @@ fn check_bytes(target: &[u8]) -> Result<(), TargetFault> {
     if has_dot_segment(path) { Err(TargetFault::DotSegment) } else { Ok(()) }
 }
 
-/// Looks at the decoded path, so that `%2e%2e` and `a%2F..%2Fb` count too.
+/// Looks at the decoded path, so that `%2e%2e` and `a%2F..%2Fb` count too. A plain `.` passes: it leads nowhere else,
+/// and `apt` sends it for sources whose suite is `./`.
 fn has_dot_segment(path: &[u8]) -> bool {
-    let decoded: Cow<'_, [u8]> = percent_decode(path).into();
-    decoded.split(|b| *b == b'/').any(|segment| {
-        let name = segment.split(|b| *b == b';').next().unwrap_or(segment);
-        name == b"." || name == b".."
+    path.split(|b| *b == b'/').filter(|segment| *segment != b".").any(|segment| {
+        let decoded: Cow<'_, [u8]> = percent_decode(segment).into();
+        decoded.split(|b| *b == b'/').any(|part| {
+            let name = part.split(|b| *b == b';').next().unwrap_or(part);
+            name == b"." || name == b".."
+        })
     })
 }
 
@@ -107,7 +111,7 @@ impl fmt::Display for TargetFault {
             Self::Backslash => "has a backslash in it; use / between segments",
             Self::Fragment => "has a fragment; leave out # and what follows",
             Self::Escape => "has a % without two hexadecimal digits; write a literal % as %25",
-            Self::DotSegment => "has a . or .. segment; resolve it before sending",
+            Self::DotSegment => "has a .. segment or an escaped . segment; resolve it before sending",
         })
     }
 }
@@ -134,8 +138,10 @@ mod tests {
                     "/../a",
                     "/a/../b",
                     "/a/..",
-                    "/./a",
-                    "/a/.",
+                    "/./../a",
+                    "/a/.;x",
+                    "/a%2f.",
+                    "/.%2fa",
                     "/%2e%2e/a",
                     "/.%2E/a",
                     "/%2e",
@@ -160,6 +166,8 @@ mod tests {
             "/",
             "//a//b/",
             "/...",
+            "/./Packages.gz",
+            "/a/.",
             "/..a/a..",
             "/.well-known/x",
             "/a%20b/C%2Fd/x~y(1).cab?P1=1&P2=a%2Bb%3D%3D&sig=x%20y",

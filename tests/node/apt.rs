@@ -66,6 +66,15 @@ fn repository() -> TempDir {
     root
 }
 
+/// The same packages in a repository without suites and components, as `dpkg-scanpackages` makes it.
+fn flat_repository() -> TempDir {
+    let root = repository();
+    std::fs::remove_dir_all(root.path().join("dists")).unwrap();
+    let packages = run(Command::new("apt-ftparchive").args(["packages", "./pool"]).current_dir(root.path()));
+    std::fs::write(root.path().join("Packages"), packages).unwrap();
+    root
+}
+
 /// One machine's apt: its own lists, its own empty cache, its own sources.
 struct Apt {
     root: TempDir,
@@ -74,12 +83,17 @@ struct Apt {
 
 impl Apt {
     fn new(base: &str, proxy: Option<String>) -> Self {
+        Self::of_source(&format!("{base} stable main"), proxy)
+    }
+
+    /// `source` is what stands in `sources.list`.
+    fn of_source(source: &str, proxy: Option<String>) -> Self {
         let root = tempfile::Builder::new().prefix("waystation-apt-").tempdir().unwrap();
         for directory in ["etc/preferences.d", "state/lists/partial", "cache/archives/partial", "downloads"] {
             std::fs::create_dir_all(root.path().join(directory)).unwrap();
         }
         let path = |name: &str| root.path().join(name).to_str().unwrap().to_owned();
-        std::fs::write(path("etc/sources.list"), format!("deb [trusted=yes] {base} stable main\n")).unwrap();
+        std::fs::write(path("etc/sources.list"), format!("deb [trusted=yes] {source}\n")).unwrap();
         std::fs::write(path("status"), "").unwrap();
         let mut options = vec![
             format!("Dir::Etc={}", path("etc")),
@@ -142,7 +156,7 @@ async fn node_for(repository: &Path) -> (RunningNode, FakeOrigin) {
 }
 
 /// Two machines after each other, in the way that `apt` makes for a node.
-async fn two_machines(apt: fn(&RunningNode) -> Apt) {
+async fn two_machines(repository: fn() -> TempDir, apt: fn(&RunningNode) -> Apt) {
     if tools_are_missing() {
         return;
     }
@@ -153,7 +167,7 @@ async fn two_machines(apt: fn(&RunningNode) -> Apt) {
         let before = (origin.requests(), origin.body_bytes());
         tokio::task::spawn_blocking(move || apt.fetch_all(pool.path())).await.unwrap();
         let asked: Vec<_> = origin.received().split_off(before.0);
-        let pool_bytes = asked.iter().filter(|request| request.path().starts_with("/pool/")).count();
+        let pool_bytes = asked.iter().filter(|request| request.path().contains("/pool/")).count();
         println!("apt machine {machine}: {} requests, {} bytes upstream", asked.len(), origin.body_bytes() - before.1);
         if machine == 1 {
             assert_eq!(pool_bytes, PACKAGES as usize, "each package is fetched once");
@@ -165,17 +179,23 @@ async fn two_machines(apt: fn(&RunningNode) -> Apt) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn apt_uses_the_node_as_forward_proxy() {
-    two_machines(|node| Apt::new(&format!("http://{HOST}"), Some(format!("http://{}", node.data)))).await;
+    two_machines(repository, |node| Apt::new(&format!("http://{HOST}"), Some(format!("http://{}", node.data)))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn apt_uses_the_node_as_reverse_proxy() {
-    two_machines(|node| Apt::new(&format!("http://{}", node.data), None)).await;
+    two_machines(repository, |node| Apt::new(&format!("http://{}", node.data), None)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn apt_uses_the_node_by_the_path_form() {
-    two_machines(|node| Apt::new(&format!("http://{}/-/{HOST}", node.data), None)).await;
+    two_machines(repository, |node| Apt::new(&format!("http://{}/-/{HOST}", node.data), None)).await;
+}
+
+/// Such a source is `./`, and apt puts it into each path as it stands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn apt_uses_a_repository_without_suites() {
+    two_machines(flat_repository, |node| Apt::of_source(&format!("http://{}/-/{HOST} ./", node.data), None)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

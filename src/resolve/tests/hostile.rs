@@ -141,7 +141,7 @@ fn the_host_field_is_checked_in_every_form() {
 #[test]
 fn hostile_targets_are_refused_before_their_origin_is_looked_at() {
     let table: [(&str, &[&str]); 5] = [
-        ("target-dot-segment", &["/../p", "/a/../p", "/%2e%2e/p", "/a/.%2E", "/./p", "/a%2f..%2fp", "/..;/p"]),
+        ("target-dot-segment", &["/../p", "/a/../p", "/%2e%2e/p", "/a/.%2E", "/%2e/p", "/a%2f..%2fp", "/..;/p"]),
         ("target-control-character", &["/%00", "/p?x=%00", "/a%0d%0ab", "/%7f"]),
         ("target-backslash", &["/a\\b", "/a%5Cb", "/..%5c.."]),
         ("target-escape", &["/%zz", "/%", "/p%4", "/p?x=%"]),

@@ -115,7 +115,9 @@ pub fn bind(addresses: &[SocketAddr], inherited: &mut Inherited) -> Result<Vec<T
         .map(|(address, socket)| {
             let listener = match socket.or_else(|| inherited.next()) {
                 Some(socket) => {
-                    tracing::info!(configured = %address, actual = ?socket.local_addr().ok(), "using an inherited socket");
+                    let actual =
+                        socket.local_addr().map_or_else(|error| error.to_string(), |actual| actual.to_string());
+                    tracing::info!(configured = %address, actual, "using an inherited socket");
                     socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket))
                 }
                 None => listen(address),
