@@ -54,6 +54,8 @@ pub(super) struct Drive {
     pub(super) queue: Queue,
     /// Order of eviction. A leaf lock.
     pub(super) sieve: Mutex<Sieve<Victim>>,
+    /// Held by who finds out how much has to go and chooses it. Before all other locks.
+    pub(super) evicting: Mutex<()>,
     used: AtomicU64,
     promised: AtomicU64,
     leaving: AtomicU64,
@@ -131,6 +133,7 @@ impl Drive {
             syncs,
             queue: Queue::new(metrics.store_uncommitted.with_label_values(&[&label])),
             sieve: Mutex::new(Sieve::new()),
+            evicting: Mutex::new(()),
             used: AtomicU64::new(0),
             promised: AtomicU64::new(0),
             leaving: AtomicU64::new(0),

@@ -28,6 +28,8 @@ impl Inner {
             let (store, job) = (Arc::clone(self), Arc::clone(drive));
             let least = if refused && round == 0 { needed } else { 0 };
             let evicted = drive.pool.run(move || {
+                // One at a time: what others have chosen but not told yet would be chosen for twice.
+                let _turn = job.evicting.lock();
                 let (excess, leaving) = (job.excess(needed).max(least), job.leaving());
                 (excess, leaving, store.evict_above(&job, excess, leaving))
             });
@@ -52,6 +54,8 @@ impl Inner {
 
     /// Removes what is above the watermarks, with the next batch.
     pub(super) fn relieve(&self, drive: &Drive) {
+        // Whoever is at it sees to what is too much now.
+        let Some(_turn) = drive.evicting.try_lock() else { return };
         self.evict_above(drive, drive.excess(0), drive.leaving());
     }
 

@@ -222,7 +222,7 @@ impl Upstream {
             framing::dimensions(&ask.method, head.status, &head.headers)
         };
         let dimensions = dimensions.map_err(|fault| {
-            ticket.report(Outcome::Cut);
+            ticket.report(Outcome::Malformed);
             FetchError::BadAnswer { host: ask.origin.host.to_string(), fault }
         })?;
         if matches!(head.status.as_u16(), 500 | 502 | 503 | 504) {
@@ -263,7 +263,7 @@ fn earlier(own: Instant, remaining: Instant) -> (Instant, bool) {
 fn failure(error: &hyper::Error, host: String) -> Failure {
     let bad = |host, fault| Failure {
         error: FetchError::BadAnswer { host, fault },
-        outcome: Some(Outcome::Cut),
+        outcome: Some(Outcome::Malformed),
         stale: false,
     };
     if error.is_parse_too_large() {

@@ -17,10 +17,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_PART: u32 = 4;
 /// Longest pause of a source that cannot be reached.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Longest pause of a source that answers, but with a server error or a broken answer: other resources of it may be
-/// fine.
-const LONGEST_PAUSE_ANSWERING: Duration = Duration::from_secs(5);
-
 /// How an attempt went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -34,8 +30,10 @@ pub enum Outcome {
     ServerError,
     /// The body stopped coming.
     Stall,
-    /// The connection ended in mid-answer, or the answer was malformed.
+    /// The connection ended before an answer, or before the first byte of its body.
     Cut,
+    /// An answer that makes no sense for what was asked. It tells of one resource: the source is there.
+    Malformed,
 }
 
 /// Whether a source may be asked now.
@@ -65,16 +63,28 @@ pub struct Health {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Closed { weight: u32, last_fault: Option<Instant> },
-    Open { since: Instant, until: Instant },
-    HalfOpen { since: Instant, probe: ProbeId },
+    Closed {
+        weight: u32,
+        last_fault: Option<Instant>,
+    },
+    /// `answers`: it can be reached, but its answers are of no use. Other resources of it may be fine, so after the pause
+    /// everybody may ask again, and not one alone that may have met a bad one.
+    Open {
+        since: Instant,
+        until: Instant,
+        answers: bool,
+    },
+    HalfOpen {
+        since: Instant,
+        probe: ProbeId,
+    },
 }
 
 impl Outcome {
     /// How much one such fault counts towards [`OPEN_AT`].
     fn weight(self) -> u32 {
         match self {
-            Self::Success => 0,
+            Self::Success | Self::Malformed => 0,
             Self::ConnectFailure => 5,
             Self::Timeout | Self::Stall => 4,
             Self::Cut => 2,
@@ -82,11 +92,9 @@ impl Outcome {
         }
     }
 
-    fn longest_pause(self) -> Duration {
-        match self {
-            Self::ServerError | Self::Cut => LONGEST_PAUSE_ANSWERING,
-            _ => LONGEST_PAUSE,
-        }
+    /// Whether the source was reached.
+    fn answers(self) -> bool {
+        matches!(self, Self::ServerError | Self::Cut)
     }
 }
 
@@ -103,6 +111,11 @@ impl Health {
         match self.state {
             State::Closed { .. } => Verdict::Allowed,
             State::Open { until, .. } if now < until => Verdict::Down { until },
+            State::Open { answers: true, .. } => {
+                // The next fault of this kind is enough for the next pause.
+                self.state = State::Closed { weight: OPEN_AT - 1, last_fault: Some(now) };
+                Verdict::Allowed
+            }
             State::Open { since, .. } => {
                 let probe = ProbeId(self.next_probe);
                 self.next_probe = self.next_probe.wrapping_add(1);
@@ -116,8 +129,12 @@ impl Health {
     /// Takes note of an outcome at `now`. `probe` is the id of the attempt if it was a probe. `jitter`
     /// between 0 and 1 spreads the pauses of many caches by a quarter to either side.
     pub fn record(&mut self, now: Instant, outcome: Outcome, probe: Option<ProbeId>, jitter: f64) {
-        if outcome == Outcome::Success {
+        let is_probe = matches!(self.state, State::HalfOpen { probe: current, .. } if probe == Some(current));
+        if outcome == Outcome::Success || (outcome == Outcome::Malformed && is_probe) {
             self.state = State::Closed { weight: 0, last_fault: None };
+            return;
+        }
+        if outcome == Outcome::Malformed {
             return;
         }
         match self.state {
@@ -125,14 +142,16 @@ impl Health {
                 let recent = last_fault.is_some_and(|at| now.saturating_duration_since(at) <= FORGET_AFTER);
                 let weight = if recent { weight } else { 0 }.saturating_add(outcome.weight());
                 self.state = if weight >= OPEN_AT {
-                    State::Open { since: now, until: now + pause(Duration::ZERO, outcome, jitter) }
+                    let until = now + pause(Duration::ZERO, jitter);
+                    State::Open { since: now, until, answers: outcome.answers() }
                 } else {
                     State::Closed { weight, last_fault: Some(now) }
                 };
             }
             State::HalfOpen { since, probe: current } if probe == Some(current) => {
-                let until = now + pause(now.saturating_duration_since(since), outcome, jitter);
-                self.state = State::Open { since, until };
+                let answers = outcome.answers();
+                let down = if answers { Duration::ZERO } else { now.saturating_duration_since(since) };
+                self.state = State::Open { since, until: now + pause(down, jitter), answers };
             }
             // Attempts that began before the breaker opened say nothing new.
             State::Open { .. } | State::HalfOpen { .. } => {}
@@ -143,7 +162,7 @@ impl Health {
     pub fn abandon_probe(&mut self, now: Instant, probe: ProbeId) {
         match self.state {
             State::HalfOpen { since, probe: current } if probe == current => {
-                self.state = State::Open { since, until: now };
+                self.state = State::Open { since, until: now, answers: false };
             }
             _ => {}
         }
@@ -170,10 +189,10 @@ impl Health {
     }
 }
 
-/// The pause of a source that has been down for so long: a part of that time up to the outcome's longest, then spread.
-fn pause(down: Duration, outcome: Outcome, jitter: f64) -> Duration {
+/// The pause of a source that has been down for so long: a part of that time up to the longest, then spread.
+fn pause(down: Duration, jitter: f64) -> Duration {
     let jitter = if (0.0..=1.0).contains(&jitter) { jitter } else { 0.5 };
-    (down / PAUSE_PART).clamp(FIRST_PAUSE, outcome.longest_pause()).mul_f64(0.75 + jitter / 2.0)
+    (down / PAUSE_PART).clamp(FIRST_PAUSE, LONGEST_PAUSE).mul_f64(0.75 + jitter / 2.0)
 }
 
 #[cfg(test)]
@@ -232,10 +251,8 @@ mod tests {
     }
 
     #[test]
-    fn pauses_are_a_quarter_of_the_time_down_up_to_the_longest_of_their_cause() {
-        for (outcome, longest) in
-            [(Outcome::ConnectFailure, 60_000), (Outcome::ServerError, 5000), (Outcome::Cut, 5000)]
-        {
+    fn pauses_are_a_quarter_of_the_time_down_up_to_the_longest() {
+        for (outcome, longest) in [(Outcome::ConnectFailure, 60_000), (Outcome::Timeout, 60_000)] {
             let start = Instant::now();
             let mut now = start;
             let mut health = Health::default();
@@ -253,6 +270,41 @@ mod tests {
             }
             assert!(now - start > Duration::from_millis(longest), "it came to the longest");
         }
+    }
+
+    #[test]
+    fn a_source_that_answers_is_never_left_alone_for_long_and_everybody_may_ask_after_that() {
+        for outcome in [Outcome::ServerError, Outcome::Cut] {
+            let mut now = Instant::now();
+            let mut health = Health::default();
+            for _ in 0..20 {
+                while health.down_until(now).is_none() {
+                    assert_eq!(health.verdict(now), Verdict::Allowed);
+                    health.record(now, outcome, None, 0.5);
+                }
+                now += FIRST_PAUSE;
+                assert_eq!(health.verdict(now), Verdict::Allowed);
+                assert_eq!(health.verdict(now), Verdict::Allowed, "not one alone");
+            }
+            health.record(now, Outcome::Success, None, 0.5);
+            health.record(now, outcome, None, 0.5);
+            assert_eq!(health.verdict(now), Verdict::Allowed, "a good answer wipes the slate");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_sense_says_nothing_of_other_resources() {
+        let now = Instant::now();
+        assert_eq!(opened_by(Outcome::Malformed), 0);
+        let mut health = Health::default();
+        health.record(now, Outcome::ConnectFailure, None, 0.5);
+        health.record(now, Outcome::ConnectFailure, None, 0.5);
+        health.record(now, Outcome::Malformed, None, 0.5);
+        assert!(health.down_until(now).is_some(), "it was asked before");
+        let later = now + FIRST_PAUSE;
+        let probe = probe(&mut health, later);
+        health.record(later, Outcome::Malformed, Some(probe), 0.5);
+        assert_eq!(health.verdict(later), Verdict::Allowed, "it is there");
     }
 
     #[test]
@@ -292,6 +344,7 @@ mod tests {
             Outcome::ServerError,
             Outcome::Stall,
             Outcome::Cut,
+            Outcome::Malformed,
         ])
     }
 
@@ -329,7 +382,7 @@ mod tests {
                     Step::Finish(outcome, jitter) => {
                         if let Some(probe) = attempts.pop() {
                             health.record(now, outcome, probe, jitter);
-                            if outcome == Outcome::Success || probe == live {
+                            if outcome == Outcome::Success || (probe.is_some() && probe == live) {
                                 live = None;
                             }
                             if outcome == Outcome::Success {
