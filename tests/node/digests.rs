@@ -145,3 +145,32 @@ async fn a_digest_rule_holds_for_what_another_host_is_just_fetching() {
     assert_eq!((answer.head.status, answer.body == right.bytes()), (200, true), "{}", answer.head.raw);
     assert_eq!(other.checked(&head, wrong, 0).await.first_difference, None);
 }
+
+/// The same when what is stored turns out to be current for the host without a rule.
+#[tokio::test]
+async fn a_digest_rule_holds_for_what_another_host_is_just_validating() {
+    let (wrong, right) = (Pattern::new(831, 300_000), Pattern::new(832, 300_000));
+    let stale = |content| Reply::file(content).with("Cache-Control", "max-age=0");
+    let origin = FakeOrigin::with(PATH, stale(wrong)).await;
+    let rule = || json!({ "canonical": "both", "fill": "whole" });
+    let setup = Setup::new().origin("other.example.com", origin.address, rule());
+    let node = setup.origin(HOST, origin.address, with_digest_rule(rule(), right)).start();
+    let other = "/-/other.example.com/f.bin";
+    assert!(node.get(other, &[]).await.body == wrong.bytes());
+    node.wait_for_fills(1).await;
+    let gate = Gate::shut();
+    origin.serve(PATH, stale(wrong).hold_head(&gate));
+    let opened = async {
+        origin.wait_for_requests(2).await;
+        while node.metric("waystation_requests_in_flight", "").await < 2.0 {}
+        origin.serve(PATH, stale(right));
+        gate.open();
+    };
+    let late = async {
+        origin.wait_for_requests(2).await;
+        node.get(TARGET, &[]).await
+    };
+    let (validated, answer, ()) = tokio::join!(node.get(other, &[]), late, opened);
+    assert!(validated.body == wrong.bytes(), "{}", validated.head.raw);
+    assert_eq!((answer.head.status, answer.body == right.bytes()), (200, true), "{}", answer.head.raw);
+}
