@@ -174,3 +174,35 @@ async fn a_digest_rule_holds_for_what_another_host_is_just_validating() {
     assert!(validated.body == wrong.bytes(), "{}", validated.head.raw);
     assert_eq!((answer.head.status, answer.body == right.bytes()), (200, true), "{}", answer.head.raw);
 }
+
+/// What a part is said to become is remembered when other answers come between its begin and its rest.
+#[tokio::test]
+async fn a_digest_that_came_with_the_begin_holds_when_a_404_came_between() {
+    let content = Pattern::new(833, 4 * MIB);
+    let gate = Gate::shut();
+    let part = |reply: Reply| Reply { content_digest: true, ..reply };
+    let origin = FakeOrigin::with(PATH, part(Reply::file(content).damaged(5).hold_at(MIB, &gate))).await;
+    let setup = Setup::new().origin(HOST, origin.address, Mode::Whole.rule());
+    // Nobody waits longer than this for the digest.
+    let node = setup.set("upstream.timeouts.request", json!("500ms")).start();
+    let mut client = Connection::open_as(1, node.data).await;
+    client.send(&get(TARGET, &[])).await;
+    let head = client.head().await;
+    assert_eq!(head.status, 200, "{}", head.raw);
+    client.piece(&mut head.framing(false), 1).await.unwrap().unwrap();
+    drop(client);
+    node.wait_until_idle().await;
+    origin.serve(PATH, Reply::status(404, "no\n").with("Cache-Control", "max-age=0"));
+    assert_eq!(node.get(TARGET, &[]).await.head.status, 404);
+    node.wait_until_idle().await;
+    origin.serve(PATH, part(Reply::file(content)));
+    for _ in 0..3 {
+        let answer = node.get(TARGET, &[]).await;
+        node.wait_until_idle().await;
+        if answer.head.status == 200 && answer.end == End::Complete {
+            assert_eq!(content.first_difference(0, &answer.body), None, "{}", answer.head.raw);
+            return;
+        }
+    }
+    panic!("it is never right");
+}
