@@ -220,7 +220,7 @@ impl Fill {
         method: Method,
         body: Option<RequestBody>,
     ) -> Result<FetchResponse, FillError> {
-        self.ask(want, method, fields::for_pass(&want.headers, &want.policy), body).await
+        self.ask(want, method, fields::for_pass(want), body).await
     }
 
     /// What is on its way under `key` is not for requests that come from now on: they are fetched for anew.
@@ -241,7 +241,7 @@ impl Fill {
     /// # Errors
     /// When no source answered in time: the proof is missing, not refused.
     pub async fn prove(&self, want: &Want) -> Result<StatusCode, FillError> {
-        let mut headers = fields::for_fetch(&want.headers, &want.policy);
+        let mut headers = fields::for_fetch(want);
         let status = self.ask(want, Method::HEAD, headers.clone(), None).await?.status;
         if status != StatusCode::METHOD_NOT_ALLOWED && status != StatusCode::NOT_IMPLEMENTED {
             return Ok(status);

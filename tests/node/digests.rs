@@ -206,3 +206,26 @@ async fn a_digest_that_came_with_the_begin_holds_when_a_404_came_between() {
     }
     panic!("it is never right");
 }
+
+/// A digest is that of the content, whatever coding a client would like it in.
+#[tokio::test]
+async fn a_digest_rule_is_not_held_against_a_coding_that_a_client_asks_for() {
+    let (content, coded) = (Pattern::new(834, 100_000), Pattern::new(835, 50_000));
+    let origin = FakeOrigin::start().await;
+    origin.script(PATH, move |request| {
+        let is_coded = request.field("Accept-Encoding").is_some_and(|codings| codings.contains("gzip"));
+        let reply = if is_coded { Reply::file(coded).with("Content-Encoding", "gzip") } else { Reply::file(content) };
+        reply.with("Vary", "Accept-Encoding")
+    });
+    let node = Setup::new().origin(HOST, origin.address, with_digest_rule(Mode::Whole.rule(), content)).start();
+    for _ in 0..4 {
+        node.get(TARGET, &["Accept-Encoding: gzip"]).await;
+        node.wait_until_idle().await;
+    }
+    let answer = node.get(TARGET, &[]).await;
+    assert_eq!((answer.head.status, answer.body == content.bytes()), (200, true), "{}", answer.head.raw);
+    for control in ["max-age=60", "no-store"] {
+        let answer = node.get(TARGET, &["Accept-Encoding: gzip", &format!("Cache-Control: {control}")]).await;
+        assert_eq!((answer.head.status, answer.body == content.bytes()), (200, true), "{}", answer.head.raw);
+    }
+}

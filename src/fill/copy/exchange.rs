@@ -34,7 +34,7 @@ pub(super) enum Event {
 impl Copying<'_> {
     pub(super) fn ask(&mut self, asked: Asked) {
         let validator = self.writer.entry().record.validator();
-        let mut headers = fields::for_fetch(&self.want.headers, &self.want.policy);
+        let mut headers = fields::for_fetch(&self.want);
         let (at, end) = match asked {
             Asked::Range(range) => {
                 let open = self.ways == Ways::Rest && self.length == Some(range.end());
