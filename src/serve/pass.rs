@@ -100,6 +100,10 @@ impl Handler {
                 note_mismatch(&ask.content.key, expected);
                 Err(rescue::unavailable("wrong-digest"))
             }
+            // A part has a length that nothing but its range tells.
+            (Gathered::Whole, _) if length.is_some_and(|length| length != bytes.len() as u64) => {
+                Err(rescue::unavailable("bad-answer"))
+            }
             (Gathered::Whole, _) => {
                 response.framing = PassedFraming::Length(bytes.len() as u64);
                 Ok(Manner::Gathered(bytes))
@@ -165,11 +169,11 @@ pub(super) fn refusal(ask: &Ask, response: &PassedThrough) -> Option<Outcome> {
         return Some(rescue::unavailable("range-not-honoured"));
     }
     // A 206 to a request without `Range` would be taken for the whole; another part than was asked for would be put in the
-    // place of that by whoever does not look at `Content-Range`.
+    // place of that by whoever does not look at `Content-Range`; and so would the frames around several parts.
     let is_unasked = response.status == StatusCode::PARTIAL_CONTENT
         && match response.content_range {
             Some(part) => part.range().is_none_or(|range| !decide::is_asked_for(&ask.headers, range, part.total)),
-            None => !ask.headers.contains_key(RANGE),
+            None => !ask.headers.contains_key(RANGE) || decide::is_for_one_range(&ask.headers),
         };
     is_unasked.then(|| rescue::unavailable("unasked-range"))
 }
