@@ -49,6 +49,7 @@ use crate::upstream::{FetchResponse, RequestBody, Upstream, request_loops};
 
 pub use crate::upstream::{FetchError, Redirects};
 use flight::{FlightTable, Head, Role};
+use part_check::HeldRoom;
 
 /// How long a key whose answer could not be shared is fetched by each client for itself, so that clients do not
 /// queue behind one another for answers that none of them can use.
@@ -86,6 +87,8 @@ struct Inner {
     changes: Cache<KeyHash, ()>,
     /// Keys whose content was not what its digest says, and how often.
     mismatches: Cache<KeyHash, u32>,
+    /// Memory for parts that are checked before they are given out.
+    held_room: HeldRoom,
 }
 
 impl Inner {
@@ -129,6 +132,7 @@ impl Fill {
             whole: memory(WHOLE_MEMORY),
             changes: memory(CHANGE_MEMORY),
             mismatches: memory(MISMATCH_MEMORY),
+            held_room: HeldRoom::new(),
         };
         Self { inner: Arc::new(inner) }
     }
