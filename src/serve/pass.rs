@@ -53,7 +53,8 @@ impl Handler {
         };
         match self.release_passed(ask, &response).await {
             Ok(gift) => {
-                let told = self.told(ask, &response);
+                let client = ask.client.map(|client| client.address);
+                let told = Told { store: self.store.clone(), key: ask.content.key.clone(), client };
                 released(ask, response, reason, gift, |through| match manner {
                     Manner::AsItComes => Segment::Through(Box::new(through)),
                     Manner::Checked(expected, begin) => {
@@ -118,11 +119,6 @@ impl Handler {
             }
             (Gathered::Broken, _) => Err(rescue::unavailable("upstream-cut")),
         }
-    }
-
-    fn told(&self, ask: &Ask, response: &PassedThrough) -> Told {
-        let version = passed_version(response).map(|(version, _)| version);
-        Told { store: self.store.clone(), key: ask.content.key.clone(), version }
     }
 }
 

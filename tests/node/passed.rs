@@ -170,6 +170,28 @@ async fn who_was_passed_wrong_bytes_is_not_given_the_rest() {
     assert!(other.end == End::Complete && other.body == content.bytes(), "{}", other.head.raw);
 }
 
+/// What one client was passed says nothing of what others were, before or after.
+#[tokio::test]
+async fn who_was_passed_right_bytes_goes_on_although_another_was_passed_wrong_ones() {
+    let content = Pattern::new(823, 3 << 20);
+    let claimed = Reply::file(content).with("Cache-Control", "no-store").with_digest(content);
+    let (node, origin) = origin_with(claimed.clone()).await;
+    begin_as(3, &node, content, &[LIGHT_AGENT]).await;
+    origin.serve(PATH, claimed.clone().damaged(4));
+    let answer = ask_as(1, &node, &[LIGHT_AGENT]).await;
+    assert_eq!((answer.head.status, answer.end), (200, End::Cut), "{}", answer.head.raw);
+    origin.serve(PATH, claimed);
+    begin_as(2, &node, content, &[LIGHT_AGENT]).await;
+    let rest = format!("Range: bytes=30000-{}", content.len - 1);
+    for device in [2, 3] {
+        let answer = ask_as(device, &node, &[LIGHT_AGENT, &rest]).await;
+        assert_eq!((answer.head.status, answer.end), (206, End::Complete), "{device}: {}", answer.head.raw);
+        assert_eq!(content.first_difference(30_000, &answer.body), None);
+    }
+    begin_as(1, &node, content, &[LIGHT_AGENT]).await;
+    must_be_told_to_wait(&ask_as(1, &node, &[LIGHT_AGENT, &rest]).await);
+}
+
 /// An agent that is cut in a body without length aborts.
 #[tokio::test]
 async fn an_agent_is_not_passed_a_body_without_length() {
