@@ -71,7 +71,7 @@ impl Version {
     pub fn told_by(headers: &HeaderMap, length: Option<u64>) -> Self {
         let validator = fingerprint(&Validator::of(headers));
         if !TELLING.iter().any(|name| headers.contains_key(name)) {
-            return Self { birth: UNTOLD, validator, length: None, digest: None };
+            return Self::untold();
         }
         let mut text = length.map_or_else(String::new, |length| length.to_string()).into_bytes();
         for name in TELLING.iter().chain([&CONTENT_ENCODING]) {
@@ -83,6 +83,11 @@ impl Version {
             }
         }
         Self { birth: PartialId(number(&text)), validator, length, digest: None }
+    }
+
+    /// The version of bytes of which nothing tells what they are: nothing goes on with them.
+    pub fn untold() -> Self {
+        Self { birth: UNTOLD, validator: None, length: None, digest: None }
     }
 
     /// With what `other`, which is the same version, tells beyond it.

@@ -25,7 +25,7 @@ pub use decision::{BypassReason, Decision, Options, RequestFacts, decide, may_se
 pub use digest_field::{content_digest, repr_digest};
 pub use digest_rule::{UnderRule, under_rule};
 pub use freshness::{Freshness, LifetimeSource, age};
-pub use range_request::{FirstAsked, RangeOutcome, first_asked, is_asked_for, is_behind, ranges};
+pub use range_request::{FirstAsked, RangeOutcome, first_asked, is_asked_for, is_behind, is_for_one_range, ranges};
 pub use status::{CacheStatus, FwdReason};
 pub use storable::{NotStorable, Storable, storable};
 pub use update::{merge_304, not_modified_selects};

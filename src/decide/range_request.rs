@@ -78,6 +78,11 @@ pub fn is_asked_for(request: &HeaderMap, part: ByteRange, length: Option<u64>) -
     wanted.iter().any(|range| range.start() == part.start()) && end.is_some_and(|end| part.end() <= end)
 }
 
+/// Whether `request` asks for just one range: that is answered without a frame around it (RFC 9110 section 15.3.7.2).
+pub fn is_for_one_range(request: &HeaderMap) -> bool {
+    requested(request).is_some_and(|specs| specs.len() == 1)
+}
+
 /// What a fill should begin with for `request`, before anything is known of the representation.
 pub fn first_asked(request: &HeaderMap) -> FirstAsked {
     match requested(request).as_deref() {

@@ -11,7 +11,7 @@ use super::copy::Ways;
 use super::flight::Head;
 use super::judge::Asked;
 use super::lead::Leader;
-use crate::content::{BodyRef, PartialId, Record, Version};
+use crate::content::{BodyRef, ExpectedDigest, PartialId, Record, Version};
 use crate::decide::{self, Storable};
 use crate::store::{Body, Entry, PartialWriter};
 use crate::upstream::FetchResponse;
@@ -52,10 +52,21 @@ pub(super) async fn take_up(
     if !matches!(storable, Storable::Yes) {
         return None;
     }
-    let record = answer::record_of(want, response, length, ok)?;
+    let mut record = answer::record_of(want, response, length, ok)?;
+    record.expected = still_expected(entry.record.expected, record.expected);
     let revived = inner.store.revive(entry, record)?;
     tracing::info!(key = %want.key, "upstream has an older version again, of which a part is stored");
     inner.store.resume_part(&revived, leader.room(length)).await
+}
+
+/// What a body has to become of which the begin was to become `before`, by an answer with the rest that says `now`, or by
+/// the rule that holds now. That a part does not say it of the whole takes nothing back.
+fn still_expected(before: Option<ExpectedDigest>, now: Option<ExpectedDigest>) -> Option<ExpectedDigest> {
+    match before {
+        Some(ExpectedDigest::Manifest(_)) => before,
+        Some(ExpectedDigest::Upstream(_)) => now.or(before),
+        Some(ExpectedDigest::Rule(_)) | None => now,
+    }
 }
 
 /// Whether `record`, the head of an answer whose body is about to be stored, is that of an older version which is stored

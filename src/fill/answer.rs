@@ -40,7 +40,7 @@ pub(super) async fn store_part(
         }
         match leader.inner.store.create_part(record, leader.room(Some(length))).await {
             Ok(writer) => {
-                let stream = Stream::part(response, part);
+                let stream = Stream::part(response, part, &leader.inner.held_room);
                 let start = Start { stream, at: part.start(), end: Some(part.end()), ways: Ways::Ranged };
                 return leader.fill(writer, start).await;
             }

@@ -18,6 +18,7 @@ use super::credentials::Refused;
 use super::demand::{Demands, TO_THE_END};
 use super::flight::{Outlook, Permit};
 use super::judge::Asked;
+use super::part_check::Unfinished;
 use super::patience::Patience;
 use super::rate::Rate;
 use super::schedule::{self, Claim, Next, Picture, Pieces};
@@ -95,6 +96,7 @@ pub(super) struct Copying<'a> {
     down: bool,
     misfits: u32,
     wrong_parts: u32,
+    unfinished: Unfinished,
     foreseen: Instant,
 }
 
@@ -132,6 +134,7 @@ impl<'a> Copying<'a> {
             down: false,
             misfits: 0,
             wrong_parts: 0,
+            unfinished: Unfinished::default(),
             foreseen: now,
         }
     }

@@ -4,22 +4,28 @@
 use http::header::{IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue};
 
-use crate::content::{Policy, Validator};
+use super::Want;
+use crate::content::Validator;
 use crate::upstream::{Forwarding, request_fields};
 
 /// Fields for the fetch of a whole representation that others may share.
-pub(super) fn for_fetch(client: &HeaderMap, policy: &Policy) -> HeaderMap {
-    request_fields(client, Forwarding::Cacheable, policy.identity_only)
+pub(super) fn for_fetch(want: &Want) -> HeaderMap {
+    request_fields(&want.headers, Forwarding::Cacheable, is_identity_only(want))
 }
 
 /// Fields for an answer that goes to this client alone: its own, ranges and conditions included. Of several `Range`
 /// lines the last one is meant, as Delivery Optimization agents write them; an origin would take them for one list.
-pub(super) fn for_pass(client: &HeaderMap, policy: &Policy) -> HeaderMap {
-    let mut fields = request_fields(client, Forwarding::Bypass, policy.identity_only);
-    if let Some(last) = client.get_all(RANGE).iter().next_back().filter(|_| fields.contains_key(RANGE)) {
+pub(super) fn for_pass(want: &Want) -> HeaderMap {
+    let mut fields = request_fields(&want.headers, Forwarding::Bypass, is_identity_only(want));
+    if let Some(last) = want.headers.get_all(RANGE).iter().next_back().filter(|_| fields.contains_key(RANGE)) {
         fields.insert(RANGE, last.clone());
     }
     fields
+}
+
+/// The operator's digest is that of the bytes without a coding.
+fn is_identity_only(want: &Want) -> bool {
+    want.policy.identity_only || want.rule_digest().is_some()
 }
 
 /// Asks for the bytes from `start` to `last`, or to the end, on the condition that they are still of the version of

@@ -261,7 +261,7 @@ impl Leader<'_> {
 
     /// The fields of a request for the whole.
     pub(super) fn plain(&self) -> HeaderMap {
-        fields::for_fetch(&self.want.headers, &self.want.policy)
+        fields::for_fetch(self.want)
     }
 
     /// The part to begin with. Without a stored map the block size is the one of new bodies.

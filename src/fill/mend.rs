@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::judge::{Answered, Asked, Judged, judge};
 use super::patience::Patience;
-use super::stream::{Ending, Stream};
+use super::stream::Stream;
 use super::{Fill, FillError, Want, fields};
 use crate::content::{BodyRef, ByteRange, Digest, Record};
 use crate::store::{Entry, Mended, ReadError};
@@ -41,15 +41,23 @@ pub(super) struct Mending {
     turns: Cache<Digest, Arc<Mutex<()>>>,
 }
 
-/// What a request for broken blocks brought.
+/// What requests for broken blocks brought.
 enum Brought {
     Bytes(Vec<Bytes>),
     /// The answer is of another version.
     OtherVersion,
-    /// Less than all, or nothing: it may be asked again.
+    /// Less than all.
+    Failed(FillError),
+}
+
+/// Why one request brought no more.
+enum Stop {
+    /// It ended, or failed: what is missing may be asked for again.
     Failed(FillError),
     /// It need not be asked again.
     Refused(FillError),
+    /// The answer is of another version.
+    OtherVersion,
 }
 
 impl Mending {
@@ -83,7 +91,7 @@ impl Fill {
             let bytes = match self.bring(want, &entry.record, range).await {
                 Brought::Bytes(bytes) => Some(bytes),
                 Brought::OtherVersion => None,
-                Brought::Failed(error) | Brought::Refused(error) => return Err(MendError::Unreachable(error)),
+                Brought::Failed(error) => return Err(MendError::Unreachable(error)),
             };
             let mended = match bytes {
                 // Without a strong validator only the digest of the whole tells that it is the same version.
@@ -111,62 +119,74 @@ impl Fill {
         Ok(())
     }
 
-    /// Asks for `range`, again and again while that may help and there is time.
+    /// Asks for `range`, again and again while that may help and there is time. What came before a cut is kept.
     async fn bring(&self, want: &Want, record: &Record, range: ByteRange) -> Brought {
         let mut patience = Patience::new(Instant::now());
+        let mut kept: Vec<Bytes> = Vec::new();
+        let mut rest = range;
         loop {
-            let brought = self.bring_once(want, record, range).await;
-            let Brought::Failed(error) = &brought else { return brought };
+            let stop = self.bring_once(want, record, rest, &mut kept).await;
+            let came = kept.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+            let before = rest;
+            match ByteRange::new(range.start() + came, range.end()) {
+                Some(missing) => rest = missing,
+                None => return Brought::Bytes(kept),
+            }
+            let error = match stop {
+                Stop::Failed(error) => error,
+                Stop::Refused(error) => return Brought::Failed(error),
+                Stop::OtherVersion => return Brought::OtherVersion,
+            };
+            patience.progress(Instant::now(), before.len() - rest.len());
             let next = patience.failed(Instant::now(), false);
             if error.down_until().is_some() || next >= want.deadline {
-                return brought;
+                return Brought::Failed(error);
             }
             sleep_until(next).await;
         }
     }
 
-    async fn bring_once(&self, want: &Want, record: &Record, range: ByteRange) -> Brought {
+    /// Asks for `range` once and keeps what comes of it.
+    async fn bring_once(&self, want: &Want, record: &Record, range: ByteRange, kept: &mut Vec<Bytes>) -> Stop {
         let validator = record.validator();
-        let mut headers = fields::for_fetch(&want.headers, &want.policy);
+        let mut headers = fields::for_fetch(want);
         fields::ask_range(&mut headers, range.start(), Some(range.last()), Some(&validator).filter(|v| v.is_strong()));
         let response = match self.ask(want, Method::GET, headers, None).await {
             Ok(response) => response,
-            Err(error) => return Brought::Failed(error),
+            Err(error) => return Stop::Failed(error),
         };
         match begin_of(record, range, &response) {
-            Ok(at) => collect(Stream::new(response, at), range, want).await,
-            Err(brought) => brought,
+            Ok(at) => collect(Stream::new(response, at), range, want, kept).await,
+            Err(stop) => stop,
         }
     }
 }
 
-/// Where in the representation the answer begins; it reaches to the end of `range` if its framing is right.
-fn begin_of(record: &Record, range: ByteRange, response: &FetchResponse) -> Result<u64, Brought> {
+/// Where in the representation the answer begins: at the begin of `range`, or of everything.
+fn begin_of(record: &Record, range: ByteRange, response: &FetchResponse) -> Result<u64, Stop> {
     let answered = Answered::of(response);
     if let (StatusCode::PARTIAL_CONTENT, false, Some(part)) =
         (answered.status, record.validator().is_strong(), answered.range)
     {
         // Nothing but the bytes tells whether it is the same version, and they will.
         let fits = part.first == range.start()
-            && part.last == range.last()
+            && part.last <= range.last()
             && part.total.is_none_or(|total| record.length == Some(total));
-        return if fits { Ok(range.start()) } else { Err(Brought::OtherVersion) };
+        return if fits { Ok(range.start()) } else { Err(Stop::OtherVersion) };
     }
-    let bad = |what| Err(Brought::Refused(FillError::BadAnswer(what)));
+    let bad = |what| FillError::BadAnswer(what);
     match judge(record, record.length, Asked::Range(range), &answered) {
-        Judged::Part { at, end } if end == range.end() => Ok(at),
-        Judged::Part { .. } => bad("less than the range that was asked for"),
+        Judged::Part { at, .. } => Ok(at),
         Judged::Again => Ok(0),
-        Judged::OtherVersion => Err(Brought::OtherVersion),
-        Judged::Misfit => bad("another range than was asked for"),
-        Judged::Passing => Err(Brought::Failed(FillError::BadAnswer("a failure that may pass"))),
-        Judged::Final => bad("a refusal"),
+        Judged::OtherVersion => Err(Stop::OtherVersion),
+        Judged::Misfit => Err(Stop::Refused(bad("another range than was asked for"))),
+        Judged::Passing => Err(Stop::Failed(bad("a failure that may pass"))),
+        Judged::Final => Err(Stop::Refused(bad("a refusal"))),
     }
 }
 
-/// Reads up to the end of `range`, and keeps the bytes in it.
-async fn collect(mut stream: Stream, range: ByteRange, want: &Want) -> Brought {
-    let mut kept: Vec<Bytes> = Vec::new();
+/// Reads up to the end of `range`, and keeps the bytes in it. Says why it ended.
+async fn collect(mut stream: Stream, range: ByteRange, want: &Want, kept: &mut Vec<Bytes>) -> Stop {
     loop {
         let left = want.deadline.saturating_duration_since(Instant::now());
         let batch = stream.next(Some(left)).await;
@@ -179,15 +199,8 @@ async fn collect(mut stream: Stream, range: ByteRange, want: &Want) -> Brought {
             }
             at = at.saturating_add(bytes.len() as u64);
         }
-        if at >= range.end() {
-            return Brought::Bytes(kept);
-        }
-        match batch.end {
-            None => {}
-            Some(Ending::Broken(_)) => return Brought::Failed(FillError::BadAnswer("a body that was cut")),
-            Some(Ending::Marked | Ending::Closed | Ending::WrongDigest { .. }) => {
-                return Brought::Failed(FillError::BadAnswer("a body that ends too soon"));
-            }
+        if batch.end.is_some() || at >= range.end() {
+            return Stop::Failed(FillError::BadAnswer("a body that ends too soon"));
         }
     }
 }

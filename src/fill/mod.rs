@@ -52,6 +52,7 @@ use crate::upstream::{FetchResponse, RequestBody, Upstream, request_loops};
 pub use crate::upstream::{FetchError, Redirects};
 use flight::{FlightTable, Head, Role};
 use mend::Mending;
+use part_check::HeldRoom;
 
 /// How long a key whose answer could not be shared is fetched by each client for itself, so that clients do not
 /// queue behind one another for answers that none of them can use.
@@ -90,6 +91,8 @@ struct Inner {
     /// Keys whose content was not what its digest says, and how often.
     mismatches: Cache<KeyHash, u32>,
     mending: Mending,
+    /// Memory for parts that are checked before they are given out.
+    held_room: HeldRoom,
 }
 
 impl Inner {
@@ -134,6 +137,7 @@ impl Fill {
             changes: memory(CHANGE_MEMORY),
             mismatches: memory(MISMATCH_MEMORY),
             mending: Mending::new(),
+            held_room: HeldRoom::new(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -225,7 +229,7 @@ impl Fill {
         method: Method,
         body: Option<RequestBody>,
     ) -> Result<FetchResponse, FillError> {
-        self.ask(want, method, fields::for_pass(&want.headers, &want.policy), body).await
+        self.ask(want, method, fields::for_pass(want), body).await
     }
 
     /// What is on its way under `key` is not for requests that come from now on: they are fetched for anew.
@@ -246,7 +250,7 @@ impl Fill {
     /// # Errors
     /// When no source answered in time: the proof is missing, not refused.
     pub async fn prove(&self, want: &Want) -> Result<StatusCode, FillError> {
-        let mut headers = fields::for_fetch(&want.headers, &want.policy);
+        let mut headers = fields::for_fetch(want);
         let status = self.ask(want, Method::HEAD, headers.clone(), None).await?.status;
         if status != StatusCode::METHOD_NOT_ALLOWED && status != StatusCode::NOT_IMPLEMENTED {
             return Ok(status);

@@ -122,7 +122,8 @@ impl Leader<'_> {
         ways: Ways,
     ) -> Result<(), FillError> {
         let part = ByteRange::new(at, end).ok_or(FillError::BadAnswer("an empty part"))?;
-        let start = Start { stream: Stream::part(response, part), at, end: Some(end), ways };
+        let stream = Stream::part(response, part, &self.inner.held_room);
+        let start = Start { stream, at, end: Some(end), ways };
         self.publish(entry, &writer);
         let copying = Copying::new(self.inner, self.want, writer, ways);
         self.copy(copying.begin(start)).await

@@ -4,6 +4,10 @@
 //! nearest first, then what is owed without a client. Requests are as long as the link is fast (1 to 8 MiB, about two
 //! seconds), as content delivery networks like them, and as many at once as its speed is worth: on a slow link a second
 //! one would only take from the first.
+//!
+//! The digest is made from the begin on, and what lies behind an absent byte has to be read from the drive again for it. So
+//! nothing is read ahead that would make that too much, as long as the absent byte comes or is to come; who stands before
+//! an absent byte, or near to one, gets it all the same.
 
 use crate::content::{ByteRange, RangeSet};
 
@@ -21,6 +25,10 @@ const WORTH_A_STREAM: u64 = 512 * 1024;
 /// For clients that stand before an absent byte a stream more is worth less: so much keeps a Delivery Optimization
 /// agent (4000 B/s) alive.
 const WORTH_A_CLIENT: u64 = 16 * 1024;
+/// Most bytes that are read ahead behind the first absent one, where the digest waits.
+const UNHASHED: u64 = 64 * MIB;
+/// What lies no further than this before a client is not held up for the digest.
+const NEAR: u64 = MOST_STREAMS * LONGEST;
 /// A client this far behind the head of the stream that would bring its bytes, in bytes and in seconds at the present
 /// rate, gets a request of its own.
 const FAR: u64 = MIB;
@@ -101,9 +109,12 @@ pub(super) fn next(picture: &Picture<'_>) -> Next {
     let gap = |range: ByteRange| taken.missing(range).first().map(|gap| (gap.start(), range));
     let ahead = picture.waiting().filter_map(gap).min_by_key(|(at, range)| at - range.start());
     let owed = || picture.owed.iter().filter_map(|range| gap(picture.within(range)?)).min_by_key(|(at, _)| *at);
-    match ahead.or_else(owed) {
-        Some((at, range)) => picture.ask(&taken, at, range.end()),
-        None => Next::Wait,
+    let Some((at, range)) = ahead.or_else(owed) else { return Next::Wait };
+    let is_near = ahead.is_some() && at - range.start() < NEAR;
+    match picture.unhashed(&taken) {
+        Some((absent, end)) if !is_near && taken.available_from(absent) == absent => picture.ask(&taken, absent, end),
+        Some(_) if !is_near => Next::Wait,
+        _ => picture.ask(&taken, at, range.end()),
     }
 }
 
@@ -135,6 +146,20 @@ impl Picture<'_> {
         let claimed = self.claims.iter().filter_map(|claim| ByteRange::new(claim.at, claim.end));
         claimed.for_each(|range| taken.insert(range));
         taken
+    }
+
+    /// The first absent byte and the end of what is wanted from there on, if one request more might make too much of what
+    /// lies behind it, and anybody wants it: otherwise waiting for it would be in vain.
+    fn unhashed(&self, taken: &RangeSet) -> Option<(u64, u64)> {
+        let absent = self.present.available_from(0);
+        let behind = taken.total().saturating_sub(absent);
+        if self.pieces == Pieces::Rest || behind.saturating_add(LONGEST.max(self.block)) <= UNHASHED {
+            return None;
+        }
+        let comes = self.claims.iter().filter(|claim| claim.at <= absent && absent < claim.end).map(|claim| claim.end);
+        let owed = self.owed.iter().filter_map(|range| self.within(range));
+        let wanted = self.waiting().chain(owed).filter(|range| range.start() <= absent && absent < range.end());
+        comes.chain(wanted.map(|range| range.end())).max().map(|end| (absent, end))
     }
 
     /// The part of a range that is within the body.

@@ -165,6 +165,47 @@ fn what_nobody_waits_for_comes_last_and_only_if_it_is_owed() {
     assert_eq!(flight.asked, 20 * MIB);
 }
 
+#[test]
+fn what_lies_ahead_waits_for_the_begin_that_the_digest_needs() {
+    let mut flight = Flight { rate: Some(50 * MIB), ..Flight::new(Pieces::Ranged, 1000 * MIB) };
+    flight.owed.insert(range(0, u64::MAX));
+    // The first request stalls, and the others do not.
+    while !flight.plan().is_empty() {
+        while flight.claims.len() > 1 {
+            flight.land(1, LONGEST);
+        }
+    }
+    assert_eq!((flight.claims.len(), flight.claims[0].at), (1, 0));
+    assert!((UNHASHED / 2..=UNHASHED).contains(&flight.present.total()), "{:?}", flight.present);
+    // A client that is there is not held up for that, however much it reads.
+    let wanted = range(500 * MIB, 700 * MIB);
+    flight.clients.push(wanted);
+    while !flight.present.covers(wanted) {
+        assert!(!flight.plan().is_empty(), "{:?}", flight.present);
+        while flight.claims.len() > 1 {
+            flight.land(1, LONGEST);
+        }
+        let at = flight.present.available_from(flight.clients[0].start());
+        flight.clients.extend(ByteRange::new(at, wanted.end()));
+        flight.clients.swap_remove(0);
+    }
+    // And what is missed comes first when it has failed.
+    (flight.claims, flight.clients) = (vec![], vec![]);
+    assert_eq!(flight.plan()[0].start(), 0);
+    flight.finish();
+    assert!(flight.present.covers(range(0, flight.length)));
+}
+
+#[test]
+fn what_nobody_wants_holds_nothing_up() {
+    let mut flight = Flight { rate: Some(50 * MIB), ..Flight::new(Pieces::Ranged, 1000 * MIB) };
+    let wanted = range(500 * MIB, 800 * MIB);
+    flight.owed.insert(wanted);
+    assert_eq!(flight.plan().len(), 4);
+    flight.finish();
+    assert_eq!((flight.present.covers(wanted), flight.asked), (true, wanted.len()));
+}
+
 #[derive(Debug, Clone)]
 enum Event {
     Come(u64, u64),
@@ -241,5 +282,30 @@ proptest! {
             prop_assert!(ByteRange::new(client.start(), end).is_none_or(|range| flight.present.covers(range)));
         }
         prop_assert!(!owed || flight.present.covers(range(0, length)));
+    }
+
+    #[test]
+    fn little_is_read_ahead_of_the_digest(
+        length in MIB..300 * MIB, rate in prop::option::of(0..80 * MIB), follows: bool, events in events(),
+    ) {
+        let mut flight = Flight { rate, ..Flight::new(Pieces::Ranged, length) };
+        flight.owed.insert(range(0, u64::MAX));
+        for event in events.iter().cycle().take(400) {
+            flight.plan();
+            let absent = flight.present.available_from(0);
+            prop_assert!(flight.present.total() - absent <= UNHASHED, "{:?}", flight.present);
+            match event {
+                Event::Land(which, bytes) if !flight.claims.is_empty() => {
+                    flight.land(which.index(flight.claims.len()), bytes * 4);
+                }
+                Event::Cut(which) if !flight.claims.is_empty() => {
+                    flight.claims.swap_remove(which.index(flight.claims.len()));
+                }
+                _ if follows => flight.clients = Vec::from_iter(ByteRange::new(flight.present.available_from(0), length)),
+                _ => {}
+            }
+        }
+        flight.finish();
+        prop_assert!(flight.present.covers(range(0, length)));
     }
 }

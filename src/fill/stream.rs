@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::time::{Instant, timeout};
 
-use super::part_check::PartCheck;
+use super::part_check::{HeldRoom, PartCheck};
 use crate::content::ByteRange;
 use crate::decide;
 use crate::upstream::{BodyError, FetchResponse, UpstreamBody};
@@ -42,8 +42,7 @@ pub(super) enum Ending {
     Closed,
     /// Before its end.
     Broken(BodyError),
-    /// Its content is not what its `Content-Digest` says. Unless the part was too long to be held, none of it was given
-    /// out.
+    /// Its content is not what its `Content-Digest` says. Of a part that was held none was given out.
     WrongDigest { given_out: bool },
 }
 
@@ -55,10 +54,15 @@ impl Stream {
 
     /// The same for a part, which is checked if the message says what its content hashes to (RFC 9530 section 2). Of a
     /// whole the digest is that of the representation.
-    pub(super) fn part(response: FetchResponse, part: ByteRange) -> Self {
+    pub(super) fn part(response: FetchResponse, part: ByteRange, room: &HeldRoom) -> Self {
         let digest = decide::content_digest(&response.headers);
-        let check = digest.map(|digest| PartCheck::new(digest, part, Instant::now()));
+        let check = digest.map(|digest| PartCheck::new(digest, part, room, Instant::now()));
         Self { check, ..Self::new(response, part.start()) }
+    }
+
+    /// The check that was not finished when the body was cut.
+    pub(super) fn unfinished(self) -> Option<PartCheck> {
+        self.check
     }
 
     /// Waits for bytes or the end; with a `limit`, a body of which no byte comes for so long counts as stalled. Nothing is

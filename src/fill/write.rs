@@ -49,7 +49,7 @@ pub(super) async fn differs(partial: &Arc<Partial>, range: ByteRange, bytes: &[B
 }
 
 /// The bytes of `part` out of `bytes`, whose first one is the one at `at`.
-fn slices(bytes: &[Bytes], at: u64, part: ByteRange) -> Vec<Bytes> {
+pub(super) fn slices(bytes: &[Bytes], at: u64, part: ByteRange) -> Vec<Bytes> {
     let mut begin = at;
     let mut slices = Vec::with_capacity(bytes.len());
     for piece in bytes {

@@ -4,6 +4,7 @@
 //! Which answers need that is `pass`'s business.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
@@ -51,11 +52,11 @@ pub(super) struct Checked {
     told: Told,
 }
 
-/// What is noted of those who were given bytes that turn out to be wrong.
+/// What is noted of the client that was given bytes which turn out to be wrong.
 pub(super) struct Told {
     pub(super) store: Store,
     pub(super) key: CacheKey,
-    pub(super) version: Option<Version>,
+    pub(super) client: Option<IpAddr>,
 }
 
 /// Reads a body to its end, but not beyond [`LONGEST_GATHERED`] nor `until`.
@@ -110,7 +111,7 @@ impl Checked {
                 Some(Err(error)) => return Some(Err(BodyCut(error.to_string()))),
                 None if std::mem::take(&mut self.digester).finish() == self.expected => self.verified = true,
                 None => {
-                    self.told.is_wrong(self.expected);
+                    self.told.is_wrong(self.expected).await;
                     return Some(Err(BodyCut("the body has not the digest that it should have".to_owned())));
                 }
             }
@@ -136,11 +137,12 @@ impl Checked {
 }
 
 impl Told {
-    /// What was passed is wrong: whoever has some of it is given no more of it.
-    fn is_wrong(&self, expected: Digest) {
+    /// What was passed is wrong: the client has bytes that nothing goes on with. Others were passed other messages, whatever
+    /// their fields say.
+    async fn is_wrong(&self, expected: Digest) {
         note_mismatch(&self.key, expected);
-        if let Some(version) = &self.version {
-            self.store.spoil(&self.key, version);
+        if let Some(client) = self.client {
+            self.store.give(client, &self.key, &Version::untold(), false).await;
         }
     }
 }

@@ -321,6 +321,12 @@ impl Handler {
                     deliver::Delivery::OtherVersion => Step::Done(self.other_version(ask).await),
                 }
             }
+            // It is current for another host with this key, which has no such rule.
+            Obtained::Validated(entry)
+                if decide::under_rule(&entry.record, ask.rule_digest()) == UnderRule::Refused =>
+            {
+                Step::Again
+            }
             Obtained::Validated(entry) => {
                 let status = CacheStatus::forwarded(reason, Some(StatusCode::NOT_MODIFIED.as_u16()));
                 match deliver::stored(self, ask, &entry, status, RequestResult::Revalidated).await {

@@ -53,7 +53,8 @@ impl Handler {
         };
         match self.release_passed(ask, &response).await {
             Ok(gift) => {
-                let told = self.told(ask, &response);
+                let client = ask.client.map(|client| client.address);
+                let told = Told { store: self.store.clone(), key: ask.content.key.clone(), client };
                 released(ask, response, reason, gift, |through| match manner {
                     Manner::AsItComes => Segment::Through(Box::new(through)),
                     Manner::Checked(expected, begin) => {
@@ -100,6 +101,10 @@ impl Handler {
                 note_mismatch(&ask.content.key, expected);
                 Err(rescue::unavailable("wrong-digest"))
             }
+            // A part has a length that nothing but its range tells.
+            (Gathered::Whole, _) if length.is_some_and(|length| length != bytes.len() as u64) => {
+                Err(rescue::unavailable("bad-answer"))
+            }
             (Gathered::Whole, _) => {
                 response.framing = PassedFraming::Length(bytes.len() as u64);
                 Ok(Manner::Gathered(bytes))
@@ -114,11 +119,6 @@ impl Handler {
             }
             (Gathered::Broken, _) => Err(rescue::unavailable("upstream-cut")),
         }
-    }
-
-    fn told(&self, ask: &Ask, response: &PassedThrough) -> Told {
-        let version = passed_version(response).map(|(version, _)| version);
-        Told { store: self.store.clone(), key: ask.content.key.clone(), version }
     }
 }
 
@@ -165,11 +165,11 @@ pub(super) fn refusal(ask: &Ask, response: &PassedThrough) -> Option<Outcome> {
         return Some(rescue::unavailable("range-not-honoured"));
     }
     // A 206 to a request without `Range` would be taken for the whole; another part than was asked for would be put in the
-    // place of that by whoever does not look at `Content-Range`.
+    // place of that by whoever does not look at `Content-Range`; and so would the frames around several parts.
     let is_unasked = response.status == StatusCode::PARTIAL_CONTENT
         && match response.content_range {
             Some(part) => part.range().is_none_or(|range| !decide::is_asked_for(&ask.headers, range, part.total)),
-            None => !ask.headers.contains_key(RANGE),
+            None => !ask.headers.contains_key(RANGE) || decide::is_for_one_range(&ask.headers),
         };
     is_unasked.then(|| rescue::unavailable("unasked-range"))
 }

@@ -101,7 +101,7 @@ pub use verify::{Finding, Progressed, Verification, verify};
 pub use window::{Hold, Window};
 pub use writer::{Completed, PartialWriter};
 
-use crate::content::{BodyRef, CacheKey, Digest, Record, Spoiled, UnixMillis, Version};
+use crate::content::{BodyRef, CacheKey, Digest, Record, UnixMillis, Version};
 use crate::telemetry::Metrics;
 use disk::Dir;
 use drive::{Drive, take_lock};
@@ -231,12 +231,6 @@ impl Store {
     /// version.
     pub async fn give(&self, client: IpAddr, key: &CacheKey, version: &Version, whole: bool) -> Option<Gift> {
         self.inner.given.give(client, key.hash(), version, whole).await
-    }
-
-    /// Bytes of a version that is not stored, which clients were given, turned out to be wrong: nobody is given more of it
-    /// that has a part.
-    pub fn spoil(&self, key: &CacheKey, version: &Version) {
-        self.inner.given.spoil(key.hash(), version.birth, Spoiled::Throughout);
     }
 
     /// Gives an older version its place back without a transfer: upstream has that version again, as `record` says

@@ -145,3 +145,87 @@ async fn a_digest_rule_holds_for_what_another_host_is_just_fetching() {
     assert_eq!((answer.head.status, answer.body == right.bytes()), (200, true), "{}", answer.head.raw);
     assert_eq!(other.checked(&head, wrong, 0).await.first_difference, None);
 }
+
+/// The same when what is stored turns out to be current for the host without a rule.
+#[tokio::test]
+async fn a_digest_rule_holds_for_what_another_host_is_just_validating() {
+    let (wrong, right) = (Pattern::new(831, 300_000), Pattern::new(832, 300_000));
+    let stale = |content| Reply::file(content).with("Cache-Control", "max-age=0");
+    let origin = FakeOrigin::with(PATH, stale(wrong)).await;
+    let rule = || json!({ "canonical": "both", "fill": "whole" });
+    let setup = Setup::new().origin("other.example.com", origin.address, rule());
+    let node = setup.origin(HOST, origin.address, with_digest_rule(rule(), right)).start();
+    let other = "/-/other.example.com/f.bin";
+    assert!(node.get(other, &[]).await.body == wrong.bytes());
+    node.wait_for_fills(1).await;
+    let gate = Gate::shut();
+    origin.serve(PATH, stale(wrong).hold_head(&gate));
+    let opened = async {
+        origin.wait_for_requests(2).await;
+        while node.metric("waystation_requests_in_flight", "").await < 2.0 {}
+        origin.serve(PATH, stale(right));
+        gate.open();
+    };
+    let late = async {
+        origin.wait_for_requests(2).await;
+        node.get(TARGET, &[]).await
+    };
+    let (validated, answer, ()) = tokio::join!(node.get(other, &[]), late, opened);
+    assert!(validated.body == wrong.bytes(), "{}", validated.head.raw);
+    assert_eq!((answer.head.status, answer.body == right.bytes()), (200, true), "{}", answer.head.raw);
+}
+
+/// What a part is said to become is remembered when other answers come between its begin and its rest.
+#[tokio::test]
+async fn a_digest_that_came_with_the_begin_holds_when_a_404_came_between() {
+    let content = Pattern::new(833, 4 * MIB);
+    let gate = Gate::shut();
+    let part = |reply: Reply| Reply { content_digest: true, ..reply };
+    let origin = FakeOrigin::with(PATH, part(Reply::file(content).damaged(5).hold_at(MIB, &gate))).await;
+    let setup = Setup::new().origin(HOST, origin.address, Mode::Whole.rule());
+    // Nobody waits longer than this for the digest.
+    let node = setup.set("upstream.timeouts.request", json!("500ms")).start();
+    let mut client = Connection::open_as(1, node.data).await;
+    client.send(&get(TARGET, &[])).await;
+    let head = client.head().await;
+    assert_eq!(head.status, 200, "{}", head.raw);
+    client.piece(&mut head.framing(false), 1).await.unwrap().unwrap();
+    drop(client);
+    node.wait_until_idle().await;
+    origin.serve(PATH, Reply::status(404, "no\n").with("Cache-Control", "max-age=0"));
+    assert_eq!(node.get(TARGET, &[]).await.head.status, 404);
+    node.wait_until_idle().await;
+    origin.serve(PATH, part(Reply::file(content)));
+    for _ in 0..3 {
+        let answer = node.get(TARGET, &[]).await;
+        node.wait_until_idle().await;
+        if answer.head.status == 200 && answer.end == End::Complete {
+            assert_eq!(content.first_difference(0, &answer.body), None, "{}", answer.head.raw);
+            return;
+        }
+    }
+    panic!("it is never right");
+}
+
+/// A digest is that of the content, whatever coding a client would like it in.
+#[tokio::test]
+async fn a_digest_rule_is_not_held_against_a_coding_that_a_client_asks_for() {
+    let (content, coded) = (Pattern::new(834, 100_000), Pattern::new(835, 50_000));
+    let origin = FakeOrigin::start().await;
+    origin.script(PATH, move |request| {
+        let is_coded = request.field("Accept-Encoding").is_some_and(|codings| codings.contains("gzip"));
+        let reply = if is_coded { Reply::file(coded).with("Content-Encoding", "gzip") } else { Reply::file(content) };
+        reply.with("Vary", "Accept-Encoding")
+    });
+    let node = Setup::new().origin(HOST, origin.address, with_digest_rule(Mode::Whole.rule(), content)).start();
+    for _ in 0..4 {
+        node.get(TARGET, &["Accept-Encoding: gzip"]).await;
+        node.wait_until_idle().await;
+    }
+    let answer = node.get(TARGET, &[]).await;
+    assert_eq!((answer.head.status, answer.body == content.bytes()), (200, true), "{}", answer.head.raw);
+    for control in ["max-age=60", "no-store"] {
+        let answer = node.get(TARGET, &["Accept-Encoding: gzip", &format!("Cache-Control: {control}")]).await;
+        assert_eq!((answer.head.status, answer.body == content.bytes()), (200, true), "{}", answer.head.raw);
+    }
+}

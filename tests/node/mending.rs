@@ -210,6 +210,17 @@ async fn wrong_bytes_of_upstream_are_not_put_in_place() {
 }
 
 #[tokio::test]
+async fn an_origin_that_cuts_brings_a_block_in_pieces() {
+    let (setup, origin, paid) = stored(Reply::file(pattern())).await;
+    origin.serve(PATH, Reply::file(pattern()).cut_after(300_000));
+    flip(&setup, MIB);
+    let node = setup.start();
+    right(&ask(&node, &[]).await);
+    assert_eq!(origin.body_bytes() - paid, MIB, "no byte twice");
+    is_whole_again(&node.stop().await);
+}
+
+#[tokio::test]
 async fn also_when_the_state_directory_is_gone_one_block_is_enough() {
     let (setup, origin, paid) = stored(Reply::file(pattern())).await;
     std::fs::remove_dir_all(setup.path("state")).unwrap();

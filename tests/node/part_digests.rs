@@ -1,11 +1,15 @@
 //! Origins whose parts say what they hash to (`Content-Digest`, RFC 9530 section 2): checking a part costs neither the
 //! client nor the machine more than it is worth.
 
-use super::rig::client::{Connection, End, get};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::task::JoinSet;
+
+use super::rig::client::{Connection, End, get, once};
 use super::rig::fake_origin::FakeOrigin;
-use super::rig::origin_reply::{Received, Reply};
+use super::rig::origin_reply::{Gate, Received, Reply};
 use super::rig::pattern::Pattern;
-use super::rig::rules::Mode;
+use super::rig::rules::{Mode, ranged_for_clients};
 use super::rig::running_node::Setup;
 
 const HOST: &str = "dl.example.com";
@@ -62,4 +66,73 @@ async fn a_long_part_with_a_digest_takes_no_memory() {
     assert_eq!((head.status, len, wrong), (200, content.len, None), "{}", head.raw);
     println!("a part of {} MiB took {:.1} MiB", content.len / MIB, (most - before) as f64 / MIB as f64);
     assert!(most - before < 64 * MIB, "{} MiB more", (most - before) / MIB);
+}
+
+/// What has come of a part is kept when it is cut, though nobody can check it then.
+#[tokio::test]
+async fn parts_with_a_digest_that_are_cut_cost_no_byte_twice() {
+    let content = Pattern::new(803, 8 * MIB);
+    for cut in [MIB / 2, 1_000_000] {
+        let origin = FakeOrigin::start().await;
+        let reply = Reply::file(content).cut_after(cut);
+        origin.script(PATH, move |request| with_part_digest(&reply, request));
+        let node = Setup::new().origin(HOST, origin.address, Mode::Ranged.rule()).start();
+        let answer = node.get(TARGET, &[]).await;
+        assert_eq!((answer.head.status, answer.end), (200, End::Complete), "{}", answer.head.raw);
+        assert_eq!((answer.body.len() as u64, content.first_difference(0, &answer.body)), (content.len, None));
+        assert!(origin.body_bytes() <= content.len * 105 / 100, "{} bytes", origin.body_bytes());
+    }
+}
+
+/// A part that is wrong and cut is found out with its rest.
+#[tokio::test]
+async fn a_wrong_part_that_is_cut_is_not_given_out_whole() {
+    let content = Pattern::new(804, 4 * MIB);
+    let origin = FakeOrigin::start().await;
+    let (reply, is_first) = (Reply::file(content), AtomicBool::new(true));
+    origin.script(PATH, move |request| match is_first.swap(false, Ordering::SeqCst) {
+        true => with_part_digest(&reply, request).damaged(5).cut_after(700_000),
+        false => with_part_digest(&reply, request),
+    });
+    let node = Setup::new().origin(HOST, origin.address, Mode::Ranged.rule()).start();
+    for _ in 0..3 {
+        let answer = node.get(TARGET, &[]).await;
+        if answer.head.status == 200 && answer.end == End::Complete {
+            assert_eq!((answer.body.len() as u64, content.first_difference(0, &answer.body)), (content.len, None));
+            return;
+        }
+        node.wait_until_idle().await;
+    }
+    panic!("it is never right");
+}
+
+/// Many fills at a time are as good as one long one.
+#[tokio::test]
+async fn many_parts_with_a_digest_take_no_memory() {
+    const FILES: u64 = 40;
+    let (part, gate) = (8 * MIB, Gate::shut());
+    let content = Pattern::new(805, part + MIB);
+    let origin = FakeOrigin::start().await;
+    for file in 0..FILES {
+        let reply = Reply::file(content).hold_at(part - 1, &gate);
+        origin.script(&format!("/{file}.bin"), move |request| with_part_digest(&reply, request));
+    }
+    let node = Setup::new().origin(HOST, origin.address, ranged_for_clients()).start();
+    let before = node.resident();
+    let mut clients = JoinSet::new();
+    for file in 0..FILES {
+        let (data, range) = (node.data, format!("Range: bytes=0-{}", part - 1));
+        let text = get(&format!("/-/{HOST}/{file}.bin"), &[&range]);
+        clients.spawn(async move { once(data, &text).await });
+    }
+    origin.wait_for_bytes(FILES * (part - 1)).await;
+    let most = node.resident();
+    gate.open();
+    while let Some(answer) = clients.join_next().await {
+        let answer = answer.unwrap();
+        assert_eq!((answer.head.status, answer.body.len() as u64), (206, part), "{}", answer.head.raw);
+        assert_eq!(content.first_difference(0, &answer.body), None);
+    }
+    println!("{FILES} parts of 8 MiB took {:.1} MiB", (most.saturating_sub(before)) as f64 / MIB as f64);
+    assert!(most.saturating_sub(before) < 160 * MIB, "{} MiB more", most.saturating_sub(before) / MIB);
 }

@@ -3,10 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::rig::client::{Answer, Connection, End, get};
 use super::rig::fake_origin::FakeOrigin;
-use super::rig::origin_reply::{Delimiter, Gate, Reply};
+use super::rig::origin_reply::{Body, Delimiter, Gate, Reply};
 use super::rig::pattern::Pattern;
 use super::rig::rules::Mode;
 use super::rig::running_node::{RunningNode, Setup};
@@ -15,6 +16,8 @@ const HOST: &str = "dl.example.com";
 const TARGET: &str = "/-/dl.example.com/f.bin";
 const PATH: &str = "/f.bin";
 const LIGHT_AGENT: &str = "User-Agent: Microsoft-Delivery-Optimization-Lite/10.0.0.1";
+/// One that asks for pieces.
+const AGENT: &str = "User-Agent: Microsoft-Delivery-Optimization/10.0";
 const OLD: Pattern = Pattern { seed: 815, len: 100_000 };
 const NEW: Pattern = Pattern { seed: 816, len: OLD.len };
 /// Has the answer passed on, whatever the origin says of it.
@@ -167,6 +170,28 @@ async fn who_was_passed_wrong_bytes_is_not_given_the_rest() {
     assert!(other.end == End::Complete && other.body == content.bytes(), "{}", other.head.raw);
 }
 
+/// What one client was passed says nothing of what others were, before or after.
+#[tokio::test]
+async fn who_was_passed_right_bytes_goes_on_although_another_was_passed_wrong_ones() {
+    let content = Pattern::new(823, 3 << 20);
+    let claimed = Reply::file(content).with("Cache-Control", "no-store").with_digest(content);
+    let (node, origin) = origin_with(claimed.clone()).await;
+    begin_as(3, &node, content, &[LIGHT_AGENT]).await;
+    origin.serve(PATH, claimed.clone().damaged(4));
+    let answer = ask_as(1, &node, &[LIGHT_AGENT]).await;
+    assert_eq!((answer.head.status, answer.end), (200, End::Cut), "{}", answer.head.raw);
+    origin.serve(PATH, claimed);
+    begin_as(2, &node, content, &[LIGHT_AGENT]).await;
+    let rest = format!("Range: bytes=30000-{}", content.len - 1);
+    for device in [2, 3] {
+        let answer = ask_as(device, &node, &[LIGHT_AGENT, &rest]).await;
+        assert_eq!((answer.head.status, answer.end), (206, End::Complete), "{device}: {}", answer.head.raw);
+        assert_eq!(content.first_difference(30_000, &answer.body), None);
+    }
+    begin_as(1, &node, content, &[LIGHT_AGENT]).await;
+    must_be_told_to_wait(&ask_as(1, &node, &[LIGHT_AGENT, &rest]).await);
+}
+
 /// An agent that is cut in a body without length aborts.
 #[tokio::test]
 async fn an_agent_is_not_passed_a_body_without_length() {
@@ -198,4 +223,43 @@ async fn an_agent_does_not_wait_too_long_for_a_body_without_length() {
     must_be_told_to_wait(&node.get(TARGET, &[LIGHT_AGENT]).await);
     gate.open();
     assert_eq!(node.get(TARGET, &[LIGHT_AGENT]).await.body, OLD.bytes());
+}
+
+/// A node whose origin answers each request for a range with `part`, and lets nothing be stored.
+async fn node_with_part(part: Reply) -> (RunningNode, FakeOrigin) {
+    let (node, origin) = origin_with(Reply::file(OLD)).await;
+    let whole = Reply::file(OLD).with("Cache-Control", "no-store");
+    origin.script(PATH, move |request| if request.field("Range").is_some() { part.clone() } else { whole.clone() });
+    (node, origin)
+}
+
+/// Who appends what comes to what it has gets no byte that it did not ask for.
+#[tokio::test]
+async fn a_part_is_no_longer_and_no_shorter_than_it_says() {
+    for (to, is_right) in [(40_000, true), (35_000, false), (60_000, false)] {
+        let digest = STANDARD.encode(Sha256::digest(OLD.slice(30_000, to)));
+        let part = Reply { body: Body::Bytes(OLD.slice(30_000, to).into()), ..Reply::status(206, "") };
+        let part = part.with("Cache-Control", "no-store").with("Content-Digest", &format!("sha-256=:{digest}:"));
+        let part = part.with("Content-Range", "bytes 30000-39999/100000").delimited(Delimiter::Chunked);
+        let (node, _origin) = node_with_part(part.with("ETag", "\"a\"")).await;
+        for fields in [&[AGENT, "Range: bytes=30000-39999"][..], &["Range: bytes=30000-39999"]] {
+            let answer = node.get(TARGET, fields).await;
+            let is_whole = answer.head.status == 206 && answer.end == End::Complete;
+            assert_eq!(is_whole, is_right, "{to}: {}", answer.head.raw);
+            assert!(answer.body.len() <= 10_000, "{to}: {}", answer.head.raw);
+        }
+    }
+}
+
+/// RFC 9110 section 15.3.7.2: one range is not answered with several parts, whose frames would end in the file.
+#[tokio::test]
+async fn one_range_is_not_answered_with_a_frame_around_it() {
+    let text = "--b\r\nContent-Range: bytes 30000-30001/100000\r\n\r\nab\r\n--b--\r\n";
+    let part = Reply::status(206, text).with("Content-Type", "multipart/byteranges; boundary=b");
+    let (node, _origin) = node_with_part(part.with("Cache-Control", "no-store").with("ETag", "\"a\"")).await;
+    for fields in [&[AGENT, "Range: bytes=30000-30001"][..], &["Range: bytes=30000-30001"]] {
+        must_be_told_to_wait(&node.get(TARGET, fields).await);
+    }
+    let several = node.get(TARGET, &["Range: bytes=0-1,30000-30001"]).await;
+    assert_eq!((several.head.status, several.body), (206, text.as_bytes().to_vec()), "{}", several.head.raw);
 }

@@ -34,7 +34,7 @@ pub(super) enum Event {
 impl Copying<'_> {
     pub(super) fn ask(&mut self, asked: Asked) {
         let validator = self.writer.entry().record.validator();
-        let mut headers = fields::for_fetch(&self.want.headers, &self.want.policy);
+        let mut headers = fields::for_fetch(&self.want);
         let (at, end) = match asked {
             Asked::Range(range) => {
                 let open = self.ways == Ways::Rest && self.length == Some(range.end());
@@ -107,7 +107,7 @@ impl Copying<'_> {
                 let claim = self.claims.iter_mut().find(|claim| claim.id == id)?;
                 claim.end = claim.end.min(end);
                 let part = ByteRange::new(at, end)?;
-                self.receive(id, Box::new(Stream::part(response, part)));
+                self.receive(id, Box::new(Stream::part(response, part, &self.inner.held_room)));
             }
             Judged::Again => {
                 if matches!(asked, Asked::Range(_) | Asked::From(_)) {
@@ -155,6 +155,10 @@ impl Copying<'_> {
         let came_to = batch.at.saturating_add(batch.size);
         let range = ByteRange::new(batch.at, came_to.min(claim.end));
         if let Some(range) = range {
+            // Before anybody can have all of a part that was cut.
+            if self.unfinished.is_wrong(batch.at, &batch.bytes) {
+                return Some(End::WrongPart);
+            }
             if let Some(end) = self.put(id, range, &batch.bytes).await {
                 return end;
             }
@@ -178,6 +182,8 @@ impl Copying<'_> {
             }
             Some(ending) => {
                 tracing::debug!(key = %self.want.key, at = came_to, ?ending, "an upstream body was cut");
+                let check = stream.unfinished().filter(|_| ending != Ending::Marked);
+                check.into_iter().for_each(|check| self.unfinished.add(check));
                 self.fail(id);
                 return self.whole_after_all().await;
             }
