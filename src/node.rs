@@ -23,7 +23,7 @@ use crate::serve::{
 };
 use crate::shutdown::{Drain, Signals};
 use crate::store::{self, OpenError, Store};
-use crate::telemetry::{self, AccessLog, Metrics};
+use crate::telemetry::{self, AccessLog, LogFormat, Metrics};
 use crate::upstream::{TlsSetupError, Upstream};
 
 /// How long the last commits of the store may take after the grace period.
@@ -262,7 +262,7 @@ pub fn run(loaded: Loaded) -> ExitCode {
 
 async fn live(loaded: Loaded, inherited: Inherited, budget: DescriptorBudget) -> ExitCode {
     let Loaded { config, .. } = loaded;
-    let (notes, about) = (config.notes.clone(), Banner::of(&config));
+    let (notes, about, format) = (config.notes.clone(), Banner::of(&config), config.log.format);
     let signals = match Signals::catch() {
         Ok(signals) => signals,
         Err(error) => return fault(&format!("signals: {error}")),
@@ -271,7 +271,7 @@ async fn live(loaded: Loaded, inherited: Inherited, budget: DescriptorBudget) ->
         Ok(node) => node,
         Err(error) => return fault(&error.to_string()),
     };
-    say(&about.text(&node));
+    about.tell(&node, format);
     for note in notes {
         tracing::info!("{note}");
     }
@@ -310,11 +310,17 @@ impl Banner {
         }
     }
 
+    /// Printed for people; where machines read, a line of the log like any other.
+    fn tell(&self, node: &Node, format: LogFormat) {
+        if format == LogFormat::Human {
+            return say(&self.text(node));
+        }
+        let (version, drives, origins) = (env!("CARGO_PKG_VERSION"), self.drives.join(", "), self.rules.join(", "));
+        let (data, admin, state) = (list(&node.data), list(&node.admin), &self.state);
+        tracing::info!(version, data, admin, drives, state, origins, "listening");
+    }
+
     fn text(&self, node: &Node) -> String {
-        let list = |addresses: &[SocketAddr]| {
-            let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-            if texts.is_empty() { "off".to_owned() } else { texts.join(",") }
-        };
         let mut text = format!("Waystation {}\n", env!("CARGO_PKG_VERSION"));
         // Writing to a String cannot fail.
         let _ = writeln!(text, "listening data={} admin={}", list(&node.data), list(&node.admin));
@@ -329,6 +335,11 @@ impl Banner {
         }
         text
     }
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    if texts.is_empty() { "off".to_owned() } else { texts.join(",") }
 }
 
 /// A quota in decimal units, as settings are written; megabytes below one gigabyte.

@@ -188,8 +188,10 @@ impl<'a> Copying<'a> {
     /// Whether the fill goes on without clients: its policy says so, or most of the body is there.
     fn goes_on_alone(&self) -> bool {
         let present = self.writer.partial().present_total();
+        // What would have to be read from its begin again is not nearly done.
+        let continues = self.ways != Ways::Again || !self.claims.is_empty();
         self.want.policy.abandon == Abandon::Complete
-            || self.length.is_some_and(|length| present >= length.div_ceil(2) && present > 0)
+            || (continues && self.length.is_some_and(|length| present >= length.div_ceil(2) && present > 0))
     }
 
     /// Asks for what is to be asked for now.

@@ -162,6 +162,8 @@ impl Upstream {
         }
         let (until, whole) = earlier(Instant::now() + self.inner.settings.timeouts.connect, limit);
         let sender = self.inner.connector.connect(source, until).await.map_err(|error| {
+            // Few: after two of them the source is not asked for a while.
+            tracing::warn!(%source, %error, "no connection");
             let outcome = match error {
                 FetchError::Timeout { .. } if !whole => None,
                 FetchError::Timeout { .. }

@@ -177,7 +177,7 @@ impl WireContext {
     }
 
     /// Writes the line of a request of which no more is known than who sent it: what it holds may be secret.
-    fn log_refusal(&self, peer: SocketAddr, status: u16, reason: &str) {
+    fn log_refusal(&self, peer: SocketAddr, status: u16, bytes: u64, reason: &str) {
         let Some(log) = &self.log else { return };
         log.log_refusal(&AccessLine {
             time: SystemTime::now(),
@@ -186,7 +186,7 @@ impl WireContext {
             host: "-",
             target: "-",
             status,
-            bytes: 0,
+            bytes,
             received: None,
             duration: Duration::ZERO,
             result: RequestResult::Refused,
@@ -216,7 +216,7 @@ fn note_error(error: &hyper::Error, peer: SocketAddr, context: &WireContext) {
     };
     if let Some((reason, status)) = refused {
         context.metrics.bad_requests.with_label_values(&[reason]).inc();
-        context.log_refusal(peer, status, reason);
+        context.log_refusal(peer, status, 0, reason);
     }
     let cause = std::error::Error::source(error).map(ToString::to_string);
     tracing::debug!(%peer, %error, cause, "connection ended early");
@@ -244,7 +244,7 @@ async fn finish(mut io: ClientIo<'_>, close: Close, peer: SocketAddr, context: &
     }
     if let Close::Refuse(refusal) = close {
         context.count_refusal(refusal);
-        context.log_refusal(peer, refusal.status_code(), refusal.as_str());
+        context.log_refusal(peer, refusal.status_code(), refusal.content_length(), refusal.as_str());
         let response = refusal.response(SystemTime::now());
         if !matches!(tokio::time::timeout(TURN_AWAY_TIME, stream.write_all(response.as_bytes())).await, Ok(Ok(()))) {
             return;

@@ -164,6 +164,12 @@ impl Refusal {
         matches!(self, Self::ClientNotAllowed | Self::TooManyConnections | Self::NoDescriptors | Self::Draining)
     }
 
+    /// Length of the answer's content in bytes.
+    pub(super) fn content_length(self) -> u64 {
+        let explanation = self.explanation();
+        if explanation.is_empty() { 0 } else { explanation.len() as u64 + 1 }
+    }
+
     /// The whole answer, head and body. A 503 has no body and asks for a retry: the Delivery Optimization
     /// agent keeps a connection's error without body for what it is and comes back.
     pub fn response(self, now: SystemTime) -> String {
@@ -173,7 +179,7 @@ impl Refusal {
         let _ = if explanation.is_empty() {
             write!(response, "Content-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n")
         } else {
-            let length = explanation.len().saturating_add(1);
+            let length = self.content_length();
             write!(
                 response,
                 "Content-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{explanation}\n"

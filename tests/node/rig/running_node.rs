@@ -115,11 +115,11 @@ impl Setup {
     }
 }
 
-/// The addresses of the line `listening data=A[,A...] admin=A`.
+/// The addresses of the line that says that it listens: `data` may be several, joined by commas.
 fn listening(line: &str) -> Option<(SocketAddr, SocketAddr)> {
-    let (data, admin) = line.trim().strip_prefix("listening data=")?.split_once(" admin=")?;
-    let first = |list: &str| list.split(',').next().and_then(|address| address.trim().parse().ok());
-    Some((first(data)?, first(admin)?))
+    let line: Value = serde_json::from_str(line).ok()?;
+    let first = |name: &str| line[name].as_str()?.split(',').next()?.parse().ok();
+    (line["message"] == "listening").then(|| Some((first("data")?, first("admin")?)))?
 }
 
 impl RunningNode {
