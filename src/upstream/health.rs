@@ -17,6 +17,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_PART: u32 = 4;
 /// Longest pause of a source that cannot be reached.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Longest pause of one that can, but cuts the connection.
+const LONGEST_PAUSE_CUT: Duration = Duration::from_secs(5);
 /// How an attempt went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -92,9 +94,13 @@ impl Outcome {
         }
     }
 
-    /// Whether the source was reached.
+    /// Whether the source was reached, and said something.
     fn answers(self) -> bool {
-        matches!(self, Self::ServerError | Self::Cut)
+        self == Self::ServerError
+    }
+
+    fn longest_pause(self) -> Duration {
+        if self == Self::Cut { LONGEST_PAUSE_CUT } else { LONGEST_PAUSE }
     }
 }
 
@@ -142,7 +148,7 @@ impl Health {
                 let recent = last_fault.is_some_and(|at| now.saturating_duration_since(at) <= FORGET_AFTER);
                 let weight = if recent { weight } else { 0 }.saturating_add(outcome.weight());
                 self.state = if weight >= OPEN_AT {
-                    let until = now + pause(Duration::ZERO, jitter);
+                    let until = now + pause(Duration::ZERO, outcome, jitter);
                     State::Open { since: now, until, answers: outcome.answers() }
                 } else {
                     State::Closed { weight, last_fault: Some(now) }
@@ -151,7 +157,7 @@ impl Health {
             State::HalfOpen { since, probe: current } if probe == Some(current) => {
                 let answers = outcome.answers();
                 let down = if answers { Duration::ZERO } else { now.saturating_duration_since(since) };
-                self.state = State::Open { since, until: now + pause(down, jitter), answers };
+                self.state = State::Open { since, until: now + pause(down, outcome, jitter), answers };
             }
             // Attempts that began before the breaker opened say nothing new.
             State::Open { .. } | State::HalfOpen { .. } => {}
@@ -189,10 +195,10 @@ impl Health {
     }
 }
 
-/// The pause of a source that has been down for so long: a part of that time up to the longest, then spread.
-fn pause(down: Duration, jitter: f64) -> Duration {
+/// The pause of a source that has been down for so long: a part of that time up to the outcome's longest, then spread.
+fn pause(down: Duration, outcome: Outcome, jitter: f64) -> Duration {
     let jitter = if (0.0..=1.0).contains(&jitter) { jitter } else { 0.5 };
-    (down / PAUSE_PART).clamp(FIRST_PAUSE, LONGEST_PAUSE).mul_f64(0.75 + jitter / 2.0)
+    (down / PAUSE_PART).clamp(FIRST_PAUSE, outcome.longest_pause()).mul_f64(0.75 + jitter / 2.0)
 }
 
 #[cfg(test)]
@@ -251,8 +257,9 @@ mod tests {
     }
 
     #[test]
-    fn pauses_are_a_quarter_of_the_time_down_up_to_the_longest() {
-        for (outcome, longest) in [(Outcome::ConnectFailure, 60_000), (Outcome::Timeout, 60_000)] {
+    fn pauses_are_a_quarter_of_the_time_down_up_to_the_longest_of_their_cause() {
+        for (outcome, longest) in [(Outcome::ConnectFailure, 60_000), (Outcome::Timeout, 60_000), (Outcome::Cut, 5000)]
+        {
             let start = Instant::now();
             let mut now = start;
             let mut health = Health::default();
@@ -274,22 +281,21 @@ mod tests {
 
     #[test]
     fn a_source_that_answers_is_never_left_alone_for_long_and_everybody_may_ask_after_that() {
-        for outcome in [Outcome::ServerError, Outcome::Cut] {
-            let mut now = Instant::now();
-            let mut health = Health::default();
-            for _ in 0..20 {
-                while health.down_until(now).is_none() {
-                    assert_eq!(health.verdict(now), Verdict::Allowed);
-                    health.record(now, outcome, None, 0.5);
-                }
-                now += FIRST_PAUSE;
+        let outcome = Outcome::ServerError;
+        let mut now = Instant::now();
+        let mut health = Health::default();
+        for _ in 0..20 {
+            while health.down_until(now).is_none() {
                 assert_eq!(health.verdict(now), Verdict::Allowed);
-                assert_eq!(health.verdict(now), Verdict::Allowed, "not one alone");
+                health.record(now, outcome, None, 0.5);
             }
-            health.record(now, Outcome::Success, None, 0.5);
-            health.record(now, outcome, None, 0.5);
-            assert_eq!(health.verdict(now), Verdict::Allowed, "a good answer wipes the slate");
+            now += FIRST_PAUSE;
+            assert_eq!(health.verdict(now), Verdict::Allowed);
+            assert_eq!(health.verdict(now), Verdict::Allowed, "not one alone");
         }
+        health.record(now, Outcome::Success, None, 0.5);
+        health.record(now, outcome, None, 0.5);
+        assert_eq!(health.verdict(now), Verdict::Allowed, "a good answer wipes the slate");
     }
 
     #[test]

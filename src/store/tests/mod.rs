@@ -69,6 +69,8 @@ fn settings_in(root: &Path) -> Settings {
         drives: vec![DriveSettings { path: root.join("drive"), quota: 1 << 30, min_free: 0 }],
         block_size: BLOCK as u32,
         memory_body: 4096,
+        // It would find what a test means to find.
+        scrub_rate: 0,
         ..Settings::default()
     }
 }
