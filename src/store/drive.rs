@@ -89,7 +89,7 @@ impl Drive {
             let path = path.clone();
             move |source: io::Error| OpenError::Io { path, action, source }
         };
-        std::fs::create_dir_all(&path).map_err(io("create the directory"))?;
+        disk::make_directories(&path).map_err(io("create the directory"))?;
         let dir = Dir::open(&path).map_err(io("open the directory"))?;
         let lock = take_lock(&dir, &path)?;
         let id = identify(&dir, &path)?;
@@ -343,7 +343,7 @@ fn write_identity(dir: &Dir, id: DriveId) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(&identity).map_err(io::Error::other)?;
     dir.unlink(layout::IDENTITY_NEW)?;
     let file = dir.create_file(layout::IDENTITY_NEW)?;
-    io::Write::write_all(&mut &file, &text)?;
+    disk::write_at(&file, &text, 0)?;
     disk::sync_data(&file)?;
     dir.rename(layout::IDENTITY_NEW, layout::IDENTITY)?;
     dir.sync_directory(".")

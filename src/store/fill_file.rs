@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -84,7 +83,7 @@ impl Core {
         let header = map_file::encode_header(record, size);
         let make = || -> io::Result<(File, File)> {
             let map = dir.create_file(&layout::partial_map(id))?;
-            map.write_all_at(&header, 0)?;
+            disk::write_at(&map, &header, 0)?;
             Ok((map, dir.create_file(&layout::partial_data(id))?))
         };
         let made = make();
@@ -131,7 +130,7 @@ impl Core {
     fn append_bytes(&mut self, partial: &Partial, bytes: &[u8]) {
         let Some(map) = &self.map else { return };
         // A record that is lost costs a re-fetch after a restart, nothing now.
-        match map.write_all_at(bytes, self.map_end) {
+        match disk::write_at(map, bytes, self.map_end) {
             Ok(()) => self.map_end += bytes.len() as u64,
             Err(error) => partial.drive.failed("append to a block map", &error),
         }
@@ -326,7 +325,7 @@ impl Partial {
         if let Some(file) = file {
             // Cutting it at its own length gives back what was preallocated behind its end.
             let length = disk::identity(file.file()).map(|identity| identity.size());
-            if let Err(error) = length.and_then(|length| file.file().set_len(length)) {
+            if let Err(error) = length.and_then(|length| disk::set_length(file.file(), length)) {
                 self.drive.failed("give back preallocated blocks", &error);
             }
             file.recount();
@@ -350,7 +349,7 @@ impl Partial {
         self.file()?;
         if core.map.is_none() {
             let map = self.drive.dir.open_file(&layout::partial_map(self.id()))?;
-            map.set_len(core.map_end)?;
+            disk::set_length(&map, core.map_end)?;
             core.map = Some(Arc::new(map));
         }
         match self.advance(&mut core) {
@@ -380,7 +379,7 @@ impl Partial {
         let (dir, new) = (&self.drive.dir, layout::partial_map_new(self.id()));
         dir.unlink(&new)?;
         let file = dir.create_file(&new)?;
-        file.write_all_at(&bytes, 0)?;
+        disk::write_at(&file, &bytes, 0)?;
         disk::sync_data(&file)?;
         dir.rename(&new, &layout::partial_map(self.id()))?;
         dir.sync_directory(layout::PARTIAL)?;
@@ -431,7 +430,7 @@ impl Partial {
             return Err(io::Error::other("the body changed while it was hashed").into());
         }
         // Also gives back what was preallocated beyond the end.
-        file.file().set_len(length)?;
+        disk::set_length(file.file(), length)?;
         file.recount();
         let digest = std::mem::take(&mut core.hasher).finish();
         core.boundary = None;

@@ -55,6 +55,7 @@ mod layout;
 mod map_file;
 mod memory;
 mod meta;
+mod operation;
 mod partial;
 mod pool;
 mod publish;
@@ -144,7 +145,7 @@ impl Store {
         if let Err(error) = block_map::BlockSize::new(settings.block_size) {
             return Err(io("use the block size")(std::io::Error::new(std::io::ErrorKind::InvalidInput, error)));
         }
-        std::fs::create_dir_all(&settings.state).map_err(io("create the directory"))?;
+        disk::make_directories(&settings.state).map_err(io("create the directory"))?;
         let state = Dir::open(&settings.state).map_err(io("open the directory"))?;
         let state_lock = take_lock(&state, &settings.state)?;
         let mut known = KnownDrives::read(&state);

@@ -117,9 +117,9 @@ fn prepare_index(store: &Inner, closing: &AtomicBool) -> Option<Index> {
 /// Removes the index; moved first, since a thread that hangs in the old one must not meet the new one.
 fn set_aside(store: &Inner) -> std::io::Result<()> {
     let rejected = store.settings.state.join(layout::INDEX_REJECTED);
-    remove(&rejected)?;
-    std::fs::rename(store.index_path(), &rejected)?;
-    remove(&rejected)
+    disk::remove_all(&rejected)?;
+    Dir::open(&store.settings.state)?.rename(layout::INDEX, layout::INDEX_REJECTED)?;
+    disk::remove_all(&rejected)
 }
 
 /// Opens the index; a missing, damaged or foreign one is made anew from the journals.
@@ -142,14 +142,6 @@ fn open_index(store: &Inner) -> Option<Index> {
     opened
         .inspect_err(|error| tracing::error!(path = %path.display(), %error, "there is no index; stored content counts as missing"))
         .ok()
-}
-
-fn remove(path: &Path) -> std::io::Result<()> {
-    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Opens the database on a thread of its own, since it may hang or panic on damaged files.
