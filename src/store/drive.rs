@@ -59,6 +59,7 @@ pub(super) struct Drive {
     leaving: AtomicU64,
     blobs: AtomicU64,
     in_service: AtomicBool,
+    doubted: AtomicBool,
     lock: File,
     bytes: IntGauge,
     all_blobs: IntGauge,
@@ -117,6 +118,7 @@ impl Drive {
             leaving: AtomicU64::new(0),
             blobs: AtomicU64::new(0),
             in_service: AtomicBool::new(true),
+            doubted: AtomicBool::new(false),
             lock,
             bytes: metrics.store_bytes.with_label_values(&[&label]),
             all_blobs: metrics.store_blobs.clone(),
@@ -176,6 +178,16 @@ impl Drive {
     /// Whether new content may be put here.
     pub(super) fn in_service(&self) -> bool {
         self.in_service.load(Ordering::Relaxed)
+    }
+
+    /// Notes that something of its journal could not be read.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its journal may have said more than is known.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
     }
 
     /// Counts and logs a failed file operation.

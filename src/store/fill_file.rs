@@ -43,14 +43,14 @@ const CLAIM_FROM: u64 = 256 * 1024;
 /// What the writer's jobs keep between them.
 pub(super) struct Core {
     pub(super) pace: Pace,
-    map: Option<Arc<File>>,
+    pub(super) map: Option<Arc<File>>,
     /// Where the next record goes; records that could not be written whole are written over.
-    map_end: u64,
+    pub(super) map_end: u64,
     hasher: PrefixHasher,
     /// The state at the last block's begin that the hasher passed.
-    boundary: Option<Midstate>,
+    pub(super) boundary: Option<Midstate>,
     /// Position of the last midstate in the map.
-    saved: u64,
+    pub(super) saved: u64,
     unsynced: u64,
     synced: Instant,
     /// Whether the names of the two files are durable.
@@ -73,6 +73,8 @@ pub(super) struct Finished {
     pub(super) digest: Digest,
     pub(super) sums: BlockSums,
     pub(super) file: Arc<DataFile>,
+    /// The map, when progress of the body is durable: it must say what became of the body before the data moves.
+    pub(super) map: Option<Arc<File>>,
     /// Blocks whose bytes this process neither wrote nor checked.
     pub(super) unchecked: std::collections::HashSet<u64>,
 }
@@ -359,38 +361,6 @@ impl Partial {
         }
     }
 
-    /// Writes the map anew under another record; the old one counts until the new one is durable.
-    pub(super) fn rewrite_map(&self, record: &Record) -> io::Result<()> {
-        let mut core = self.core.lock();
-        let bytes = {
-            let state = self.state.lock();
-            if matches!(state.phase, Phase::Ended(_) | Phase::Failed) {
-                return Ok(());
-            }
-            let mut bytes = map_file::encode_header(record, state.map.block_size());
-            state.map.records().for_each(|known| bytes.extend_from_slice(&known.encode()));
-            let boundary = core.boundary.filter(|_| state.rehash.is_none());
-            bytes.extend(
-                boundary.and_then(|boundary| map_file::encode_midstate(&boundary, &state.map)).into_iter().flatten(),
-            );
-            bytes.extend(state.superseded.into_iter().flat_map(|since| map_file::encode_superseded(Some(since))));
-            bytes
-        };
-        let (dir, new) = (&self.drive.dir, layout::partial_map_new(self.id()));
-        dir.unlink(&new)?;
-        let file = dir.create_file(&new)?;
-        disk::write_at(&file, &bytes, 0)?;
-        disk::sync_data(&file)?;
-        dir.rename(&new, &layout::partial_map(self.id()))?;
-        dir.sync_directory(layout::PARTIAL)?;
-        core.map_end = bytes.len() as u64;
-        core.saved = core.boundary.map_or(0, |boundary| boundary.position);
-        if core.map.is_some() {
-            core.map = Some(Arc::new(file));
-        }
-        Ok(())
-    }
-
     /// Whether exactly `length` bytes from the begin have the digest `expected`, as far as they can be read.
     pub(super) fn hashes_to(&self, length: u64, expected: Digest) -> bool {
         let mut core = self.core.lock();
@@ -436,7 +406,7 @@ impl Partial {
         core.boundary = None;
         core.append_bytes(self, &map_file::encode_digest(length, &digest));
         // Readers may hold this body for long.
-        core.map = None;
-        Ok(Finished { digest, sums, file, unchecked })
+        let map = core.map.take().filter(|_| core.named);
+        Ok(Finished { digest, sums, file, map, unchecked })
     }
 }

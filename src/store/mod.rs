@@ -52,6 +52,7 @@ mod journal_format;
 mod journal_segment;
 mod known_drives;
 mod layout;
+mod map_anew;
 mod map_file;
 mod memory;
 mod meta;
@@ -71,6 +72,7 @@ mod superseded;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unnamed;
 mod window;
 mod writer;
 

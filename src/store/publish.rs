@@ -159,7 +159,7 @@ impl Inner {
         finished: Finished,
         stored: Option<Arc<Blob>>,
     ) -> Result<Completed, CompleteError> {
-        let Finished { digest, sums, file, unchecked } = finished;
+        let Finished { digest, sums, file, map, unchecked } = finished;
         let known = self.entries.known(table, record.key.hash());
         let row = Row { record, birth: partial.id(), superseded: partial.state.lock().superseded };
         let place = place_of(&row, entry.serial, &known);
@@ -192,7 +192,7 @@ impl Inner {
             drive.sieve.lock().insert(Victim::Blob(digest), file.counted());
             drive.blob_added();
             let row = self.entries.put_row(table, &new);
-            drive.queue.push(Change::Complete { row, entry: Arc::clone(&new), older, blob, serial });
+            drive.queue.push(Change::Complete { row, entry: Arc::clone(&new), older, blob, map, serial });
         } else {
             if place != Place::None {
                 let row = self.entries.put_row(table, &new);

@@ -26,7 +26,7 @@ use super::layout::{self, PartialFile};
 use super::map_file;
 use super::partial::Partial;
 use super::pool::panic_text;
-use super::{disk, quarantine};
+use super::{disk, quarantine, unnamed};
 use crate::content::{BodyRef, PartialId};
 
 /// Longest time for opening the index before it is made anew.
@@ -85,6 +85,7 @@ fn keep_given(store: &Arc<Inner>) -> Option<thread::JoinHandle<()>> {
 fn segments_of(drive: &Drive) -> Vec<u64> {
     journal::segments(drive).unwrap_or_else(|error| {
         drive.failed("list the journal", &error);
+        drive.doubt();
         Vec::new()
     })
 }
@@ -177,6 +178,7 @@ fn replay(index: &Index, drive: &Drive, segments: &[u64], closing: &AtomicBool) 
             Ok(bytes) => bytes,
             Err(error) => {
                 drive.failed("read the journal", &error);
+                drive.doubt();
                 continue;
             }
         };
@@ -188,6 +190,7 @@ fn replay(index: &Index, drive: &Drive, segments: &[u64], closing: &AtomicBool) 
             }
             Err(error @ SegmentError::NewerFormat { .. }) => {
                 tracing::error!(drive = %drive.label(), segment, %error, "left alone");
+                drive.doubt();
                 continue;
             }
             // The frames carry their own checksums; a header that was torn has none behind it.
@@ -218,6 +221,7 @@ fn replay_segment(index: &Index, drive: &Drive, segment: u64, bytes: &[u8], from
                 }
             }
             Frame::Damage { offset, end } => {
+                drive.doubt();
                 tracing::error!(drive = %drive.label(), segment, offset, end, "the journal is damaged here; what it said is lost");
             }
         }
@@ -334,5 +338,8 @@ fn load_eviction_order(store: &Inner, closing: &AtomicBool) {
             }
         }
         store.relieve(drive);
+        if let Err(error) = unnamed::sweep(store, drive, &index, closing) {
+            drive.failed("look for files that nothing names", &error);
+        }
     }
 }

@@ -7,9 +7,53 @@ mod disk;
 mod disk_tests;
 mod model;
 pub(in crate::store) mod recording;
+mod seen;
 mod story;
 
-use super::*;
+/// Cuts of one story.
+const CUTS: usize = 20;
+
+/// Checks so many cases on `threads` threads, or the one story that `WAYSTATION_SEED` says.
+fn check_cases(cases: usize, threads: usize) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let stories = (cases / CUTS) as u64;
+    let first = number("WAYSTATION_SEED");
+    let seeds = first.map_or(1..stories + 1, |seed| seed..seed + 1);
+    let next = std::sync::atomic::AtomicU64::new(seeds.start);
+    let work = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut faults = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if seed >= seeds.end {
+                return faults;
+            }
+            for fault in runtime.block_on(model::check(seed, CUTS)) {
+                println!("WAYSTATION_SEED={seed}: {fault}");
+                faults.push(seed);
+            }
+        }
+    };
+    let faults: Vec<u64> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let all = (seeds.end - seeds.start) * CUTS as u64;
+    println!("{all} cuts of {} stories, {} violations", seeds.end - seeds.start, faults.len());
+    assert!(faults.is_empty(), "replay a story with WAYSTATION_SEED=<seed>: {faults:?}");
+}
+
+#[test]
+fn some_hundred_cuts_leave_what_was_promised() {
+    check_cases(300, 2);
+}
+
+#[test]
+#[ignore = "ten thousand cases"]
+fn cuts_at_random_steps_leave_what_was_promised() {
+    let cases = std::env::var("WAYSTATION_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(10_000);
+    check_cases(cases, 2);
+}
 
 /// Pseudo-random numbers (xorshift64*, Vigna 2016): the same ones for the same seed.
 #[derive(Debug, Clone)]

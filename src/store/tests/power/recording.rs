@@ -91,7 +91,9 @@ pub(in crate::store) fn through<T>(
     if let Operation::Create { dir, name } = &operation {
         // An inode that a recorded file had may be used again.
         let key = new_key(dir, name);
-        recordings.iter().for_each(|recording| drop(recording.lock().files.remove(&key)));
+        for recording in &recordings {
+            recording.lock().files.remove(&key);
+        }
     }
     Ok(done)
 }
