@@ -13,7 +13,7 @@ use super::inner::Inner;
 use super::journal_entry::Row;
 use super::partial::{Partial, Phase, State};
 use super::queue::{Change, Older};
-use super::table::{PendingBlob, Table};
+use super::table::Table;
 use super::writer::Completed;
 use super::{layout, quarantine};
 use crate::content::{BodyRef, Record, Spoiled, UnixMillis};
@@ -187,7 +187,7 @@ impl Inner {
         if named {
             life.set_open(Arc::clone(&blob));
             let serial = self.entries.next_serial();
-            table.blobs.insert(digest, PendingBlob::new(serial, &blob));
+            table.add_blob(serial, &blob);
             self.memory.keep_handle(&blob);
             drive.sieve.lock().insert(Victim::Blob(digest), file.counted());
             drive.blob_added();

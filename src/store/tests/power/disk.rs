@@ -213,7 +213,8 @@ impl Disk {
             }
         }
         // Names below a directory that has none are not there.
-        let directories: BTreeSet<String> = names.iter().filter(|(_, n)| **n == Node::Directory).map(|(n, _)| n.clone()).collect();
+        let directories: BTreeSet<String> =
+            names.iter().filter(|(_, n)| **n == Node::Directory).map(|(n, _)| n.clone()).collect();
         names.retain(|name, _| name.match_indices('/').all(|(at, _)| directories.contains(&name[..at])));
         let mut files = BTreeMap::new();
         for node in names.values() {
@@ -311,6 +312,12 @@ impl Stored {
 }
 
 impl Remains {
+    /// Whether a file has more than one.
+    pub(super) fn has_two_names(&self) -> bool {
+        let mut met = BTreeSet::new();
+        self.names.values().any(|node| matches!(node, Node::File(file) if !met.insert(*file)))
+    }
+
     /// Makes it so in an empty directory.
     pub(super) fn write_to(&self, root: &Path) {
         let mut written: BTreeMap<FileId, &str> = BTreeMap::new();

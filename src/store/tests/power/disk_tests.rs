@@ -48,13 +48,7 @@ fn sets(all: &[&[&str]]) -> BTreeSet<Vec<String>> {
 
 #[test]
 fn what_was_synced_is_there() {
-    let steps = [
-        create("a/x", 0),
-        write(0, 0, b"one"),
-        Step::SyncData { file: 0 },
-        sync("a"),
-        write(0, 3, b"two"),
-    ];
+    let steps = [create("a/x", 0), write(0, 0, b"one"), Step::SyncData { file: 0 }, sync("a"), write(0, 3, b"two")];
     let left = outcomes(&steps, |remains| remains.files[&0].bytes.clone());
     let expected = [&b"one"[..], b"one\0\0\0", b"onetwo"];
     assert_eq!(left, expected.map(<[u8]>::to_vec).into());

@@ -23,17 +23,54 @@ pub(super) type FileId = usize;
 /// One operation. Names are relative to the root of all directories.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    Create { name: String, file: FileId },
-    Write { file: FileId, offset: u64, bytes: Vec<u8> },
-    SetLength { file: FileId, length: u64 },
-    Reserve { file: FileId, end: u64 },
-    MakeDirectory { name: String },
-    Rename { from: String, to: String },
-    Unlink { name: String },
-    SyncData { file: FileId },
-    SyncDirectory { name: String },
+    Create {
+        name: String,
+        file: FileId,
+    },
+    Write {
+        file: FileId,
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    SetLength {
+        file: FileId,
+        length: u64,
+    },
+    Reserve {
+        file: FileId,
+        end: u64,
+    },
+    MakeDirectory {
+        name: String,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    Unlink {
+        name: String,
+    },
+    SyncData {
+        file: FileId,
+    },
+    SyncDirectory {
+        name: String,
+    },
     /// The medium has another byte there.
-    Damage { file: FileId, offset: u64 },
+    Damage {
+        file: FileId,
+        offset: u64,
+    },
+}
+
+impl Step {
+    /// For people.
+    pub(super) fn tell(&self) -> String {
+        match self {
+            Self::Write { file, offset, bytes } => format!("Write {{ file: {file}, {offset}+{} }}", bytes.len()),
+            other => format!("{other:?}"),
+        }
+    }
 }
 
 /// Device and inode.
@@ -59,10 +96,7 @@ struct State {
 static RECORDINGS: RwLock<Vec<Arc<Mutex<State>>>> = RwLock::new(Vec::new());
 
 /// The place that every operation passes: it is performed and noted as one.
-pub(in crate::store) fn through<T>(
-    operation: Operation<'_>,
-    perform: impl FnOnce() -> io::Result<T>,
-) -> io::Result<T> {
+pub(in crate::store) fn through<T>(operation: Operation<'_>, perform: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let recordings = RECORDINGS.read().clone();
     if recordings.is_empty() {
         return perform();

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::*;
-use crate::content::{ByteRange, PartialId, RangeSet};
+use crate::content::{ByteRange, RangeSet};
 
 /// Number of keys in a story.
 pub(super) const KEYS: usize = 5;
@@ -159,15 +159,13 @@ async fn read_body(body: &Body, expected: &[u8]) -> Result<RangeSet, String> {
 
 /// Takes up every body that nobody writes and completes it: what was found is good enough to go on with.
 pub(super) async fn complete_everything(store: &Store, library: &Library) -> Result<(), String> {
-    let mut partials: Vec<PartialId> = Vec::new();
     for number in 0..KEYS {
         for entry in store.lookup(&key(&key_name(number))).await.iter() {
             let Some(mut writer) = store.resume(entry).await else { continue };
-            partials.push(writer.partial().id());
             let (content, id) = (content_of(entry), writer.partial().id());
             let bytes = library.bytes(content);
-            while let Some(range) = ByteRange::whole(bytes.len() as u64)
-                .and_then(|whole| writer.partial().missing(whole).first().copied())
+            while let Some(range) =
+                ByteRange::whole(bytes.len() as u64).and_then(|whole| writer.partial().missing(whole).first().copied())
             {
                 let at = writer.partial().write_position(range.start());
                 if at != range.start() {

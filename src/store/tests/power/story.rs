@@ -37,7 +37,6 @@ pub(super) struct Story {
     pub(super) recording: Recording,
     pub(super) moments: Vec<Moment>,
     pub(super) library: Library,
-    pub(super) quota: u64,
     /// Holds the copies of the index; dropped last.
     _root: TempDir,
 }
@@ -114,7 +113,7 @@ impl Story {
         }
         teller.writers.clear();
         teller.store = None;
-        Self { recording, moments, library: teller.library, quota, _root: root }
+        Self { recording, moments, library: teller.library, _root: root }
     }
 }
 
