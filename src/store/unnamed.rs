@@ -26,7 +26,7 @@ pub(super) fn sweep(store: &Inner, drive: &Drive, index: &Index, closing: &Atomi
                 return Ok(());
             }
             let Some(digest) = Digest::from_hex(&format!("{first}{rest}")).ok() else { continue };
-            // Named by chance alike, and not ours.
+            // Other spellings of a digest are foreign.
             let ours = layout::blob(&digest) == format!("{directory}/{rest}");
             if ours && !drive.sieve.lock().contains(&Victim::Blob(digest)) && is_unnamed(store, drive, index, &digest) {
                 tracing::info!(drive = %drive.label(), %digest, "a body that was never finished is removed");
