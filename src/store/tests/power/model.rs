@@ -151,8 +151,9 @@ impl Case<'_> {
 
     fn compare(&self, found: &Seen) -> Result<(), String> {
         let (last, moments) = self.moments();
-        let damaged: BTreeSet<usize> =
-            self.story.moments.iter().filter(|m| m.begin < self.place).filter_map(|m| m.damaged).collect();
+        let happened = self.story.moments.iter().filter(|moment| moment.begin < self.place);
+        let mut may_be_gone: BTreeSet<usize> = happened.filter_map(|moment| moment.damaged).collect();
+        may_be_gone.extend(moments.iter().filter_map(|moment| moment.came_again));
         for number in 0..KEYS {
             let found = &found[number];
             let seen: Vec<&KeySeen> = moments.iter().map(|moment| &moment.seen[number]).collect();
@@ -160,7 +161,8 @@ impl Case<'_> {
             if found.current.len() > 1 {
                 return fault("more than one current answer");
             }
-            let unreadable = |seen: &KeySeen| seen.current.first().is_none_or(|(content, _)| damaged.contains(content));
+            let unreadable =
+                |seen: &KeySeen| seen.current.first().is_none_or(|(content, _)| may_be_gone.contains(content));
             let allowed =
                 |seen: &&&KeySeen| seen.current == found.current || (found.current.is_empty() && unreadable(seen));
             if !seen.iter().any(|seen| allowed(&seen)) {
@@ -170,7 +172,7 @@ impl Case<'_> {
                 let is_there = |seen: &KeySeen| {
                     seen.older.contains(older) || seen.current.iter().any(|(content, _)| content == older)
                 };
-                if seen.iter().all(|seen| is_there(seen)) && !is_there(found) && !damaged.contains(older) {
+                if seen.iter().all(|seen| is_there(seen)) && !is_there(found) && !may_be_gone.contains(older) {
                     return fault("an older version is lost");
                 }
             }

@@ -26,6 +26,8 @@ pub(super) struct Moment {
     pub(super) born: Option<PartialId>,
     /// The partial body that became complete.
     pub(super) completed: Option<PartialId>,
+    /// The body that came while others had to go for it: it may have gone itself, and come again.
+    pub(super) came_again: Option<usize>,
     /// The body that has a wrong byte on the medium now.
     pub(super) damaged: Option<usize>,
     /// What the store showed afterwards.
@@ -53,6 +55,7 @@ struct Outcome {
     durable: bool,
     born: Option<PartialId>,
     completed: Option<PartialId>,
+    content: Option<usize>,
     damaged: Option<usize>,
 }
 
@@ -105,11 +108,13 @@ impl Story {
         let mut moments: Vec<Moment> = Vec::new();
         for number in 0..length {
             let begin = if number == 0 { 0 } else { recording.len() };
+            let evictions = teller.evictions();
             let outcome = if number == 0 { teller.reopen().await } else { teller.act(&recording).await };
             let end = recording.len();
-            let Outcome { done, durable, born, completed, damaged } = outcome;
+            let Outcome { done, durable, born, completed, content, damaged } = outcome;
+            let came_again = content.filter(|_| teller.evictions() != evictions);
             let seen = look(teller.store()).await;
-            moments.push(Moment { done, begin, end, durable, born, completed, damaged, seen });
+            moments.push(Moment { done, begin, end, durable, born, completed, came_again, damaged, seen });
         }
         teller.writers.clear();
         teller.store = None;
@@ -120,6 +125,10 @@ impl Story {
 impl Teller {
     fn store(&self) -> &Store {
         self.store.as_ref().unwrap()
+    }
+
+    fn evictions(&self) -> u64 {
+        self.store.as_ref().map_or(0, |store| store.inner.metrics.evictions.get())
     }
 
     async fn act(&mut self, recording: &Recording) -> Outcome {
@@ -236,7 +245,12 @@ impl Teller {
             Ok(completed) => {
                 assert_eq!(completed.digest, self.library.digest(content));
                 let twice = if completed.duplicate { ", a duplicate" } else { "" };
-                Outcome { done: format!("{text} {id}{twice}"), completed: Some(id), ..Outcome::default() }
+                Outcome {
+                    done: format!("{text} {id}{twice}"),
+                    completed: Some(id),
+                    content: Some(content),
+                    ..Outcome::default()
+                }
             }
             Err(error) => done(format!("{text} {id}: {error}")),
         }
