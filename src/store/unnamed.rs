@@ -3,22 +3,25 @@
 //! so it goes: in the background after start, by names alone. Removing it is the commit thread's business, which is the
 //! only one that gives and takes these names.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::drive::{Drive, Victim};
 use super::index::Index;
 use super::inner::Inner;
-use super::layout;
+use super::journal_entry::JournalEntry;
+use super::journal_format::{Frame, Frames};
+use super::journal_segment::SEGMENT_HEADER_LEN;
 use super::queue::Change;
-use crate::content::Digest;
+use super::{journal, layout};
+use crate::content::{BodyRef, Digest};
 
 /// Queues the removal of what nothing names. To be called when the order of eviction is loaded: what is in it is named.
-/// A drive of whose journal something could not be read is left alone, since that may have named it.
+/// What the index does not know the journal is asked for, since the index may lack something. A drive of whose journal
+/// something could not be read is left alone: that may have named it.
 pub(super) fn sweep(store: &Inner, drive: &Drive, index: &Index, closing: &AtomicBool) -> io::Result<()> {
-    if drive.is_doubted() {
-        return Ok(());
-    }
+    let mut unknown = HashSet::new();
     for first in drive.dir.list(layout::BLOBS)? {
         let directory = format!("{}/{first}", layout::BLOBS);
         for rest in drive.dir.list(&directory)? {
@@ -29,12 +32,66 @@ pub(super) fn sweep(store: &Inner, drive: &Drive, index: &Index, closing: &Atomi
             // Other spellings of a digest are foreign.
             let ours = layout::blob(&digest) == format!("{directory}/{rest}");
             if ours && !drive.sieve.lock().contains(&Victim::Blob(digest)) && is_unnamed(store, drive, index, &digest) {
-                tracing::info!(drive = %drive.label(), %digest, "a body that was never finished is removed");
-                drive.queue.push(Change::Unnamed { digest });
+                unknown.insert(digest);
             }
         }
     }
+    if unknown.is_empty() || drive.is_doubted() {
+        return Ok(());
+    }
+    let named = named_in_journal(drive, &unknown, closing)?;
+    for digest in unknown {
+        match named.as_ref().map(|named| named.contains(&digest)) {
+            Some(false) => {
+                tracing::info!(drive = %drive.label(), %digest, "a body that was never finished is removed");
+                drive.queue.push(Change::Unnamed { digest });
+            }
+            Some(true) => {
+                tracing::error!(drive = %drive.label(), %digest, "the index lacks a blob that the journal names; delete the index and it is rebuilt");
+            }
+            None => {}
+        }
+    }
     Ok(())
+}
+
+/// Which of these blobs the journal says are there; `None` when it cannot be read whole.
+fn named_in_journal(
+    drive: &Drive,
+    digests: &HashSet<Digest>,
+    closing: &AtomicBool,
+) -> io::Result<Option<HashSet<Digest>>> {
+    let mut named = HashSet::new();
+    for segment in journal::segments(drive)? {
+        let bytes = match drive.dir.read(&layout::segment(segment)) {
+            // Compacted meanwhile: what it said is in the index.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            read => read?,
+        };
+        for frame in Frames::new(&bytes, SEGMENT_HEADER_LEN) {
+            if closing.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let Frame::Entry { entry, .. } = frame else { return Ok(None) };
+            match entry {
+                JournalEntry::Stored { row, sums: Some(_), .. } => {
+                    if let BodyRef::Blob(digest) = row.record.body
+                        && digests.contains(&digest)
+                    {
+                        named.insert(digest);
+                    }
+                }
+                JournalEntry::Blob { digest, .. } if digests.contains(&digest) => {
+                    named.insert(digest);
+                }
+                JournalEntry::BlobGone { digest } => {
+                    named.remove(&digest);
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(Some(named))
 }
 
 /// Whether neither memory nor index has the blob.

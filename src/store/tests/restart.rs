@@ -315,3 +315,33 @@ async fn a_body_that_nothing_names_is_removed_unless_the_journal_may_have_named_
     assert!(orphan.exists() && foreign.exists());
     assert!(get(&store, "a").await.is_none(), "its entry is damaged");
 }
+
+#[tokio::test]
+async fn a_blob_that_the_journal_names_stays_though_the_index_has_lost_it() {
+    let rig = Rig::new();
+    let content = body_of(BLOCK, 22);
+    let id = {
+        let store = rig.open();
+        put(&store, "a", &content).await;
+        store.flush().await;
+        store.inner.drives[0].id
+    };
+    {
+        let index = index::Index::open(&rig.state().join("index"), [id].into()).unwrap();
+        let at = index.watermark(id).unwrap().unwrap();
+        let entry = journal_entry::JournalEntry::BlobGone { digest: Digest::of(&content) };
+        index.apply(id, &[index::Applied { entry, at, allocated: None }], at).unwrap();
+        index.flush().unwrap();
+    }
+    {
+        let store = rig.open();
+        store.ready().await;
+        while !store._running.recovering.lock().as_ref().unwrap().is_finished() {
+            tokio::task::yield_now().await;
+        }
+        store.flush().await;
+        assert!(rig.blob_path(Digest::of(&content)).exists());
+    }
+    fs::remove_dir_all(rig.state()).unwrap();
+    assert_eq!(get(&rig.open(), "a").await.unwrap(), content);
+}
