@@ -154,6 +154,7 @@ impl Case<'_> {
         let happened = self.story.moments.iter().filter(|moment| moment.begin < self.place);
         let mut may_be_gone: BTreeSet<usize> = happened.filter_map(|moment| moment.damaged).collect();
         may_be_gone.extend(moments.iter().filter_map(|moment| moment.came_again));
+        let evicted = moments.iter().any(|moment| moment.evicted);
         for number in 0..KEYS {
             let found = &found[number];
             let seen: Vec<&KeySeen> = moments.iter().map(|moment| &moment.seen[number]).collect();
@@ -161,8 +162,13 @@ impl Case<'_> {
             if found.current.len() > 1 {
                 return fault("more than one current answer");
             }
-            let unreadable =
-                |seen: &KeySeen| seen.current.first().is_none_or(|(content, _)| may_be_gone.contains(content));
+            let unreadable = |seen: &KeySeen| {
+                seen.current.first().is_none_or(|(content, _)| {
+                    // Evicted with what had taken its place not durable yet.
+                    let goes = evicted && moments.last().is_some_and(|last| !last.seen[number].shows(*content));
+                    goes || may_be_gone.contains(content)
+                })
+            };
             let allowed =
                 |seen: &&&KeySeen| seen.current == found.current || (found.current.is_empty() && unreadable(seen));
             if !seen.iter().any(|seen| allowed(&seen)) {
@@ -183,6 +189,10 @@ impl Case<'_> {
                 }
             }
             for (id, (content, present)) in &seen[0].partials {
+                // A copy of a blob that is damaged on the medium is dropped like any other.
+                if may_be_gone.contains(content) || present.is_empty() {
+                    continue;
+                }
                 if let Err(text) = self.kept(*id, *content, present, moments, number, found) {
                     return fault(&text);
                 }

@@ -28,6 +28,13 @@ pub(super) struct KeySeen {
 /// What is visible, by key.
 pub(super) type Seen = Vec<KeySeen>;
 
+impl KeySeen {
+    /// Whether a complete body is among it.
+    pub(super) fn shows(&self, content: usize) -> bool {
+        self.older.contains(&content) || self.current.iter().any(|(current, _)| *current == content)
+    }
+}
+
 impl Library {
     pub(super) fn new(seed: u64) -> Self {
         const LENGTHS: [usize; 9] =

@@ -26,6 +26,8 @@ pub(super) struct Moment {
     pub(super) born: Option<PartialId>,
     /// The partial body that became complete.
     pub(super) completed: Option<PartialId>,
+    /// Whether blobs had to go for room.
+    pub(super) evicted: bool,
     /// The body that came while others had to go for it: it may have gone itself, and come again.
     pub(super) came_again: Option<usize>,
     /// The body that has a wrong byte on the medium now.
@@ -112,9 +114,10 @@ impl Story {
             let outcome = if number == 0 { teller.reopen().await } else { teller.act(&recording).await };
             let end = recording.len();
             let Outcome { done, durable, born, completed, content, damaged } = outcome;
-            let came_again = content.filter(|_| teller.evictions() != evictions);
+            let evicted = teller.evictions() != evictions;
+            let came_again = content.filter(|_| evicted);
             let seen = look(teller.store()).await;
-            moments.push(Moment { done, begin, end, durable, born, completed, came_again, damaged, seen });
+            moments.push(Moment { done, begin, end, durable, born, completed, evicted, came_again, damaged, seen });
         }
         teller.writers.clear();
         teller.store = None;
