@@ -136,7 +136,8 @@ impl Disk {
                 }
             }
             Step::Rename { from, to } => {
-                let node = self.seen[from];
+                // The index, which is set aside when it cannot be used, is not on this disk.
+                let Some(node) = self.seen.get(from).copied() else { return };
                 // Two names of one file stay as they are (POSIX).
                 if self.seen.get(to) != Some(&node) {
                     self.seen.remove(from);
