@@ -293,6 +293,51 @@ fn engines_are_named_in_one_place() {
     assert_none(&elsewhere("unsafe", &|_| false), "unsafe code is forbidden:");
 }
 
+/// What the store does to files passes one place, where tests see and stop it.
+#[test]
+fn the_store_changes_files_in_one_place() {
+    const CHANGES: [&str; 18] = [
+        "rustix::fs",
+        "fs::write",
+        "fs::rename",
+        "fs::remove",
+        "fs::create",
+        "fs::copy",
+        "fs::hard_link",
+        "OpenOptions",
+        "File::options",
+        "File::create",
+        "io::Write",
+        ".write_at(",
+        ".write_all_at(",
+        ".write_all(",
+        ".set_len(",
+        ".set_times(",
+        ".sync_all(",
+        ".sync_data(",
+    ];
+    let mut faults = Vec::new();
+    for source in sources() {
+        let name = source.path.file_stem().unwrap().to_str().unwrap();
+        let is_test = name.ends_with("tests") || source.path.components().any(|part| part.as_os_str() == "tests");
+        if !source.path.starts_with("store") || source.path == Path::new("store/disk.rs") || is_test {
+            continue;
+        }
+        let code = source.code.split("mod tests {").next().unwrap();
+        for (number, line) in code.lines().enumerate() {
+            // Handing bytes to the writer of a body is no change of a file yet.
+            let line = line.replace("job.write_at(", "");
+            faults.extend(
+                CHANGES
+                    .iter()
+                    .filter(|change| line.contains(**change))
+                    .map(|change| format!("src/{}:{}: {change}", source.path.display(), number + 1)),
+            );
+        }
+    }
+    assert_none(&faults, "files of the store are changed by src/store/disk.rs only:");
+}
+
 #[test]
 fn files_say_what_they_hold_and_stay_short() {
     let mut faults = Vec::new();

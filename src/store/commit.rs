@@ -24,6 +24,7 @@ use super::layout;
 use super::pool::panic_text;
 use super::quarantine;
 use super::queue::{Change, Older, RowId};
+use super::unnamed;
 use crate::content::{Digest, PartialId, UnixMillis};
 
 /// Pauses between the attempts at failing operations of one batch.
@@ -88,11 +89,14 @@ impl Committer {
         //    would report success: the content is lost.
         let mut lost: HashSet<Digest> = HashSet::new();
         for change in &batch {
-            if let Change::Complete { blob, .. } = change
-                && let Err(error) = disk::sync_data(blob.file().file())
-            {
+            let Change::Complete { blob, map, .. } = change else { continue };
+            if let Err(error) = disk::sync_data(blob.file().file()) {
                 self.drive.failed("sync a body", &error);
                 lost.insert(blob.digest());
+            }
+            if let Some(Err(error)) = map.as_ref().map(|map| disk::sync_data(map)) {
+                // Needed only when the rest is cut off.
+                self.drive.failed("sync a block map", &error);
             }
         }
         // 2. The names, in order.
@@ -114,7 +118,12 @@ impl Committer {
         if !written {
             lost.extend(batch.iter().filter_map(completed_digest));
         }
-        // 6. What is durable needs no place in memory and no map any more; what failed counts as missing.
+        // 6. What of partial bodies is not needed any more: what took their place is durable.
+        if batch.iter().filter(|change| self.remove_partial(change)).count() > 0 {
+            // What failed is removed again at the next start.
+            let _ = self.retry("sync a directory", || self.drive.dir.sync_directory(layout::PARTIAL));
+        }
+        // 7. What is durable needs no place in memory and no map any more; what failed counts as missing.
         for change in batch {
             self.settle(change, &lost, &skipped, written);
         }
@@ -152,14 +161,26 @@ impl Committer {
                 self.drive.left(*size);
                 touched.insert(layout::blob_directory(digest));
             }
-            Change::PartialGone { id, file, size } => {
-                self.unlink(&layout::partial_data(*id), file.as_ref(), 0);
-                self.unlink_map(*id);
-                self.drive.left(*size);
-                touched.insert(layout::PARTIAL.to_owned());
+            Change::Unnamed { digest } => {
+                let index = self.store.index();
+                if index.is_some_and(|index| unnamed::is_unnamed(&self.store, &self.drive, &index, digest)) {
+                    if let Err(error) = dir.unlink(&layout::blob(digest)) {
+                        self.drive.failed("remove a file", &error);
+                    }
+                    touched.insert(layout::blob_directory(digest));
+                }
             }
             _ => {}
         }
+    }
+
+    /// Removes the files of a partial body, if the change says so.
+    fn remove_partial(&self, change: &Change) -> bool {
+        let Change::PartialGone { id, file, size } = change else { return false };
+        self.unlink(&layout::partial_data(*id), file.as_ref(), 0);
+        self.unlink_map(*id);
+        self.drive.left(*size);
+        true
     }
 
     /// Removes a file with content; its blocks are free now, or when the last reader closes it.
@@ -280,7 +301,7 @@ impl Committer {
 
     fn settle(&self, change: Change, lost: &HashSet<Digest>, skipped: &HashSet<u64>, written: bool) {
         match change {
-            Change::Complete { row, entry, older, blob, serial } => {
+            Change::Complete { row, entry, older, blob, serial, .. } => {
                 let partial = entry.birth;
                 if lost.contains(&blob.digest()) {
                     tracing::error!(drive = %self.drive.label(), digest = %blob.digest(), "content could not be stored and counts as missing");
@@ -323,7 +344,7 @@ impl Committer {
                     self.store.entries.lock().retire_blob(&digest, serial, true);
                 }
             }
-            Change::PartialGone { .. } => {}
+            Change::PartialGone { .. } | Change::Unnamed { .. } => {}
             Change::Ack(sender) => {
                 // Whoever asked may have gone.
                 let _ = sender.send(());

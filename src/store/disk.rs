@@ -1,5 +1,6 @@
 //! The narrow seam to the file system: every operation of the store on a drive, relative to the drive's open
-//! directory, so that a lost mount cannot redirect it. Blocking; called on the drive's own threads only.
+//! directory, so that a lost mount cannot redirect it. Blocking; called on the drive's own threads only. Nothing else in
+//! the store changes files (`tests/architecture.rs` looks); what changes them goes [`through`] one place.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -13,6 +14,8 @@ use bytes::Bytes;
 use rustix::fs::ResolveFlags;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
+
+use super::operation::{Operation, through};
 
 /// An open directory.
 #[derive(Debug)]
@@ -69,7 +72,8 @@ impl Dir {
 
     /// Creates a file that must not exist, for reading and writing.
     pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
-        self.open_with(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
+        let create = || self.open_with(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL);
+        through(Operation::Create { dir: self, name }, create)
     }
 
     /// Opens or creates a file that only carries a lock.
@@ -94,24 +98,28 @@ impl Dir {
 
     /// Makes a directory; one that exists is fine. Says whether it is new.
     pub(super) fn make_directory(&self, name: &str) -> io::Result<bool> {
-        match rustix::fs::mkdirat(&self.fd, name, DIRECTORY_MODE) {
-            Ok(()) => Ok(true),
-            Err(Errno::EXIST) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        through(Operation::MakeDirectory { dir: self, name }, || {
+            match rustix::fs::mkdirat(&self.fd, name, DIRECTORY_MODE) {
+                Ok(()) => Ok(true),
+                Err(Errno::EXIST) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        })
     }
 
     /// Renames within the drive; an existing target is replaced.
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(rustix::fs::renameat(&self.fd, from, &self.fd, to)?)
+        through(Operation::Rename { dir: self, from, to }, || Ok(rustix::fs::renameat(&self.fd, from, &self.fd, to)?))
     }
 
     /// Removes a file; one that does not exist is fine.
     pub(super) fn unlink(&self, name: &str) -> io::Result<()> {
-        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        through(Operation::Unlink { dir: self, name }, || {
+            match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        })
     }
 
     /// What is known of a name; symbolic links are not followed. `None` when there is none.
@@ -141,7 +149,13 @@ impl Dir {
     pub(super) fn sync_directory(&self, name: &str) -> io::Result<()> {
         let fd =
             rustix::fs::openat(&self.fd, name, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())?;
-        Ok(rustix::fs::fsync(fd)?)
+        through(Operation::SyncDirectory { dir: self, name }, || Ok(rustix::fs::fsync(fd)?))
+    }
+
+    /// What the directory itself is.
+    #[cfg(test)]
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
     }
 
     /// Bytes that are free for this user on the drive's file system, and files that may be made; `u64::MAX` where
@@ -150,6 +164,27 @@ impl Dir {
         let stat = rustix::fs::fstatvfs(&self.fd)?;
         let files = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
         Ok((stat.f_bavail.saturating_mul(stat.f_frsize), files))
+    }
+}
+
+/// Makes a directory with those above it that are missing, each name durable in the one above.
+pub(super) fn make_directories(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+    std::fs::create_dir_all(path)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Dir::open(parent)?.sync_directory(".")?;
+    }
+    Ok(())
+}
+
+/// Removes whatever has this path; nothing is fine.
+pub(super) fn remove_all(path: &Path) -> io::Result<()> {
+    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -169,7 +204,7 @@ pub(super) fn unlock(file: &File) -> io::Result<()> {
 
 /// Makes a file's bytes durable.
 pub(super) fn sync_data(file: &File) -> io::Result<()> {
-    Ok(rustix::fs::fdatasync(file)?)
+    through(Operation::SyncData { file }, || Ok(rustix::fs::fdatasync(file)?))
 }
 
 /// Real bytes that a file takes, holes excluded and preallocation included.
@@ -220,14 +255,31 @@ impl FileIdentity {
 
 /// Reserves blocks without changing the file's size; a file system that cannot do that is fine.
 pub(super) fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<()> {
-    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
-        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    through(Operation::Reserve { file, offset, length }, || {
+        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, length) {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    })
+}
+
+/// Gives a file this length; blocks that were reserved behind it are free again.
+pub(super) fn set_length(file: &File, length: u64) -> io::Result<()> {
+    through(Operation::SetLength { file, length }, || file.set_len(length))
+}
+
+/// Writes `bytes` at `offset`.
+pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    through(Operation::Write { file, offset, length: bytes.len() as u64 }, || file.write_all_at(bytes, offset))
 }
 
 /// Writes all of `data` at `offset`.
 pub(super) fn write_all_at(file: &File, data: &[Bytes], offset: u64) -> io::Result<()> {
+    let length = data.iter().map(|bytes| bytes.len() as u64).sum();
+    through(Operation::Write { file, offset, length }, || write_slices(file, data, offset))
+}
+
+fn write_slices(file: &File, data: &[Bytes], offset: u64) -> io::Result<()> {
     let mut offset = offset;
     for part in data.chunks(SLICES) {
         let slices: Vec<IoSlice<'_>> = part.iter().map(|bytes| IoSlice::new(bytes)).collect();

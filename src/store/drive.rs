@@ -61,6 +61,7 @@ pub(super) struct Drive {
     leaving: AtomicU64,
     blobs: AtomicU64,
     in_service: AtomicBool,
+    doubted: AtomicBool,
     lock: File,
     bytes: IntGauge,
     all_blobs: IntGauge,
@@ -110,7 +111,7 @@ impl Drive {
             let path = path.clone();
             move |source: io::Error| OpenError::Io { path, action, source }
         };
-        std::fs::create_dir_all(&path).map_err(io("create the directory"))?;
+        disk::make_directories(&path).map_err(io("create the directory"))?;
         let dir = Dir::open(&path).map_err(io("open the directory"))?;
         let lock = take_lock(&dir, &path)?;
         let id = identify(&dir, &path)?;
@@ -139,6 +140,7 @@ impl Drive {
             leaving: AtomicU64::new(0),
             blobs: AtomicU64::new(0),
             in_service: AtomicBool::new(true),
+            doubted: AtomicBool::new(false),
             lock,
             bytes: metrics.store_bytes.with_label_values(&[&label]),
             all_blobs: metrics.store_blobs.clone(),
@@ -198,6 +200,16 @@ impl Drive {
     /// Whether new content may be put here.
     pub(super) fn in_service(&self) -> bool {
         self.in_service.load(Ordering::Relaxed)
+    }
+
+    /// Notes that something of its journal could not be read.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its journal may have said more than is known.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
     }
 
     /// Counts and logs a failed file operation.
@@ -356,7 +368,7 @@ fn write_identity(dir: &Dir, id: DriveId) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(&identity).map_err(io::Error::other)?;
     dir.unlink(layout::IDENTITY_NEW)?;
     let file = dir.create_file(layout::IDENTITY_NEW)?;
-    io::Write::write_all(&mut &file, &text)?;
+    disk::write_at(&file, &text, 0)?;
     disk::sync_data(&file)?;
     dir.rename(layout::IDENTITY_NEW, layout::IDENTITY)?;
     dir.sync_directory(".")

@@ -185,6 +185,9 @@ impl Entries {
         let mut base = Vec::new();
         for (drive, row) in rows {
             let BodyRef::Blob(digest) = row.record.body else { continue };
+            if table.is_anew(&digest) {
+                continue;
+            }
             if let Some(life) = table.life(digest) {
                 base.push(Entry::new(row.clone(), *drive, 0, Target::Blob(life)));
             }

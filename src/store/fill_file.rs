@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,14 +43,14 @@ const CLAIM_FROM: u64 = 256 * 1024;
 /// What the writer's jobs keep between them.
 pub(super) struct Core {
     pub(super) pace: Pace,
-    map: Option<Arc<File>>,
+    pub(super) map: Option<Arc<File>>,
     /// Where the next record goes; records that could not be written whole are written over.
-    map_end: u64,
+    pub(super) map_end: u64,
     hasher: PrefixHasher,
     /// The state at the last block's begin that the hasher passed.
-    boundary: Option<Midstate>,
+    pub(super) boundary: Option<Midstate>,
     /// Position of the last midstate in the map.
-    saved: u64,
+    pub(super) saved: u64,
     unsynced: u64,
     synced: Instant,
     /// Whether the names of the two files are durable.
@@ -74,6 +73,8 @@ pub(super) struct Finished {
     pub(super) digest: Digest,
     pub(super) sums: BlockSums,
     pub(super) file: Arc<DataFile>,
+    /// The map, when progress of the body is durable: it must say what became of the body before the data moves.
+    pub(super) map: Option<Arc<File>>,
     /// Blocks whose bytes this process neither wrote nor checked.
     pub(super) unchecked: std::collections::HashSet<u64>,
 }
@@ -84,7 +85,7 @@ impl Core {
         let header = map_file::encode_header(record, size);
         let make = || -> io::Result<(File, File)> {
             let map = dir.create_file(&layout::partial_map(id))?;
-            map.write_all_at(&header, 0)?;
+            disk::write_at(&map, &header, 0)?;
             Ok((map, dir.create_file(&layout::partial_data(id))?))
         };
         let made = make();
@@ -131,7 +132,7 @@ impl Core {
     fn append_bytes(&mut self, partial: &Partial, bytes: &[u8]) {
         let Some(map) = &self.map else { return };
         // A record that is lost costs a re-fetch after a restart, nothing now.
-        match map.write_all_at(bytes, self.map_end) {
+        match disk::write_at(map, bytes, self.map_end) {
             Ok(()) => self.map_end += bytes.len() as u64,
             Err(error) => partial.drive.failed("append to a block map", &error),
         }
@@ -326,7 +327,7 @@ impl Partial {
         if let Some(file) = file {
             // Cutting it at its own length gives back what was preallocated behind its end.
             let length = disk::identity(file.file()).map(|identity| identity.size());
-            if let Err(error) = length.and_then(|length| file.file().set_len(length)) {
+            if let Err(error) = length.and_then(|length| disk::set_length(file.file(), length)) {
                 self.drive.failed("give back preallocated blocks", &error);
             }
             file.recount();
@@ -350,7 +351,7 @@ impl Partial {
         self.file()?;
         if core.map.is_none() {
             let map = self.drive.dir.open_file(&layout::partial_map(self.id()))?;
-            map.set_len(core.map_end)?;
+            disk::set_length(&map, core.map_end)?;
             core.map = Some(Arc::new(map));
         }
         match self.advance(&mut core) {
@@ -358,38 +359,6 @@ impl Partial {
             Err(ReadError::Gone) => Err(io::Error::from(io::ErrorKind::NotFound)),
             Err(ReadError::Io(error)) => Err(error),
         }
-    }
-
-    /// Writes the map anew under another record; the old one counts until the new one is durable.
-    pub(super) fn rewrite_map(&self, record: &Record) -> io::Result<()> {
-        let mut core = self.core.lock();
-        let bytes = {
-            let state = self.state.lock();
-            if matches!(state.phase, Phase::Ended(_) | Phase::Failed) {
-                return Ok(());
-            }
-            let mut bytes = map_file::encode_header(record, state.map.block_size());
-            state.map.records().for_each(|known| bytes.extend_from_slice(&known.encode()));
-            let boundary = core.boundary.filter(|_| state.rehash.is_none());
-            bytes.extend(
-                boundary.and_then(|boundary| map_file::encode_midstate(&boundary, &state.map)).into_iter().flatten(),
-            );
-            bytes.extend(state.superseded.into_iter().flat_map(|since| map_file::encode_superseded(Some(since))));
-            bytes
-        };
-        let (dir, new) = (&self.drive.dir, layout::partial_map_new(self.id()));
-        dir.unlink(&new)?;
-        let file = dir.create_file(&new)?;
-        file.write_all_at(&bytes, 0)?;
-        disk::sync_data(&file)?;
-        dir.rename(&new, &layout::partial_map(self.id()))?;
-        dir.sync_directory(layout::PARTIAL)?;
-        core.map_end = bytes.len() as u64;
-        core.saved = core.boundary.map_or(0, |boundary| boundary.position);
-        if core.map.is_some() {
-            core.map = Some(Arc::new(file));
-        }
-        Ok(())
     }
 
     /// Whether exactly `length` bytes from the begin have the digest `expected`, as far as they can be read.
@@ -431,13 +400,13 @@ impl Partial {
             return Err(io::Error::other("the body changed while it was hashed").into());
         }
         // Also gives back what was preallocated beyond the end.
-        file.file().set_len(length)?;
+        disk::set_length(file.file(), length)?;
         file.recount();
         let digest = std::mem::take(&mut core.hasher).finish();
         core.boundary = None;
         core.append_bytes(self, &map_file::encode_digest(length, &digest));
         // Readers may hold this body for long.
-        core.map = None;
-        Ok(Finished { digest, sums, file, unchecked })
+        let map = core.map.take().filter(|_| core.named);
+        Ok(Finished { digest, sums, file, map, unchecked })
     }
 }

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use super::disk;
@@ -45,7 +44,7 @@ impl Journal {
     /// goes to a new segment; frames that are there twice do no harm.
     pub(super) fn append(&mut self, frames: &[u8]) -> io::Result<()> {
         let outcome = self.segment().and_then(|segment| {
-            segment.file.write_all_at(frames, segment.length)?;
+            disk::write_at(&segment.file, frames, segment.length)?;
             disk::sync_data(&segment.file)?;
             segment.length += frames.len() as u64;
             Ok(())
@@ -74,7 +73,7 @@ impl Journal {
         self.next = number.saturating_add(1);
         let header = encode_segment_header(&SegmentHeader { drive: self.drive.id.0, sequence: number });
         let file = self.drive.dir.create_file(&layout::segment(number))?;
-        file.write_all_at(&header, 0)?;
+        disk::write_at(&file, &header, 0)?;
         disk::sync_data(&file)?;
         self.drive.dir.sync_directory(layout::JOURNAL)?;
         Ok(Segment { number, file, length: header.len() as u64 })

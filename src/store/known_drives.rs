@@ -49,7 +49,7 @@ impl KnownDrives {
         let text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
         state.unlink(NEW)?;
         let file = state.create_file(NEW)?;
-        io::Write::write_all(&mut &file, &text)?;
+        disk::write_at(&file, &text, 0)?;
         disk::sync_data(&file)?;
         state.rename(NEW, NAME)?;
         state.sync_directory(".")

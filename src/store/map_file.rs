@@ -177,6 +177,22 @@ pub(super) fn decode(bytes: &[u8]) -> Result<DecodedMap, MapError> {
     Ok(DecodedMap { record, map, midstate, complete, superseded, records_end })
 }
 
+/// Every state of `block` that a file has, in the order they came. When the last one does not hold after a cut, one before
+/// may: its bytes were durable before the block went on.
+pub(super) fn states_of(bytes: &[u8], block: u64) -> Vec<MapRecord> {
+    let Ok((record, block_size, header_end)) = decode_header(bytes) else { return Vec::new() };
+    let (slots, _) = bytes.get(header_end..).unwrap_or_default().as_chunks::<SLOT>();
+    let states = slots.iter().filter_map(|slot| MapRecord::decode(slot));
+    let is_it = |state: &MapRecord| u64::from(state.block) == block && is_possible(*state, block_size, record.length);
+    states.filter(is_it).collect()
+}
+
+/// All that a file has behind its header, up to `end`.
+pub(super) fn records_until(bytes: &[u8], end: u64) -> Option<&[u8]> {
+    let (_, _, header_end) = decode_header(bytes).ok()?;
+    bytes.get(header_end..usize::try_from(end).ok()?)
+}
+
 /// The record, the block size and the end of the header with its padding, which may be cut off.
 fn decode_header(bytes: &[u8]) -> Result<(Record, BlockSize, usize), MapError> {
     if !bytes.starts_with(&MAGIC) {

@@ -152,7 +152,7 @@ impl Blob {
     fn broken_from(&self, block: u64) -> Result<Option<ByteRange>, ReadError> {
         if disk::identity(self.file().file())?.size() != self.length() {
             // Cut short, or grown: each block tells for itself once the length is right.
-            self.writable()?.set_len(self.length())?;
+            disk::set_length(&self.writable()?, self.length())?;
             self.rewritten()?;
         }
         let mut broken: Option<ByteRange> = None;

@@ -4,17 +4,22 @@
 //! What is visible and what is durable are apart. A completion is visible when
 //! [`PartialWriter::complete`] returns; the commit thread of its drive makes it durable every 100 ms or 64 MiB, one
 //! batch at a time, in this order:
-//! 1. `fdatasync` of each new body's data file;
-//! 2. rename of each from `partial/` to its digest's name in `blobs/`; removals take their turn here too;
+//! 1. `fdatasync` of each new body's data file, and of its map when progress of it was durable before: the map has to say
+//!    which digest the body has;
+//! 2. rename of each from `partial/` to its digest's name in `blobs/`; removals of blobs take their turn here too;
 //! 3. `fsync` of each directory that was touched, once;
 //! 4. one append to the journal: the response's record, the blob's digest and block sums; `fdatasync` of the segment;
 //! 5. one atomic batch to the index, with the place in the journal up to which it is applied;
-//! 6. removal of the bodies' maps.
+//! 6. removal of partial bodies that are not wanted any more (a copy of what is stored is one), `fsync` of `partial/`;
+//! 7. removal of the new blobs' maps.
 //!
-//! So a blob that the journal names is whole and under its name, and the index is never ahead of the journal. A cut
-//! between 2 and 4 leaves a file in `blobs/` that no journal names: with its map it is found at the next start and put
-//! back as a partial body; without, it counts as not there and a later completion of its digest takes its place. Data of partial bodies is synced before their maps every 64 MiB or 5 s; a map that
-//! is ahead of its data is harmless, since a block counts only when its CRC-32C holds.
+//! So a blob that the journal names is whole and under its name, and the index is never ahead of the journal; and what
+//! was durable of a partial body stays so until what takes its place is. A cut between 2 and 4 leaves a file in `blobs/`
+//! that no journal names: with its map it is found at the next start and put back as a partial body (`adopt`); without, it
+//! counts as not there, a later completion of its digest takes its place, and it is removed after the next start
+//! (`unnamed`). Data of partial bodies is synced before their maps every 64 MiB or 5 s. A map may be ahead of its data: a
+//! block counts only when its CRC-32C holds, and when that of its last state does not, the state before counts that does.
+//! So a map that is written anew keeps all states.
 //!
 //! Blocks of a blob that do not hold are written over in place, and synced, by `mend`.
 //!
@@ -55,10 +60,12 @@ mod journal_format;
 mod journal_segment;
 mod known_drives;
 mod layout;
+mod map_anew;
 mod map_file;
 mod memory;
 mod mend;
 mod meta;
+mod operation;
 mod partial;
 mod pool;
 mod publish;
@@ -75,6 +82,7 @@ mod superseded;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unnamed;
 mod verify;
 mod window;
 mod writer;
@@ -152,7 +160,7 @@ impl Store {
         if let Err(error) = block_map::BlockSize::new(settings.block_size) {
             return Err(io("use the block size")(std::io::Error::new(std::io::ErrorKind::InvalidInput, error)));
         }
-        std::fs::create_dir_all(&settings.state).map_err(io("create the directory"))?;
+        disk::make_directories(&settings.state).map_err(io("create the directory"))?;
         let state = Dir::open(&settings.state).map_err(io("open the directory"))?;
         let state_lock = take_lock(&state, &settings.state)?;
         let mut known = KnownDrives::read(&state);

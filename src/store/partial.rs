@@ -307,12 +307,26 @@ impl Partial {
         };
         let Some(known) = known else { return Err(ReadError::Absent { offset: begin }) };
         let file = self.file().map_err(|error| self.unreadable(block, error))?;
-        let content = disk::read_exact_at(file.file(), begin, known.valid_len as usize)
-            .map_err(|error| self.unreadable(block, error))?;
-        if known.verify(&content) {
+        let content = match disk::read_exact_at(file.file(), begin, known.valid_len as usize) {
+            Err(error) if !disk::is_unreadable(&error) => return Err(self.unreadable(block, error)),
+            read => read.ok().filter(|content| known.verify(content)),
+        };
+        if let Some(content) = content {
             // What was appended since was appended by this process.
             self.state.lock().unchecked.remove(&block);
             return Ok(content.into());
+        }
+        if let Some((earlier, content)) = self.earlier_state(block, begin) {
+            let mut state = self.state.lock();
+            // Unless somebody else did so meanwhile and other bytes came.
+            if state.unchecked.contains(&block) && state.map.block(block) == Some(known) {
+                state.map.apply(earlier);
+                state.unchecked.remove(&block);
+                state.rehash = Some(state.rehash.map_or(begin, |other| other.min(begin)));
+                drop(state);
+                self.wake();
+                return Ok(content.into());
+            }
         }
         self.drop_block(block, true, "its CRC does not hold");
         Err(ReadError::Damaged { block })

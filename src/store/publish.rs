@@ -13,7 +13,7 @@ use super::inner::Inner;
 use super::journal_entry::Row;
 use super::partial::{Partial, Phase, State};
 use super::queue::{Change, Older};
-use super::table::{PendingBlob, Table};
+use super::table::Table;
 use super::writer::Completed;
 use super::{layout, quarantine};
 use crate::content::{BodyRef, Record, Spoiled, UnixMillis};
@@ -160,7 +160,7 @@ impl Inner {
         finished: Finished,
         stored: Option<Arc<Blob>>,
     ) -> Result<Completed, CompleteError> {
-        let Finished { digest, sums, file, unchecked } = finished;
+        let Finished { digest, sums, file, map, unchecked } = finished;
         let known = self.entries.known(table, record.key.hash());
         let row = Row { record, birth: partial.id(), superseded: partial.state.lock().superseded };
         let place = place_of(&row, entry.serial, &known);
@@ -188,12 +188,12 @@ impl Inner {
         if named {
             life.set_open(Arc::clone(&blob));
             let serial = self.entries.next_serial();
-            table.blobs.insert(digest, PendingBlob::new(serial, &blob));
+            table.add_blob(serial, &blob);
             self.memory.keep_handle(&blob);
             drive.sieve.lock().insert(Victim::Blob(digest), file.counted());
             drive.blob_added();
             let row = self.entries.put_row(table, &new);
-            drive.queue.push(Change::Complete { row, entry: Arc::clone(&new), older, blob, serial });
+            drive.queue.push(Change::Complete { row, entry: Arc::clone(&new), older, blob, map, serial });
         } else {
             if place != Place::None {
                 let row = self.entries.put_row(table, &new);

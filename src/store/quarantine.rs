@@ -1,7 +1,6 @@
 //! What did not verify: kept aside with the reason, a bounded number of files on each drive, never served.
 
 use std::io;
-use std::os::unix::fs::FileExt as _;
 
 use super::disk;
 use super::drive::Drive;
@@ -30,7 +29,7 @@ pub(super) fn put(drive: &Drive, from: &str, name: &str, reason: &str) -> io::Re
     let note = format!("{to}{REASON}");
     let write = || {
         drive.dir.unlink(&note)?;
-        drive.dir.create_file(&note)?.write_all_at(format!("{reason}\n").as_bytes(), 0)?;
+        disk::write_at(&drive.dir.create_file(&note)?, format!("{reason}\n").as_bytes(), 0)?;
         drive.dir.sync_directory(layout::QUARANTINE)
     };
     // The move is what matters; the note is for people.

@@ -1,6 +1,7 @@
 //! What waits for the commit thread of a drive: changes that are visible and not durable yet, in the order in which they
 //! became visible, and when there are enough of them for a batch. What becomes of a batch is `commit`'s business.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,15 @@ const BYTES: u64 = 64 * 1024 * 1024;
 /// One change that is visible and not durable yet.
 pub(super) enum Change {
     /// A partial body became a blob.
-    Complete { row: RowId, entry: Arc<Entry>, older: Option<Older>, blob: Arc<Blob>, serial: u64 },
+    Complete {
+        row: RowId,
+        entry: Arc<Entry>,
+        older: Option<Older>,
+        blob: Arc<Blob>,
+        /// To be durable before the body gets its name.
+        map: Option<Arc<File>>,
+        serial: u64,
+    },
     /// A response whose blob is stored already.
     Stored { row: RowId, entry: Arc<Entry>, older: Option<Older> },
     /// Another record for the same body.
@@ -31,6 +40,8 @@ pub(super) enum Change {
     Forget { row: RowId, entry: Arc<Entry> },
     /// A blob goes; into quarantine for the reason given, or for good.
     BlobGone { digest: Digest, serial: u64, file: Option<Arc<DataFile>>, size: u64, quarantine: Option<String> },
+    /// A file that nothing names goes, if it is so still.
+    Unnamed { digest: Digest },
     /// The files of a partial body go.
     PartialGone { id: PartialId, file: Option<Arc<DataFile>>, size: u64 },
     /// Somebody wants to know when everything before is done.

@@ -26,7 +26,7 @@ use super::layout::{self, PartialFile};
 use super::map_file;
 use super::partial::Partial;
 use super::pool::panic_text;
-use super::{disk, quarantine, scrub};
+use super::{disk, quarantine, scrub, unnamed};
 use crate::content::{BodyRef, PartialId};
 
 /// Longest time for opening the index before it is made anew.
@@ -90,6 +90,7 @@ fn keep_given(store: &Arc<Inner>) -> Option<thread::JoinHandle<()>> {
 fn segments_of(drive: &Drive) -> Vec<u64> {
     journal::segments(drive).unwrap_or_else(|error| {
         drive.failed("list the journal", &error);
+        drive.doubt();
         Vec::new()
     })
 }
@@ -122,9 +123,9 @@ fn prepare_index(store: &Inner, closing: &AtomicBool) -> Option<Index> {
 /// Removes the index; moved first, since a thread that hangs in the old one must not meet the new one.
 fn set_aside(store: &Inner) -> std::io::Result<()> {
     let rejected = store.settings.state.join(layout::INDEX_REJECTED);
-    remove(&rejected)?;
-    std::fs::rename(store.index_path(), &rejected)?;
-    remove(&rejected)
+    disk::remove_all(&rejected)?;
+    Dir::open(&store.settings.state)?.rename(layout::INDEX, layout::INDEX_REJECTED)?;
+    disk::remove_all(&rejected)
 }
 
 /// Opens the index; a missing, damaged or foreign one is made anew from the journals.
@@ -147,14 +148,6 @@ fn open_index(store: &Inner) -> Option<Index> {
     opened
         .inspect_err(|error| tracing::error!(path = %path.display(), %error, "there is no index; stored content counts as missing"))
         .ok()
-}
-
-fn remove(path: &Path) -> std::io::Result<()> {
-    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-    match removed {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 /// Opens the database on a thread of its own, since it may hang or panic on damaged files.
@@ -190,6 +183,7 @@ fn replay(index: &Index, drive: &Drive, segments: &[u64], closing: &AtomicBool) 
             Ok(bytes) => bytes,
             Err(error) => {
                 drive.failed("read the journal", &error);
+                drive.doubt();
                 continue;
             }
         };
@@ -201,6 +195,7 @@ fn replay(index: &Index, drive: &Drive, segments: &[u64], closing: &AtomicBool) 
             }
             Err(error @ SegmentError::NewerFormat { .. }) => {
                 tracing::error!(drive = %drive.label(), segment, %error, "left alone");
+                drive.doubt();
                 continue;
             }
             // The frames carry their own checksums; a header that was torn has none behind it.
@@ -231,6 +226,7 @@ fn replay_segment(index: &Index, drive: &Drive, segment: u64, bytes: &[u8], from
                 }
             }
             Frame::Damage { offset, end } => {
+                drive.doubt();
                 tracing::error!(drive = %drive.label(), segment, offset, end, "the journal is damaged here; what it said is lost");
             }
         }
@@ -347,5 +343,8 @@ fn load_eviction_order(store: &Inner, closing: &AtomicBool) {
             }
         }
         store.relieve(drive);
+        if let Err(error) = unnamed::sweep(store, drive, &index, closing) {
+            drive.failed("look for files that nothing names", &error);
+        }
     }
 }

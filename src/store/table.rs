@@ -38,6 +38,8 @@ pub(super) struct PendingBlob {
     pub(super) life: Option<Arc<Life>>,
     /// Kept open until the journal knows.
     pub(super) blob: Option<Arc<Blob>>,
+    /// It came while its going was pending: what the index says points to it pointed to the one before, and goes too.
+    pub(super) anew: bool,
     /// The journal knows; only an index that is out of order does not.
     pub(super) committed: bool,
     /// Where it is, when it is committed and the index cannot tell: it may be closed then, since there may be many.
@@ -69,14 +71,14 @@ pub(super) enum RowState {
 
 impl PendingBlob {
     /// A blob that became visible.
-    pub(super) fn new(serial: u64, blob: &Arc<Blob>) -> Self {
+    fn new(serial: u64, blob: &Arc<Blob>, anew: bool) -> Self {
         let life = Some(Arc::clone(blob.life()));
-        Self { serial, life, blob: Some(Arc::clone(blob)), committed: false, place: None }
+        Self { serial, life, blob: Some(Arc::clone(blob)), anew, committed: false, place: None }
     }
 
     /// A blob that went.
     pub(super) fn gone(serial: u64) -> Self {
-        Self { serial, life: None, blob: None, committed: false, place: None }
+        Self { serial, life: None, blob: None, anew: false, committed: false, place: None }
     }
 }
 
@@ -130,6 +132,18 @@ impl Table {
             return Some(life);
         }
         Some(self.new_life(digest))
+    }
+
+    /// Makes a blob visible.
+    pub(super) fn add_blob(&mut self, serial: u64, blob: &Arc<Blob>) {
+        let digest = blob.digest();
+        let anew = self.blobs.get(&digest).is_some_and(|before| before.life.is_none() || before.anew);
+        self.blobs.insert(digest, PendingBlob::new(serial, blob, anew));
+    }
+
+    /// Whether rows of the index that point to the blob are of one that went.
+    pub(super) fn is_anew(&self, digest: &Digest) -> bool {
+        self.blobs.get(digest).is_some_and(|pending| pending.anew)
     }
 
     /// A life for a blob that is new.

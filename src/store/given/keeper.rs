@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -174,7 +173,7 @@ impl Keeper {
         let mut lines = Vec::new();
         self.given.take_lines(&mut lines);
         if !lines.is_empty() {
-            file.write_all_at(&lines, *length)?;
+            disk::write_at(file, &lines, *length)?;
             *length += lines.len() as u64;
             self.unsynced.get_or_insert_with(Instant::now);
         }
@@ -190,7 +189,7 @@ impl Keeper {
         self.dir.unlink(layout::GIVEN_NEW)?;
         let file = self.dir.create_file(layout::GIVEN_NEW)?;
         let bytes = self.given.snapshot();
-        file.write_all_at(&bytes, 0)?;
+        disk::write_at(&file, &bytes, 0)?;
         disk::sync_data(&file)?;
         self.dir.rename(layout::GIVEN_NEW, layout::GIVEN)?;
         self.dir.sync_directory(".")?;

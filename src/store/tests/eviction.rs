@@ -58,6 +58,31 @@ async fn abandoned_partials_make_room_and_written_ones_do_not() {
 }
 
 #[tokio::test]
+async fn what_went_with_its_blob_does_not_come_back_when_the_same_bytes_come_under_another_key() {
+    let rig = Rig::new();
+    let content = body_of(BLOCK, 40);
+    let store = rig.open();
+    put(&store, "before", &content).await;
+    store.flush().await;
+    {
+        let mut table = store.inner.entries.lock();
+        store.inner.drop_blob(&mut table, &store.inner.drives[0], Digest::of(&content), None);
+    }
+    put(&store, "after", &content).await;
+    for flushed in [false, true] {
+        if flushed {
+            store.flush().await;
+        }
+        assert!(store.lookup(&key("before")).await.is_empty(), "{flushed}: a restart would not know it");
+        assert_eq!(get(&store, "after").await.unwrap(), content);
+    }
+    drop(store);
+    let store = rig.open();
+    assert!(store.lookup(&key("before")).await.is_empty());
+    assert_eq!(get(&store, "after").await.unwrap(), content);
+}
+
+#[tokio::test]
 async fn wrong_bytes_in_quarantine_leave_the_room_to_right_ones() {
     let rig = Rig::new();
     let quota = 40 * BLOCK as u64;

@@ -6,6 +6,7 @@ mod drives;
 mod eviction;
 mod filling;
 mod kills;
+pub(super) mod power;
 mod restart;
 mod scale;
 mod speed;

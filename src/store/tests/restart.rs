@@ -251,3 +251,97 @@ async fn a_killed_fill_goes_on_from_its_last_midstate() {
     assert_eq!(writer.complete(content.len() as u64).await.unwrap().digest, Digest::of(&content));
     assert_eq!(get(&store, "long").await.unwrap(), content);
 }
+
+#[tokio::test]
+async fn what_was_durable_of_a_block_outlives_what_came_after_it() {
+    let rig = Rig::new();
+    let content = body_of(BLOCK, 21);
+    {
+        let store = rig.open();
+        let mut writer = store.create(record("b", Some(BLOCK as u64))).await.unwrap();
+        fill(&mut writer, 0, &content[..20_000]).await;
+        store.flush().await;
+        fill(&mut writer, 20_000, &content[20_000..40_000]).await;
+        // The map is written anew, and has to remember.
+        store.update(writer.entry(), record("b", Some(BLOCK as u64)));
+    }
+    // The map has got ahead of the data.
+    let data = fs::File::options().write(true).open(partial_data(&rig)).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&data, &[0; 20_000], 20_000).unwrap();
+    let store = rig.open();
+    let entry = only_partial(&store.lookup(&key("b")).await);
+    let body = store.body(&entry).await.unwrap();
+    assert_eq!(body.read(0, usize::MAX).await.unwrap(), content[..20_000]);
+    let mut writer = store.resume(&entry).await.unwrap();
+    assert_eq!(writer.contiguous(), 20_000);
+    fill(&mut writer, 20_000, &content[20_000..]).await;
+    assert_eq!(writer.complete(BLOCK as u64).await.unwrap().digest, Digest::of(&content));
+}
+
+#[tokio::test]
+async fn a_body_that_nothing_names_is_removed_unless_the_journal_may_have_named_it() {
+    let rig = Rig::new();
+    {
+        let store = rig.open();
+        put(&store, "a", b"first").await;
+        store.flush().await;
+        put(&store, "b", b"second").await;
+    }
+    let orphan = rig.blob_path(Digest::of(b"orphan"));
+    let foreign = orphan.with_file_name("notes.txt");
+    let leave = || {
+        fs::create_dir_all(orphan.parent().unwrap()).unwrap();
+        fs::write(&orphan, b"orphan").unwrap();
+        fs::write(&foreign, b"foreign").unwrap();
+    };
+    leave();
+    {
+        let store = rig.open();
+        while orphan.exists() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(get(&store, "a").await.unwrap(), b"first");
+        assert_eq!(get(&store, "b").await.unwrap(), b"second");
+    }
+    leave();
+    flip(&rig.drive().join("journal/0000000000000001.log"), 60);
+    fs::remove_dir_all(rig.state()).unwrap();
+    let store = rig.open();
+    store.ready().await;
+    while !store._running.recovering.lock().as_ref().unwrap().is_finished() {
+        tokio::task::yield_now().await;
+    }
+    store.flush().await;
+    assert!(orphan.exists() && foreign.exists());
+    assert!(get(&store, "a").await.is_none(), "its entry is damaged");
+}
+
+#[tokio::test]
+async fn a_blob_that_the_journal_names_stays_though_the_index_has_lost_it() {
+    let rig = Rig::new();
+    let content = body_of(BLOCK, 22);
+    let id = {
+        let store = rig.open();
+        put(&store, "a", &content).await;
+        store.flush().await;
+        store.inner.drives[0].id
+    };
+    {
+        let index = index::Index::open(&rig.state().join("index"), [id].into()).unwrap();
+        let at = index.watermark(id).unwrap().unwrap();
+        let entry = journal_entry::JournalEntry::BlobGone { digest: Digest::of(&content) };
+        index.apply(id, &[index::Applied { entry, at, allocated: None }], at).unwrap();
+        index.flush().unwrap();
+    }
+    {
+        let store = rig.open();
+        store.ready().await;
+        while !store._running.recovering.lock().as_ref().unwrap().is_finished() {
+            tokio::task::yield_now().await;
+        }
+        store.flush().await;
+        assert!(rig.blob_path(Digest::of(&content)).exists());
+    }
+    fs::remove_dir_all(rig.state()).unwrap();
+    assert_eq!(get(&rig.open(), "a").await.unwrap(), content);
+}
