@@ -63,7 +63,7 @@ fn named_in_journal(
 ) -> io::Result<Option<HashSet<Digest>>> {
     let mut named = HashSet::new();
     let segments = journal::segments(drive)?;
-    if segments.windows(2).any(|pair| pair[1] != pair[0] + 1) {
+    if segments.windows(2).any(|pair| matches!(pair, [one, next] if *next != one + 1)) {
         // What the one between them named may be whole.
         return Ok(None);
     }
