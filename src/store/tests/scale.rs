@@ -57,7 +57,8 @@ fn write_objects(rig: &Rig, count: u64) {
 #[allow(clippy::print_stdout, reason = "figures are what this is for")]
 async fn figures_of_many_objects() {
     let count = std::env::var("WAYSTATION_OBJECTS").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
-    let rig = Rig::new();
+    let mut rig = Rig::new();
+    rig.settings.drives[0].quota = 1 << 40;
     write_objects(&rig, count);
     println!("{count} objects; before: {} MiB", resident());
     for what in ["index made anew", "index as it was left"] {
