@@ -2,6 +2,7 @@
 //! what came is what was there, the store knows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -14,11 +15,17 @@ use super::patience::Patience;
 use super::stream::Stream;
 use super::{Fill, FillError, Want, fields};
 use crate::content::{BodyRef, ByteRange, Digest, Record};
-use crate::store::{Entry, Mended, ReadError};
+use crate::store::{Broken, Entry, Mended, Patch, ReadError};
 use crate::upstream::FetchResponse;
 
 /// How often bytes may come that are not what was there, before they are believed to be another version.
 const UNLIKE: u32 = 2;
+/// Bytes that are held while more of the same body are needed to prove them.
+const HELD: u64 = 64 * 1024 * 1024;
+/// Bytes that are read for nothing before a block, from a source that does no ranges.
+const SKIPPED: u64 = 64 * 1024 * 1024;
+/// What came until so long before the deadline is put in place, whatever is missing of it.
+const TO_PUT_IN_PLACE: Duration = Duration::from_secs(1);
 /// Bodies that are being mended at a time, at most, without meeting another's turn.
 const TURNS: u64 = 1024;
 
@@ -28,8 +35,8 @@ pub enum MendError {
     /// No source has the bytes at present. The other blocks can be had.
     #[error("the block cannot be fetched again: {0}")]
     Unreachable(FillError),
-    /// The source does not have what was stored any more: the body was given up.
-    #[error("the source has another version")]
+    /// What was stored cannot be had any more: it is not there for this request from now on.
+    #[error("what was stored cannot be had again")]
     OtherVersion,
     /// The store has it no longer, or the drive fails.
     #[error(transparent)]
@@ -47,7 +54,7 @@ enum Brought {
     /// The answer is of another version.
     OtherVersion,
     /// Less than all.
-    Failed(FillError),
+    Failed(FillError, Vec<Bytes>),
 }
 
 /// Why one request brought no more.
@@ -78,6 +85,7 @@ impl Fill {
         let turn = self.inner.mending.turns.get_with(digest, Arc::default);
         let mending = async {
             let _turn = turn.lock().await;
+            let deadline = deadline.checked_sub(TO_PUT_IN_PLACE).unwrap_or(deadline);
             self.mend_in_turn(&Want { deadline, ..want.clone() }, entry, block).await
         };
         tokio::time::timeout_at(deadline, mending).await.unwrap_or_else(|_| Err(late()))
@@ -86,37 +94,62 @@ impl Fill {
     async fn mend_in_turn(&self, want: &Want, entry: &Arc<Entry>, block: u64) -> Result<(), MendError> {
         let store = &self.inner.store;
         let strong = entry.record.validator().is_strong();
-        let (mut block, mut unlike) = (block, 0);
-        while let Some(range) = store.broken(entry, block).await? {
-            let bytes = match self.bring(want, &entry.record, range).await {
-                Brought::Bytes(bytes) => Some(bytes),
-                Brought::OtherVersion => None,
-                Brought::Failed(error) => return Err(MendError::Unreachable(error)),
+        let (mut block, mut unlike, mut patches) = (block, 0, Vec::<Patch>::new());
+        loop {
+            let Broken { range, block_size } = match store.broken(entry, block).await {
+                Ok(Some(broken)) => broken,
+                Ok(None) => return Ok(()),
+                Err(ReadError::Io(error)) => {
+                    return self.give_up(entry, format!("its file cannot be mended: {error}")).await;
+                }
+                Err(error) => return Err(error.into()),
             };
-            let mended = match bytes {
-                // Without a strong validator only the digest of the whole tells that it is the same version.
-                Some(bytes) => store.put_right(entry, range, bytes, !strong).await?,
-                None => {
-                    unlike = UNLIKE;
-                    Mended::Unlike
+            let (bytes, failure) = match self.bring(want, &entry.record, range).await {
+                Brought::Bytes(bytes) => (bytes, None),
+                Brought::Failed(error, bytes) => (bytes, Some(error)),
+                Brought::OtherVersion => {
+                    // Others that point to the same content may still have a source.
+                    store.remove(entry);
+                    return Err(MendError::OtherVersion);
                 }
             };
-            match mended {
-                Mended::Right => {
+            let Some(patch) = whole_blocks(range, &bytes, block_size) else {
+                return Err(MendError::Unreachable(failure.unwrap_or(FillError::Deadline)));
+            };
+            patches.push(patch);
+            match store.put_right(entry, patches.clone(), strong).await {
+                Ok(Mended::Right) => {
                     let key = &entry.record.key;
                     tracing::info!(%key, start = range.start(), bytes = range.len(), "broken blocks were fetched again");
                     return Ok(());
                 }
-                Mended::Next(next) => block = next,
-                Mended::Unlike => unlike += 1,
+                // Only together they can be proved.
+                Ok(Mended::Next(next)) if patches.iter().map(|patch| patch.range.len()).sum::<u64>() < HELD => {
+                    (block, unlike) = (next, 0);
+                }
+                Ok(Mended::Next(_)) => {
+                    return self.give_up(entry, "too much of it is broken to be mended".to_owned()).await;
+                }
+                Ok(Mended::Unlike) => {
+                    patches.clear();
+                    unlike += 1;
+                }
+                Err(ReadError::Io(error)) => {
+                    return self.give_up(entry, format!("its file cannot be mended: {error}")).await;
+                }
+                Err(error) => return Err(error.into()),
             }
             if unlike >= UNLIKE {
-                let reason = format!("block {block} does not have its CRC-32C, and upstream has other bytes for it");
-                store.give_up(entry, reason).await?;
-                return Err(MendError::OtherVersion);
+                let reason = format!("block {block} does not hold, and upstream has other bytes for it");
+                return self.give_up(entry, reason).await;
             }
         }
-        Ok(())
+    }
+
+    /// The whole is fetched anew by who asks for it.
+    async fn give_up(&self, entry: &Arc<Entry>, reason: String) -> Result<(), MendError> {
+        self.inner.store.give_up(entry, reason).await?;
+        Err(MendError::OtherVersion)
     }
 
     /// Asks for `range`, again and again while that may help and there is time. What came before a cut is kept.
@@ -134,13 +167,15 @@ impl Fill {
             }
             let error = match stop {
                 Stop::Failed(error) => error,
-                Stop::Refused(error) => return Brought::Failed(error),
+                Stop::Refused(error) => return Brought::Failed(error, kept),
                 Stop::OtherVersion => return Brought::OtherVersion,
             };
-            patience.progress(Instant::now(), before.len() - rest.len());
+            if rest != before {
+                patience.progress(Instant::now(), before.len() - rest.len());
+            }
             let next = patience.failed(Instant::now(), false);
             if error.down_until().is_some() || next >= want.deadline {
-                return Brought::Failed(error);
+                return Brought::Failed(error, kept);
             }
             sleep_until(next).await;
         }
@@ -162,6 +197,16 @@ impl Fill {
     }
 }
 
+/// The whole blocks of `range` of which all bytes came.
+fn whole_blocks(range: ByteRange, bytes: &[Bytes], block_size: u64) -> Option<Patch> {
+    let all = Bytes::from(bytes.concat());
+    let came = all.len() as u64;
+    let whole = if came == range.len() { came } else { came - came % block_size };
+    let range = ByteRange::new(range.start(), range.start() + whole)?;
+    // Not longer than what came, whose length is a usize.
+    Some(Patch { range, bytes: all.slice(..whole as usize) })
+}
+
 /// Where in the representation the answer begins: at the begin of `range`, or of everything.
 fn begin_of(record: &Record, range: ByteRange, response: &FetchResponse) -> Result<u64, Stop> {
     let answered = Answered::of(response);
@@ -169,14 +214,17 @@ fn begin_of(record: &Record, range: ByteRange, response: &FetchResponse) -> Resu
         (answered.status, record.validator().is_strong(), answered.range)
     {
         // Nothing but the bytes tells whether it is the same version, and they will.
-        let fits = part.first == range.start()
-            && part.last <= range.last()
-            && part.total.is_none_or(|total| record.length == Some(total));
-        return if fits { Ok(range.start()) } else { Err(Stop::OtherVersion) };
+        if part.total.is_some_and(|total| record.length != Some(total)) {
+            return Err(Stop::OtherVersion);
+        }
+        let fits = part.first == range.start() && part.last <= range.last();
+        let misfit = || Stop::Refused(FillError::BadAnswer("another range than was asked for"));
+        return if fits { Ok(range.start()) } else { Err(misfit()) };
     }
     let bad = |what| FillError::BadAnswer(what);
     match judge(record, record.length, Asked::Range(range), &answered) {
         Judged::Part { at, .. } => Ok(at),
+        Judged::Again if range.start() > SKIPPED => Err(Stop::Refused(bad("no ranges, and the block is far behind"))),
         Judged::Again => Ok(0),
         Judged::OtherVersion => Err(Stop::OtherVersion),
         Judged::Misfit => Err(Stop::Refused(bad("another range than was asked for"))),

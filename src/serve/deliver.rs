@@ -128,7 +128,10 @@ async fn body_of(handler: &Handler, ask: &Ask, entry: &Arc<Entry>) -> Result<Bod
         match handler.store.body(entry).await {
             Ok(body) => return Ok(body),
             Err(ReadError::Damaged { block }) => {
-                let mender = mender.get_or_insert_with(|| Mender::new(handler, ask, entry));
+                if mender.is_none() {
+                    mender = Mender::new(handler, ask, entry);
+                }
+                let Some(mender) = &mut mender else { return Err(Delivery::Unusable) };
                 mender.mend(block).await.map_err(|error| unmended(entry, &error))?;
             }
             Err(error) => return Err(unusable(entry, &error)),

@@ -9,6 +9,7 @@ use super::ask::Ask;
 use super::handler::Handler;
 use crate::content::ByteRange;
 use crate::fill::{Fill, MendError, Want};
+use crate::resolve::RequestForm;
 use crate::store::{Body, Entry};
 
 /// How long a client waits for a block in the middle of its answer: less than the 20 s after which an agent avoids the
@@ -27,8 +28,14 @@ pub(super) struct Mender {
 }
 
 impl Mender {
-    pub(super) fn new(handler: &Handler, ask: &Ask, entry: &Arc<Entry>) -> Self {
-        Self { fill: handler.fill.clone(), want: ask.want(None, None), entry: Arc::clone(entry), attempts: 0 }
+    /// `None` for a request by digest: nothing is fetched for it.
+    pub(super) fn new(handler: &Handler, ask: &Ask, entry: &Arc<Entry>) -> Option<Self> {
+        (ask.content.form != RequestForm::Digest).then(|| Self {
+            fill: handler.fill.clone(),
+            want: ask.want(None, None),
+            entry: Arc::clone(entry),
+            attempts: 0,
+        })
     }
 
     /// The same, if blocks of `ranges` have not been looked at lately, so that they may turn out broken.
@@ -40,7 +47,8 @@ impl Mender {
         ranges: &[ByteRange],
     ) -> Option<Self> {
         let Body::Blob(blob) = body else { return None };
-        (!ranges.iter().all(|range| blob.is_checked(*range))).then(|| Self::new(handler, ask, entry))
+        let is_checked = ranges.iter().all(|range| blob.is_checked(*range));
+        if is_checked { None } else { Self::new(handler, ask, entry) }
     }
 
     /// Before the answer has begun: within the time of the request.

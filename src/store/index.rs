@@ -130,7 +130,7 @@ impl Index {
 
     /// Whether a drive has a blob.
     pub(super) fn has_blob(&self, digest: &Digest, drive: DriveId) -> Result<bool, IndexError> {
-        self.database.contains_key(blob_key(digest, drive)).map_err(failed)
+        guarded(|| self.database.contains_key(blob_key(digest, drive)).map_err(failed))
     }
 
     /// What is known of a blob on one drive.

@@ -4,11 +4,12 @@
 //! The file is written to in place. Nothing is lost if that is cut off: a block counts only when its CRC-32C holds, and
 //! what is written over did not.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use crc32c::crc32c;
+use crc32c::crc32c_append;
 use sha2::{Digest as _, Sha256};
 
 use super::blob::Blob;
@@ -21,6 +22,9 @@ use crate::content::{ByteRange, Digest};
 /// Most bytes that are looked at for broken blocks behind the first one: they are brought together.
 const TOGETHER: u64 = 8 * 1024 * 1024;
 
+/// Longest blob in bytes that is read whole to compare its digest before blocks of it are mended: some seconds.
+const PROVED: u64 = 1 << 30;
+
 /// What became of bytes that were brought for broken blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mended {
@@ -28,59 +32,67 @@ pub enum Mended {
     Right,
     /// They are not what was there: nothing was changed.
     Unlike,
-    /// They are in place, and the block with this index does not hold either, so the digest cannot be compared yet.
+    /// Nothing was changed: the block with this index does not hold either, and only with it can the digest tell.
     Next(u64),
 }
 
-/// What the whole of a blob is.
-enum Whole {
+/// Adjacent blocks that do not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken {
+    /// Their bytes.
+    pub range: ByteRange,
+    /// Bytes of each block but the last of the body.
+    pub block_size: u64,
+}
+
+/// Bytes for broken blocks: `range` begins and ends with blocks.
+#[derive(Debug, Clone)]
+pub struct Patch {
+    /// Where they belong.
+    pub range: ByteRange,
+    /// All of them.
+    pub bytes: Bytes,
+}
+
+/// What the whole is with the patches in place.
+enum Proof {
     Right,
     Broken(u64),
     Wrong,
 }
 
 impl Store {
-    /// The blocks of `entry`'s blob from `block` on that do not hold, as bytes: adjacent ones together. `None` when the
+    /// The blocks of `entry`'s blob from `block` on that do not hold, adjacent ones together. `None` when the
     /// block holds after all, since somebody else has mended it.
     ///
     /// # Errors
-    /// [`ReadError::Gone`] when the blob is not stored any more, [`ReadError::Io`] when the drive fails.
-    pub async fn broken(&self, entry: &Entry, block: u64) -> Result<Option<ByteRange>, ReadError> {
+    /// [`ReadError::Gone`] when the blob is not stored any more, [`ReadError::Io`] when its file cannot be mended: it is
+    /// not as long as it was, or cannot be written to.
+    pub async fn broken(&self, entry: &Entry, block: u64) -> Result<Option<Broken>, ReadError> {
         let blob = self.blob_of(entry).await?;
         let job = Arc::clone(&blob);
-        blob.drive().pool.run(move || job.broken_from(block)).await?
+        let range = blob.drive().pool.run(move || job.broken_from(block)).await??;
+        let block_size = u64::from(blob.sums().block_size().bytes());
+        Ok(range.map(|range| Broken { range, block_size }))
     }
 
-    /// Puts `bytes` in place of the blocks of `range`, if they sum to what the blocks must sum to. The digest of the whole
-    /// is compared anew: before this returns when `at_once`, otherwise afterwards. A blob that does not have it goes into
-    /// quarantine.
+    /// Puts `patches` in place, if they sum to what the blocks must sum to, and the whole has its digest with them.
+    /// `strong`: a strong validator says that they are of the same version, which is enough where the digest cannot be had
+    /// at once, since other blocks do not hold or the blob is very long.
     ///
     /// # Errors
     /// [`ReadError::Gone`] when the blob is not stored any more, [`ReadError::Io`] when the drive fails.
-    pub async fn put_right(
-        &self,
-        entry: &Entry,
-        range: ByteRange,
-        bytes: Vec<Bytes>,
-        at_once: bool,
-    ) -> Result<Mended, ReadError> {
+    pub async fn put_right(&self, entry: &Entry, patches: Vec<Patch>, strong: bool) -> Result<Mended, ReadError> {
         let blob = self.blob_of(entry).await?;
         let job = Arc::clone(&blob);
-        let mended = blob.drive().pool.run(move || job.write_over(range, &bytes)).await??;
-        if mended == Mended::Unlike {
-            return Ok(mended);
+        let size = u64::from(blob.sums().block_size().bytes());
+        let blocks: u64 = patches.iter().map(|patch| patch.range.len().div_ceil(size)).sum();
+        // The thread for what takes long: readers do not wait for it.
+        let mended = blob.drive().syncs.run(move || job.mend(&patches, strong)).await??;
+        if mended == Mended::Right {
+            self.inner.metrics.mended_blocks.inc_by(blocks);
         }
-        self.inner.metrics.mended_blocks.inc_by(range.len().div_ceil(u64::from(blob.sums().block_size().bytes())));
-        let (job, store) = (Arc::clone(&blob), Arc::clone(&self.inner));
-        let compared = blob.drive().pool.run(move || store.compare_whole(&job));
-        if !at_once {
-            return Ok(mended);
-        }
-        Ok(match compared.await? {
-            Whole::Right => Mended::Right,
-            Whole::Broken(block) => Mended::Next(block),
-            Whole::Wrong => Mended::Unlike,
-        })
+        Ok(mended)
     }
 
     /// Nobody has the bytes of `entry`'s blob any more: it goes into quarantine, and everything that points to it is
@@ -112,34 +124,16 @@ impl Inner {
         }
     }
 
-    /// Compares the digest of the whole, once no block is known to be broken. A blob that does not have it goes into
-    /// quarantine.
-    fn compare_whole(&self, blob: &Blob) -> Whole {
-        if let Some(block) = blob.facts().broken().first() {
-            return Whole::Broken(*block);
-        }
-        let mut hasher = Sha256::new();
-        let read = disk::pass_through(blob.file().file(), 0, blob.length(), |piece| hasher.update(piece));
-        if read.is_ok() && Digest::from_bytes(hasher.finalize().into()) == blob.digest() {
-            return Whole::Right;
-        }
-        // A block may be broken that nobody has looked at yet.
-        let count = blob.sums().crcs().len() as u64;
-        let holds = |block: &u64| blob.sums().block_range(*block).is_none_or(|range| blob.holds(*block, range));
-        if let Some(block) = (0..count).find(|block| !holds(block)) {
-            return Whole::Broken(block);
-        }
-        self.give_up_blob(blob, "its bytes do not have its digest, although each block has its CRC-32C".to_owned());
-        Whole::Wrong
-    }
-
     /// A new copy of what is stored has arrived: it has the bytes of the stored one's broken blocks.
     pub(super) fn mend_from(stored: &Blob, copy: &File) {
         for block in stored.facts().broken() {
             let Some(range) = stored.sums().block_range(block) else { continue };
             let Ok(length) = usize::try_from(range.len()) else { continue };
             let bytes = disk::read_exact_at(copy, range.start(), length);
-            let mended = bytes.map_err(ReadError::from).and_then(|bytes| stored.write_over(range, &[bytes.into()]));
+            let mended = bytes.map_err(ReadError::from).and_then(|bytes| {
+                let patch = Patch { range, bytes: bytes.into() };
+                if stored.fits(&patch) { stored.write_over(&patch) } else { Err(ReadError::Damaged { block }) }
+            });
             if let Err(error) = mended {
                 tracing::warn!(digest = %stored.digest(), block, %error, "a broken block could not be mended");
             }
@@ -150,10 +144,10 @@ impl Inner {
 impl Blob {
     /// See [`Store::broken`]. On one of the drive's threads.
     fn broken_from(&self, block: u64) -> Result<Option<ByteRange>, ReadError> {
-        if disk::identity(self.file().file())?.size() != self.length() {
-            // Cut short, or grown: each block tells for itself once the length is right.
-            disk::set_length(&self.writable()?, self.length())?;
-            self.rewritten()?;
+        // Before anything is fetched for it.
+        let writable = self.writable()?;
+        if disk::identity(&writable)?.size() != self.length() {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
         }
         let mut broken: Option<ByteRange> = None;
         for index in block.. {
@@ -175,30 +169,71 @@ impl Blob {
         holds
     }
 
-    /// Writes right bytes over broken ones; `range` begins and ends with blocks. On one of the drive's threads.
-    fn write_over(&self, range: ByteRange, bytes: &[Bytes]) -> Result<Mended, ReadError> {
-        let bytes = bytes.concat();
-        let size = self.sums().block_size();
-        let blocks = || size.block_of(range.start())..=size.block_of(range.last());
-        let mut rest = &bytes[..];
-        for block in blocks() {
-            let length = self.sums().block_range(block).map_or(0, |range| range.len());
-            let piece = rest.split_at_checked(usize::try_from(length).unwrap_or(usize::MAX));
-            let Some((piece, behind)) = piece.filter(|(piece, _)| self.sums().holds(block, crc32c(piece))) else {
-                return Ok(Mended::Unlike);
-            };
-            rest = behind;
-            debug_assert_eq!(piece.len() as u64, length);
+    /// See [`Store::put_right`].
+    fn mend(&self, patches: &[Patch], strong: bool) -> Result<Mended, ReadError> {
+        if !patches.iter().all(|patch| self.fits(patch)) {
+            return Ok(Mended::Unlike);
         }
+        let proof = if self.length() <= PROVED { self.prove(patches) } else { Proof::Broken(0) };
+        match proof {
+            Proof::Right => {}
+            Proof::Broken(_) if strong => {}
+            Proof::Broken(block) if self.length() <= PROVED => return Ok(Mended::Next(block)),
+            Proof::Broken(_) | Proof::Wrong => return Ok(Mended::Unlike),
+        }
+        patches.iter().try_for_each(|patch| self.write_over(patch))?;
+        Ok(Mended::Right)
+    }
+
+    /// The blocks of a patch, with the bytes for each.
+    fn blocks<'a>(&self, patch: &'a Patch) -> impl Iterator<Item = (u64, &'a [u8])> {
+        let size = self.sums().block_size();
+        let bytes = usize::try_from(size.bytes()).unwrap_or(usize::MAX);
+        (size.block_of(patch.range.start())..).zip(patch.bytes.chunks(bytes))
+    }
+
+    /// Whether each block of the patch sums to what it must.
+    fn fits(&self, patch: &Patch) -> bool {
+        patch.bytes.len() as u64 == patch.range.len()
+            && self.sums().block_size().begin_of(self.sums().block_size().block_of(patch.range.start()))
+                == patch.range.start()
+            && self.blocks(patch).all(|(block, bytes)| self.sums().verify(block, bytes))
+    }
+
+    /// Compares the digest of the whole as it will be. Each block is summed in the same pass, so what is read is what is
+    /// hashed.
+    fn prove(&self, patches: &[Patch]) -> Proof {
+        let patched: BTreeMap<u64, &[u8]> = patches.iter().flat_map(|patch| self.blocks(patch)).collect();
+        let mut hasher = Sha256::new();
+        for block in 0..self.sums().crcs().len() as u64 {
+            if let Some(bytes) = patched.get(&block) {
+                hasher.update(bytes);
+                continue;
+            }
+            let Some(range) = self.sums().block_range(block) else { break };
+            let mut sum = 0;
+            let read = disk::pass_through(self.file().file(), range.start(), range.len(), |piece| {
+                sum = crc32c_append(sum, piece);
+                hasher.update(piece);
+            });
+            if read.is_err() || !self.sums().holds(block, sum) {
+                return Proof::Broken(block);
+            }
+        }
+        if Digest::from_bytes(hasher.finalize().into()) == self.digest() { Proof::Right } else { Proof::Wrong }
+    }
+
+    /// Writes right bytes over broken ones.
+    fn write_over(&self, patch: &Patch) -> Result<(), ReadError> {
         let file = self.writable()?;
-        disk::write_all_at(&file, &[bytes.into()], range.start())?;
+        disk::write_all_at(&file, std::slice::from_ref(&patch.bytes), patch.range.start())?;
         disk::sync_data(&file)?;
         self.file().recount();
         self.rewritten()?;
-        for block in blocks() {
+        for (block, _) in self.blocks(patch) {
             self.facts().note_broken(block, false);
         }
-        Ok(Mended::Right)
+        Ok(())
     }
 
     /// The file, open to be written to: readers hold one that is not.

@@ -102,7 +102,7 @@ pub use entries::{Entry, Known, Variants};
 pub use error::{CompleteError, OpenError, ReadError, StoreError};
 pub use given::{Gift, Holdings};
 pub use hot::BlobHandle;
-pub use mend::Mended;
+pub use mend::{Broken, Mended, Patch};
 pub use partial::{Partial, Progress};
 pub use settings::{DriveSettings, Settings};
 pub use verify::{Finding, Progressed, Verification, verify};

@@ -343,7 +343,9 @@ fn load_eviction_order(store: &Inner, closing: &AtomicBool) {
             }
         }
         store.relieve(drive);
-        if let Err(error) = unnamed::sweep(store, drive, &index, closing) {
+        let swept = catch_unwind(AssertUnwindSafe(|| unnamed::sweep(store, drive, &index, closing)));
+        let swept = swept.unwrap_or_else(|panic| Err(std::io::Error::other(panic_text(panic.as_ref()).to_owned())));
+        if let Err(error) = swept {
             drive.failed("look for files that nothing names", &error);
         }
     }

@@ -19,6 +19,12 @@ const BATCH: usize = 256;
 /// Longest time for which the thread does not look whether the store is closing.
 const NAP: Duration = Duration::from_secs(3600);
 
+/// Longest time at full speed after a pause.
+const CREDIT: Duration = Duration::from_secs(1);
+
+/// A blob counts as so many bytes at least: to find it costs as much as to read them.
+const LEAST: u64 = 64 * 1024;
+
 /// What a pass has seen.
 #[derive(Debug, Default)]
 struct Seen {
@@ -113,11 +119,17 @@ fn scrub_blob(store: &Arc<Inner>, digest: Digest, closing: &AtomicBool, pace: &m
         store.metrics.scrubbed_bytes.inc_by(range.len());
         pace.spend(range.len(), closing);
     }
+    pace.spend(LEAST.saturating_sub(blob.length()), closing);
 }
 
 impl Pace {
     /// Waits until so many bytes more are due.
     fn spend(&mut self, bytes: u64, closing: &AtomicBool) {
+        let behind = self.since.elapsed().saturating_sub(Duration::from_secs_f64(self.bytes as f64 / self.rate as f64));
+        if behind > CREDIT {
+            // What was not used is not caught up with at the drive's full speed.
+            (self.since, self.bytes) = (Instant::now(), 0);
+        }
         self.bytes = self.bytes.saturating_add(bytes);
         let due = Duration::from_secs_f64(self.bytes as f64 / self.rate as f64);
         while !closing.load(Ordering::Relaxed)

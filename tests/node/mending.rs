@@ -132,12 +132,17 @@ async fn a_file_that_was_cut_short_or_overwritten_gets_back_what_it_lost() {
             file.set_len(LEN - lost).unwrap();
         }
         let node = setup.start();
+        // Who meets the end of what is left of the file may be cut there, once.
+        let first = ask(&node, &[]).await;
+        assert!(first.end == End::Complete || lost < LEN, "{}", first.head.raw);
         right(&ask(&node, &[]).await);
         let again = origin.body_bytes() - paid;
-        assert!(again >= lost && again <= lost + MIB, "{again} bytes for {lost} that were lost");
+        // A file that is not as long as it was is no longer trusted at all.
+        let most = if lost == LEN { lost + MIB } else { LEN };
+        assert!(again >= lost && again <= most, "{again} bytes for {lost} that were lost");
         origin.switch_off();
         right(&ask(&node, &[]).await);
-        is_whole_again(&node.stop().await);
+        assert!(std::fs::read(blob(&node.stop().await)).unwrap() == pattern().bytes());
     }
 }
 
@@ -190,7 +195,6 @@ async fn when_upstream_has_another_version_the_broken_one_goes_and_the_new_one_i
     assert!(answer.body == new.bytes());
     node.wait_for_fills(1).await;
     node.wait_for_commits().await;
-    assert!(!files_below(&setup.path("drive1").join("quarantine")).is_empty());
     origin.switch_off();
     assert!(ask(&node, &[]).await.body == new.bytes());
 }
