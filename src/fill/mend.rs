@@ -99,7 +99,7 @@ impl Fill {
             let Broken { range, block_size } = match store.broken(entry, block).await {
                 Ok(Some(broken)) => broken,
                 Ok(None) => return Ok(()),
-                Err(ReadError::Io(error)) => {
+                Err(error) if error.is_lasting() => {
                     return self.give_up(entry, format!("its file cannot be mended: {error}")).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -116,11 +116,12 @@ impl Fill {
             let Some(patch) = whole_blocks(range, &bytes, block_size) else {
                 return Err(MendError::Unreachable(failure.unwrap_or(FillError::Deadline)));
             };
+            let (start, bytes) = (patch.range.start(), patch.range.len());
             patches.push(patch);
             match store.put_right(entry, patches.clone(), strong).await {
                 Ok(Mended::Right) => {
                     let key = &entry.record.key;
-                    tracing::info!(%key, start = range.start(), bytes = range.len(), "broken blocks were fetched again");
+                    tracing::info!(%key, start, bytes, "broken blocks were fetched again");
                     return Ok(());
                 }
                 // Only together they can be proved.
@@ -134,7 +135,7 @@ impl Fill {
                     patches.clear();
                     unlike += 1;
                 }
-                Err(ReadError::Io(error)) => {
+                Err(error) if error.is_lasting() => {
                     return self.give_up(entry, format!("its file cannot be mended: {error}")).await;
                 }
                 Err(error) => return Err(error.into()),

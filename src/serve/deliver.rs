@@ -109,7 +109,7 @@ pub(super) async fn stored(
                 }
                 layout.segments.insert(at, piece.into());
             }
-            Err(error) => return unusable(entry, &error),
+            Err(error) => return unread(handler, ask, entry, &error),
         }
     }
     match handler.release(ask, entry, &layout.part, Some(length)).await {
@@ -131,10 +131,12 @@ async fn body_of(handler: &Handler, ask: &Ask, entry: &Arc<Entry>) -> Result<Bod
                 if mender.is_none() {
                     mender = Mender::new(handler, ask, entry);
                 }
-                let Some(mender) = &mut mender else { return Err(Delivery::Unusable) };
+                let Some(mender) = &mut mender else {
+                    return Err(unread(handler, ask, entry, &ReadError::Damaged { block }));
+                };
                 mender.mend(block).await.map_err(|error| unmended(entry, &error))?;
             }
-            Err(error) => return Err(unusable(entry, &error)),
+            Err(error) => return Err(unread(handler, ask, entry, &error)),
         }
     }
 }
@@ -402,11 +404,19 @@ fn deliver(
 fn unmended(entry: &Entry, error: &MendError) -> Delivery {
     tracing::warn!(key = %entry.record.key, %error, "a damaged block could not be mended");
     match error {
-        MendError::Unreachable(_) | MendError::Store(ReadError::Damaged { .. }) => {
+        MendError::Unreachable(_) | MendError::Store(ReadError::Damaged { .. } | ReadError::Io(_)) => {
             Delivery::Done(rescue::unavailable("damaged"))
         }
         MendError::OtherVersion | MendError::Store(_) => Delivery::Unusable,
     }
+}
+
+/// What is damaged is not there for a request for which nothing may be fetched (RFC 9111 section 5.2.1.7).
+fn unread(handler: &Handler, ask: &Ask, entry: &Entry, error: &ReadError) -> Delivery {
+    if matches!(error, ReadError::Damaged { .. }) && handler.only_if_cached(ask) {
+        return Delivery::Done(rescue::only_if_cached());
+    }
+    unusable(entry, error)
 }
 
 fn unusable(entry: &Entry, error: &ReadError) -> Delivery {

@@ -266,7 +266,7 @@ impl Handler {
     }
 
     /// Whether upstream must not be asked for what is not there.
-    fn only_if_cached(&self, ask: &Ask) -> bool {
+    pub(super) fn only_if_cached(&self, ask: &Ask) -> bool {
         let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
         let options = Options { clients_may_refetch: self.settings.clients_may_refetch };
         let decision = decide::decide(&facts, None, &ask.content.policy, ask.path(), &options, ask.now);

@@ -28,9 +28,10 @@ pub(super) struct Mender {
 }
 
 impl Mender {
-    /// `None` for a request by digest: nothing is fetched for it.
+    /// `None` for requests for which nothing may be fetched: by digest, and those that say so.
     pub(super) fn new(handler: &Handler, ask: &Ask, entry: &Arc<Entry>) -> Option<Self> {
-        (ask.content.form != RequestForm::Digest).then(|| Self {
+        let may_fetch = ask.content.form != RequestForm::Digest && !handler.only_if_cached(ask);
+        may_fetch.then(|| Self {
             fill: handler.fill.clone(),
             want: ask.want(None, None),
             entry: Arc::clone(entry),

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::disk;
 use crate::content::Digest;
 
 /// The store could not be opened. Each message names the path and the remedy.
@@ -123,4 +124,28 @@ pub enum ReadError {
     /// The drive failed.
     #[error("drive: {0}")]
     Io(#[from] io::Error),
+}
+
+impl ReadError {
+    /// Whether a file stays as it is: not as long as it was, on a drive that takes no bytes any more, or on a bad place of
+    /// it. A want of descriptors or of room passes, and is no reason to give content up.
+    pub fn is_lasting(&self) -> bool {
+        use io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem};
+        let Self::Io(error) = self else { return false };
+        matches!(error.kind(), NotFound | PermissionDenied | ReadOnlyFilesystem) || disk::is_unreadable(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_is_no_reason_to_give_content_up() {
+        let of = |errno: rustix::io::Errno| ReadError::Io(errno.into()).is_lasting();
+        use rustix::io::Errno;
+        assert!(of(Errno::ROFS) && of(Errno::IO) && of(Errno::NOENT) && of(Errno::ACCESS));
+        assert!(!of(Errno::MFILE) && !of(Errno::NOSPC) && !of(Errno::DQUOT) && !of(Errno::INTR));
+        assert!(!ReadError::Gone.is_lasting() && !ReadError::Damaged { block: 0 }.is_lasting());
+    }
 }

@@ -26,7 +26,7 @@
 //! The journals are the truth of their drive. The index is derived and may be deleted at any time.
 //!
 //! # Threads
-//! Four per drive for file operations, one for syncs of partial bodies, one for commits, two for the index, one that
+//! Four per drive for file operations, one for syncs of partial bodies and for mending, one for commits, two for the index, one that
 //! recovers after start, one that writes down which version clients were given, one that reads what is stored in the
 //! background.
 //! None of the async methods blocks its worker.

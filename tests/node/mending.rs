@@ -225,6 +225,17 @@ async fn an_origin_that_cuts_brings_a_block_in_pieces() {
 }
 
 #[tokio::test]
+async fn nothing_is_fetched_for_who_forbids_it() {
+    let (setup, origin, paid) = stored(Reply::file(pattern())).await;
+    flip(&setup, 7);
+    let node = setup.start();
+    let answer = ask(&node, &["Cache-Control: only-if-cached", "Range: bytes=0-99"]).await;
+    assert_eq!(answer.head.status, 504, "{}", answer.head.raw);
+    assert_eq!(origin.body_bytes(), paid);
+    right(&ask(&node, &[]).await);
+}
+
+#[tokio::test]
 async fn also_when_the_state_directory_is_gone_one_block_is_enough() {
     let (setup, origin, paid) = stored(Reply::file(pattern())).await;
     std::fs::remove_dir_all(setup.path("state")).unwrap();
