@@ -227,7 +227,7 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain) -> Readiness {
         reasons.push(format!("{} of {} drives are out of service", drives.len() - in_service, drives.len()));
     }
     if !store.is_ready() {
-        reasons.push("the index is being read in".to_owned());
+        reasons.push("the journals are being read".to_owned());
     }
     reasons.extend(down.iter().map(|down| format!("no answer from {}", down.source)));
     let can_fetch = upstream.settings().direct;

@@ -18,7 +18,7 @@ pub struct SettingFlags {
     /// Address of the admin listener, instead of the configured ones (repeatable)
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub admin: Vec<String>,
-    /// Directory of the index
+    /// Directory for what can be made anew
     #[arg(long, value_name = "DIR")]
     pub state: Option<String>,
     /// Directory for content, instead of the configured ones, with or without a quota: `/mnt/a=100GB` (repeatable)

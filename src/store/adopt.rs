@@ -9,12 +9,11 @@ use super::map_file::DecodedMap;
 use crate::content::PartialId;
 
 /// Puts the data of `id` back, if it is in `blobs/` under its digest and nothing else needs it. Says whether it did.
-pub(super) fn put_back(drive: &Drive, index: Option<&Index>, id: PartialId, decoded: &DecodedMap) -> bool {
+pub(super) fn put_back(drive: &Drive, index: &Index, id: PartialId, decoded: &DecodedMap) -> bool {
     let Some((length, digest)) = decoded.complete.filter(|(length, _)| decoded.map.to_sums(*length).is_some()) else {
         return false;
     };
-    // Without an index nothing is known of what is named, and nothing may be taken away.
-    if !index.is_some_and(|index| matches!(index.has_blob(&digest, drive.id), Ok(false))) {
+    if index.has_blob(&digest, drive.id) {
         return false;
     }
     let name = layout::blob(&digest);

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::compact::Compaction;
+use super::compact::{self, Compaction};
 use super::disk;
 use super::drive::{DataFile, Drive};
 use super::entries::same_row;
@@ -30,6 +30,9 @@ use crate::content::{Digest, PartialId, UnixMillis};
 /// Pauses between the attempts at failing operations of one batch.
 static PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 
+/// Bytes of the journal after which the index is written down: so many are read at a start at most.
+const UNSAVED: u64 = if cfg!(test) { 64 * 1024 } else { 64 * 1024 * 1024 };
+
 /// The commit thread of a drive.
 pub(super) struct Committer {
     store: Arc<Inner>,
@@ -39,18 +42,31 @@ pub(super) struct Committer {
     /// The pauses that the batch at hand may still make: a drive that is gone fails each change of it, and the
     /// store must end all the same.
     pauses: RefCell<std::slice::Iter<'static, Duration>>,
+    copied: Vec<Applied>,
+    /// Bytes of the journal that the index's snapshot does not have.
+    unsaved: u64,
 }
 
 impl Committer {
-    /// Commits behind the journal segments that exist.
-    pub(super) fn new(store: Arc<Inner>, drive: Arc<Drive>, segments: &[u64]) -> Self {
+    /// Commits behind the journal segments that exist. Of entries that are damaged there and were `copied` from the
+    /// mirror, those that are true still are written anew.
+    pub(super) fn new(store: Arc<Inner>, drive: Arc<Drive>, segments: &[u64], copied: Vec<Applied>) -> Self {
         let journal = Journal::new(Arc::clone(&drive), segments);
         let pauses = RefCell::new(PAUSES.iter());
-        Self { store, drive, journal, compaction: Compaction::new(segments), pauses }
+        Self { store, drive, journal, compaction: Compaction::new(segments), pauses, copied, unsaved: 0 }
     }
 
     /// Runs until the queue is closed.
     pub(super) fn run(mut self) {
+        let copied = std::mem::take(&mut self.copied);
+        let entries = compact::true_of(&self.drive, &self.store.index, copied);
+        if !entries.is_empty() {
+            self.write(entries);
+        }
+        // After all of the journal was read, so that the next start need not.
+        if self.store.index.saved(self.drive.id).is_none() {
+            self.save();
+        }
         while let Some(batch) = self.drive.queue.next() {
             let changes = batch.len();
             // Whatever happens to one batch, the next ones are committed and nobody waits for ever.
@@ -64,17 +80,29 @@ impl Committer {
             }
             self.drive.queue.committed(changes);
         }
+        self.save();
+    }
+
+    /// Writes the index down, if it has become another one.
+    fn save(&mut self) -> bool {
+        self.unsaved = 0;
+        let saved = self.store.index.save(self.drive.id);
+        saved.inspect_err(|error| self.drive.failed("write the snapshot of the index", error)).is_ok()
     }
 
     /// Rewrites the true part of the oldest journal segment, when there are enough of them.
     fn compact(&mut self) {
-        let Some(index) = self.store.index().filter(|index| !index.is_broken()) else { return };
+        if self.unsaved >= UNSAVED {
+            self.save();
+        }
+        let index = Arc::clone(&self.store.index);
         let Some(mut kept) = self.compaction.oldest(&self.drive, &index) else { return };
         let entries = std::mem::take(&mut kept.entries);
         let count = entries.len();
         let written = entries.is_empty() || self.write(entries);
-        // The index must not be older than the segments that are left.
-        if !written || index.is_broken() || index.flush().is_err() {
+        // What was forgotten in the segment must not come back from an older snapshot.
+        let is_beyond = |mark: Watermark| mark.segment > kept.segment();
+        if !written || !(index.saved(self.drive.id).is_some_and(is_beyond) || self.save()) {
             return;
         }
         match self.compaction.remove(&self.drive, &kept) {
@@ -162,8 +190,7 @@ impl Committer {
                 touched.insert(layout::blob_directory(digest));
             }
             Change::Unnamed { digest } => {
-                let index = self.store.index();
-                if index.is_some_and(|index| unnamed::is_unnamed(&self.store, &self.drive, &index, digest)) {
+                if unnamed::is_unnamed(&self.store, &self.drive, digest) {
                     if let Err(error) = dir.unlink(&layout::blob(digest)) {
                         self.drive.failed("remove a file", &error);
                     }
@@ -228,7 +255,7 @@ impl Committer {
                     // The row may have got another body since the caller looked, or none.
                     let stays = match self.row_in(&entries, row) {
                         Some(now) => now.record.body == entry.record.body,
-                        None => !self.store.index_is_sound(),
+                        None => false,
                     };
                     if !stays {
                         skipped.insert(row.serial);
@@ -266,10 +293,7 @@ impl Committer {
             JournalEntry::Superseded { key, variant, .. } => (*key == id.key && *variant == id.place).then_some(None),
             JournalEntry::BlobGone { .. } | JournalEntry::Blob { .. } => None,
         });
-        staged.unwrap_or_else(|| {
-            let index = self.store.index()?;
-            index.row(id.key, id.drive, id.place).ok().flatten()
-        })
+        staged.unwrap_or_else(|| self.store.index.row(id.key, id.drive, id.place))
     }
 
     /// Writes entries to the journal, then to the index. `false` when the journal could not be written.
@@ -295,7 +319,8 @@ impl Committer {
             applied.push(Applied { entry, at, allocated });
             at = Watermark { offset: at.offset + frame.len() as u64, ..at };
         }
-        self.store.apply(&self.drive, &applied, at);
+        self.unsaved = self.unsaved.saturating_add(bytes.len() as u64);
+        self.store.index.apply(self.drive.id, &applied, at);
         true
     }
 
@@ -310,23 +335,20 @@ impl Committer {
                     self.unlink(&layout::partial_data(partial), Some(blob.file()), 0);
                     self.unlink(&layout::blob(&blob.digest()), Some(blob.file()), 0);
                 } else {
-                    let indexed = self.store.index_is_sound();
-                    if indexed {
-                        self.retire(&row, older.as_ref());
-                    }
-                    self.store.entries.lock().retire_blob(&blob.digest(), serial, indexed);
+                    self.retire(&row, older.as_ref());
+                    self.store.entries.lock().retire_blob(&blob.digest(), serial);
                 }
                 self.unlink_map(partial);
             }
             Change::Superseded { older } => {
-                if written && self.store.index_is_sound() {
+                if written {
                     older.rows.iter().for_each(|row| self.store.entries.retire_row(row));
                 }
             }
             Change::Stored { row, older, .. } => {
                 if !written {
                     tracing::error!(drive = %self.drive.label(), "a stored response may not survive a restart");
-                } else if self.store.index_is_sound() {
+                } else {
                     self.retire(&row, older.as_ref());
                 }
             }
@@ -335,13 +357,13 @@ impl Committer {
                     tracing::error!(drive = %self.drive.label(), "a change of a stored response may not survive a restart");
                 } else if skipped.contains(&row.serial) {
                     self.store.entries.withdraw_row(&row);
-                } else if self.store.index_is_sound() {
+                } else {
                     self.store.entries.retire_row(&row);
                 }
             }
             Change::BlobGone { digest, serial, .. } => {
-                if self.store.index_is_sound() && written {
-                    self.store.entries.lock().retire_blob(&digest, serial, true);
+                if written {
+                    self.store.entries.lock().retire_blob(&digest, serial);
                 }
             }
             Change::PartialGone { .. } | Change::Unnamed { .. } => {}

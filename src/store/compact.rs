@@ -5,12 +5,11 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::drive::Drive;
-use super::index::{Index, IndexError};
-use super::journal_entry::{JournalEntry, Row, encode_row, older_place};
+use super::index::{Applied, Index, Watermark};
+use super::journal_entry::{JournalEntry, Row, older_place};
 use super::journal_format::{Frame, Frames, encode_frame};
 use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
 use super::layout;
-use super::meta::encode_record;
 use crate::content::{BodyRef, Digest};
 
 /// With fewer segments nothing is worth the work.
@@ -83,9 +82,17 @@ impl Compaction {
     }
 }
 
-/// What a segment says that the index says too; `None` when it is not ours, and no replay reads it.
-fn still_true(drive: &Drive, index: &Index, segment: u64, tombstones: bool) -> Result<Option<Kept>, IndexError> {
-    let bytes = drive.dir.read(&layout::segment(segment)).map_err(IndexError::other)?;
+impl Kept {
+    /// Where it was.
+    pub(super) fn segment(&self) -> u64 {
+        self.segment
+    }
+}
+
+/// What a segment says that the index says too; `None` when it is not ours, and no replay reads it. Where it is damaged
+/// the mirror may have what it said.
+fn still_true(drive: &Drive, index: &Index, segment: u64, tombstones: bool) -> io::Result<Option<Kept>> {
+    let bytes = drive.dir.read(&layout::segment(segment))?;
     match decode_segment_header(&bytes) {
         Ok(header) if header.drive != drive.id.0 => return Ok(None),
         Err(SegmentError::NewerFormat { .. }) => return Ok(None),
@@ -93,39 +100,57 @@ fn still_true(drive: &Drive, index: &Index, segment: u64, tombstones: bool) -> R
         Ok(_) | Err(_) => {}
     }
     let mut entries = Vec::new();
-    for frame in Frames::new(&bytes, SEGMENT_HEADER_LEN) {
-        // What is lost in damage is lost whether or not the rest moves on.
-        if let Frame::Entry { offset, entry, .. } = frame {
-            keep(drive, index, (segment, offset as u64), entry, tombstones, &mut entries)?;
+    let mut frames = Frames::new(&bytes, SEGMENT_HEADER_LEN);
+    let mut keep_at =
+        |offset: u64, entry| keep(drive, index, Watermark { segment, offset }, entry, tombstones, &mut entries);
+    for frame in frames.by_ref() {
+        match frame {
+            Frame::Entry { offset, entry, .. } => keep_at(offset as u64, entry),
+            Frame::Damage { offset, end } => {
+                let copies = index.mirror().entries(drive.id, segment, offset as u64, end as u64);
+                copies.into_iter().for_each(|copy| keep_at(copy.offset, copy.entry));
+            }
         }
+    }
+    if frames.has_torn_tail() {
+        let copies = index.mirror().entries(drive.id, segment, frames.intact_end() as u64, u64::MAX);
+        copies.into_iter().for_each(|copy| keep_at(copy.offset, copy.entry));
     }
     let true_bytes: usize = entries.iter().map(|(entry, _)| encode_frame(entry).len()).sum();
     Ok(Some(Kept { entries, segment, mostly: true_bytes.saturating_mul(2) >= bytes.len(), tombstones }))
 }
 
-/// Adds what is true of `entry` to `kept`. Of what was forgotten there is nothing to say once no older segment is
-/// left; while there is one, that it was forgotten.
+/// What is true still of entries that were told at some places of the journal, and what was forgotten there.
+pub(super) fn true_of(drive: &Drive, index: &Index, told: Vec<Applied>) -> Vec<(JournalEntry, Option<u64>)> {
+    let mut kept = Vec::new();
+    told.into_iter().for_each(|applied| keep(drive, index, applied.at, applied.entry, true, &mut kept));
+    kept
+}
+
+/// Adds what is true of `entry` to `kept`: what the index names by this very place. Of what was forgotten there is
+/// nothing to say once no older segment is left; while there is one, that it was forgotten.
 fn keep(
     drive: &Drive,
     index: &Index,
-    at: (u64, u64),
+    at: Watermark,
     entry: JournalEntry,
     tombstones: bool,
     kept: &mut Vec<(JournalEntry, Option<u64>)>,
-) -> Result<(), IndexError> {
-    let blob_here = |digest: &Digest| -> Result<Option<u64>, IndexError> {
-        Ok(index.blob_on(digest, drive.id)?.filter(|row| row.order == at).map(|row| row.allocated))
+) {
+    let blob_here = |digest: &Digest| {
+        let (told, allocated) = index.blob_at(digest, drive.id)?;
+        (told == at).then_some(allocated)
     };
     match entry {
         JournalEntry::Stored { row, sums, .. } => {
             let allocated = match (row.record.body, &sums) {
-                (BodyRef::Blob(digest), Some(_)) => blob_here(&digest)?,
+                (BodyRef::Blob(digest), Some(_)) => blob_here(&digest),
                 _ => None,
             };
             // Sums that came anew later stay there.
             let sums = sums.filter(|_| allocated.is_some());
             let blob = row.record.body;
-            match still_there(drive, index, row)? {
+            match still_there(drive, index, at, row) {
                 Some(row) => kept.push((JournalEntry::Stored { row, sums, supersedes: None }, allocated)),
                 None => {
                     if let (BodyRef::Blob(digest), Some(sums)) = (blob, sums) {
@@ -136,45 +161,43 @@ fn keep(
             }
         }
         JournalEntry::Updated { row } => {
-            if let Some(row) = still_there(drive, index, row)? {
+            if let Some(row) = still_there(drive, index, at, row) {
                 kept.push((JournalEntry::Updated { row }, None));
             }
         }
         JournalEntry::Blob { digest, sums } => {
-            let allocated = blob_here(&digest)?;
-            if allocated.is_some() {
-                kept.push((JournalEntry::Blob { digest, sums }, allocated));
+            if let Some(allocated) = blob_here(&digest) {
+                kept.push((JournalEntry::Blob { digest, sums }, Some(allocated)));
             }
         }
         JournalEntry::Forgotten { key, place } => {
-            if tombstones && index.row(key, drive.id, place)?.is_none() {
+            if tombstones && index.row_at(key, drive.id, place).is_none() {
                 kept.push((JournalEntry::Forgotten { key, place }, None));
             }
         }
         JournalEntry::BlobGone { digest } => {
-            if tombstones && !index.has_blob(&digest, drive.id)? {
+            if tombstones && !index.has_blob(&digest, drive.id) {
                 kept.push((JournalEntry::BlobGone { digest }, None));
             }
         }
         // The older version itself moves with the entry that stored it.
         JournalEntry::Superseded { key, variant, birth, at } => {
-            if tombstones && index.row(key, drive.id, older_place(variant, birth))?.is_some() {
+            if tombstones && index.row_at(key, drive.id, older_place(variant, birth)).is_some() {
                 kept.push((JournalEntry::Superseded { key, variant, birth, at }, None));
             }
         }
     }
-    Ok(())
 }
 
-/// The row as the index has it, if it is there still: as it was stored, or as an older version by now.
-fn still_there(drive: &Drive, index: &Index, row: Row) -> Result<Option<Row>, IndexError> {
+/// The row as the index has it, if it is told here: as it was stored, or as an older version by now.
+fn still_there(drive: &Drive, index: &Index, at: Watermark, row: Row) -> Option<Row> {
     let key = row.record.key.hash();
-    if index.row(key, drive.id, row.place())?.is_some_and(|now| encode_row(&now) == encode_row(&row)) {
-        return Ok(Some(row));
+    if index.row_at(key, drive.id, row.place()) == Some(at) {
+        return Some(row);
     }
     if row.superseded.is_some() {
-        return Ok(None);
+        return None;
     }
-    let older = index.row(key, drive.id, older_place(row.record.variant(), row.birth))?;
-    Ok(older.filter(|older| encode_record(&older.record) == encode_record(&row.record)))
+    let since = index.older_since(key, drive.id, older_place(row.record.variant(), row.birth), at)?;
+    Some(row.superseded_at(since))
 }

@@ -312,6 +312,22 @@ pub(super) fn read_exact_at(file: &File, offset: u64, length: usize) -> io::Resu
     Ok(buffer)
 }
 
+/// Reads `length` bytes at `offset`, or what there is of them before the end of the file.
+pub(super) fn read_up_to(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; length];
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset.saturating_add(filled as u64)) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(buffer)
+}
+
 /// Reads what of `buffer` at `offset` is in the page cache, without waiting for the disk: at least one byte, 0 at the
 /// end of the file. An error of kind `WouldBlock` says that the disk would have to be asked; others, that the file
 /// system cannot tell.

@@ -5,8 +5,10 @@
 //! object without one. A look-up moves nothing, and a scan of objects that nobody asks for twice does not push
 //! out those that are asked for. Deleting is the drive's business.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasher as _, Hash};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 /// No neighbour.
 const NIL: u32 = u32::MAX;
@@ -14,7 +16,9 @@ const NIL: u32 = u32::MAX;
 /// Objects of one drive in the order of eviction, with their sizes in bytes.
 #[derive(Debug)]
 pub(super) struct Sieve<K> {
-    places: HashMap<K, u32>,
+    /// The nodes by their keys.
+    places: HashTable<u32>,
+    hasher: RandomState,
     nodes: Vec<Node<K>>,
     /// First of the unused nodes, linked through `older`.
     unused: u32,
@@ -38,7 +42,8 @@ struct Node<K> {
 impl<K: Copy + Eq + Hash> Sieve<K> {
     /// Without objects.
     pub(super) fn new() -> Self {
-        Self { places: HashMap::new(), nodes: Vec::new(), unused: NIL, newest: NIL, oldest: NIL, hand: NIL, total: 0 }
+        let (places, hasher, nodes) = (HashTable::new(), RandomState::default(), Vec::new());
+        Self { places, hasher, nodes, unused: NIL, newest: NIL, oldest: NIL, hand: NIL, total: 0 }
     }
 
     /// Adds an object as the newest. One that is there already keeps its place, gets the new size and counts as
@@ -56,20 +61,22 @@ impl<K: Copy + Eq + Hash> Sieve<K> {
             newest => self.node(newest).newer = place,
         }
         self.newest = place;
-        self.places.insert(key, place);
+        let (nodes, hasher) = (&self.nodes, &self.hasher);
+        let rehash = |place: &u32| nodes.get(*place as usize).map_or(0, |node| hasher.hash_one(node.key));
+        self.places.insert_unique(hasher.hash_one(key), place, rehash);
         self.total = self.total.wrapping_add(size);
     }
 
     /// Notes that an object was asked for. Unknown ones are ignored.
     pub(super) fn touch(&mut self, key: &K) {
-        if let Some(&place) = self.places.get(key) {
+        if let Some(place) = self.find(key) {
             self.node(place).visited = true;
         }
     }
 
     /// Changes the size of an object, as a partial body grows; `false` when it is unknown.
     pub(super) fn resize(&mut self, key: &K, size: u64) -> bool {
-        let Some(&place) = self.places.get(key) else { return false };
+        let Some(place) = self.find(key) else { return false };
         let before = std::mem::replace(&mut self.node(place).size, size);
         self.total = self.total.wrapping_sub(before).wrapping_add(size);
         true
@@ -77,7 +84,10 @@ impl<K: Copy + Eq + Hash> Sieve<K> {
 
     /// Forgets an object and returns its size.
     pub(super) fn remove(&mut self, key: &K) -> Option<u64> {
-        let place = self.places.remove(key)?;
+        let place = self.find(key)?;
+        if let Ok(entry) = self.places.find_entry(self.hasher.hash_one(key), |other| *other == place) {
+            entry.remove();
+        }
         let (size, newer, older) = {
             let node = self.node(place);
             (node.size, node.newer, node.older)
@@ -101,7 +111,7 @@ impl<K: Copy + Eq + Hash> Sieve<K> {
 
     /// Whether the object is known.
     pub(super) fn contains(&self, key: &K) -> bool {
-        self.places.contains_key(key)
+        self.find(key).is_some()
     }
 
     /// Number of objects.
@@ -132,6 +142,11 @@ impl<K: Copy + Eq + Hash> Sieve<K> {
             }
         }
         None
+    }
+
+    fn find(&self, key: &K) -> Option<u32> {
+        let is_it = |place: &u32| self.nodes.get(*place as usize).is_some_and(|node| node.key == *key);
+        self.places.find(self.hasher.hash_one(key), is_it).copied()
     }
 
     /// Puts a node into an unused place or a new one; `None` when there are 2^32 - 1 objects.
@@ -286,7 +301,7 @@ mod tests {
 
     #[derive(Default)]
     struct Lru {
-        by_key: HashMap<u32, (u64, u64)>,
+        by_key: std::collections::HashMap<u32, (u64, u64)>,
         by_use: BTreeMap<u64, u32>,
         uses: u64,
         total: u64,

@@ -2,12 +2,9 @@
 //! and go. Every change is made, and queued for its drive's journal, under the one lock of [`Entries`]. Changes of
 //! what is stored under a key are in `publish`.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::blob::{Blob, Life};
@@ -15,10 +12,11 @@ use super::drive::{DataFile, Drive, DriveId, Victim};
 use super::entries::{Entries, Known};
 use super::error::ReadError;
 use super::given::Given;
-use super::index::{Applied, BlobRow, Index, Watermark};
+use super::index::{BlobRow, Index};
 use super::journal_entry::Row;
 use super::memory::Memory;
-use super::pool::{Pool, panic_text};
+use super::mirror::Mirror;
+use super::pool::Pool;
 use super::queue::{Change, RowId};
 use super::settings::{DriveSettings, Settings};
 use super::table::{PendingBlob, Table};
@@ -40,10 +38,11 @@ pub(super) struct Inner {
     pub(super) memory: Memory,
     /// Which version clients were given.
     pub(super) given: Arc<Given>,
-    /// Threads for the index.
+    /// Threads for what is read from the journals.
     pub(super) lookups: Pool,
-    /// `None` before it is open, when there is none to be had, and when the store is closed.
-    index: RwLock<Option<Arc<Index>>>,
+    /// Knows all when the store is ready.
+    pub(super) index: Arc<Index>,
+    pub(super) mirror: Arc<Mirror>,
     pub(super) ready: watch::Sender<bool>,
     /// How often a hand of the evictions has moved, and may have cleared the bits of what was asked for.
     pub(super) sweeps: AtomicU64,
@@ -59,39 +58,10 @@ impl Inner {
     ) -> Self {
         let memory = Memory::new(settings.memory, settings.open_blobs);
         let (ready, _) = watch::channel(false);
-        let (entries, given, index) = (Entries::new(), Arc::new(Given::new()), RwLock::new(None));
-        let sweeps = AtomicU64::new(0);
-        Self { settings, metrics, drives, absent, entries, memory, given, lookups, index, ready, sweeps }
-    }
-
-    pub(super) fn index_path(&self) -> PathBuf {
-        self.settings.state.join(layout::INDEX)
-    }
-
-    /// Puts the index in place, or takes it out.
-    pub(super) fn set_index(&self, index: Option<Arc<Index>>) {
-        *self.index.write() = index;
-    }
-
-    pub(super) fn index(&self) -> Option<Arc<Index>> {
-        self.index.read().clone()
-    }
-
-    /// Whether what was applied is in the index.
-    pub(super) fn index_is_sound(&self) -> bool {
-        self.index().is_some_and(|index| !index.is_broken())
-    }
-
-    /// Applies what the journal has to the index.
-    pub(super) fn apply(&self, drive: &Drive, entries: &[Applied], end: Watermark) {
-        let Some(index) = self.index() else { return };
-        let error = match catch_unwind(AssertUnwindSafe(|| index.apply(drive.id, entries, end))) {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => panic_text(panic.as_ref()).to_owned(),
-        };
-        index.give_up();
-        tracing::error!(drive = %drive.label(), %error, "the index could not be written");
+        let (entries, given, sweeps) = (Entries::new(), Arc::new(Given::new()), AtomicU64::new(0));
+        let mirror = Arc::new(Mirror::new());
+        let index = Arc::new(Index::new(&drives, Arc::clone(&mirror)));
+        Self { settings, metrics, drives, absent, entries, memory, given, lookups, index, mirror, ready, sweeps }
     }
 
     pub(super) fn drive(&self, id: DriveId) -> Option<&Arc<Drive>> {
@@ -129,24 +99,23 @@ impl Inner {
         Known::default()
     }
 
-    async fn rows(&self, key: &CacheKey) -> Result<Vec<(DriveId, Row)>, String> {
-        let Some(index) = self.index() else { return Ok(Vec::new()) };
-        let hash = key.hash();
-        let rows = self.lookups.run(move || index.rows(hash)).await;
-        rows.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    async fn rows(&self, key: &CacheKey) -> std::io::Result<Vec<(DriveId, Row)>> {
+        let (index, hash) = (Arc::clone(&self.index), key.hash());
+        if !index.has_rows(hash) {
+            return Ok(Vec::new());
+        }
+        self.lookups.run(move || index.rows(hash)).await
     }
 
     // === Blobs ===
 
     /// Asks the table, then the index where a blob is. Runs on the calling thread.
     pub(super) fn locate(&self, digest: &Digest) -> Result<(Arc<Drive>, Arc<BlobRow>), ReadError> {
-        if let Some(pending) = self.entries.lock().blobs.get(digest) {
-            return pending.place.clone().ok_or(ReadError::Gone);
+        if self.entries.lock().blobs.contains_key(digest) {
+            return Err(ReadError::Gone);
         }
-        let index = self.index().ok_or(ReadError::Gone)?;
-        let row = index.blob(digest).map_err(|error| std::io::Error::other(error.to_string()))?;
-        let (id, row) = row.ok_or(ReadError::Gone)?;
-        Ok((Arc::clone(self.drive(id).ok_or(ReadError::Gone)?), Arc::new(row)))
+        let (drive, row) = self.index.blob(digest)?.ok_or(ReadError::Gone)?;
+        Ok((drive, Arc::new(row)))
     }
 
     /// Opens the file of a blob. Runs on the calling thread.
@@ -238,7 +207,7 @@ impl Inner {
             if table.gone != gone {
                 continue;
             }
-            let uncommitted = table.blobs.get(&life.digest).is_some_and(|pending| !pending.committed);
+            let uncommitted = table.blobs.contains_key(&life.digest);
             return match place.filter(|_| !uncommitted) {
                 Some((drive, _)) => self.drop_blob(&mut table, &drive, life.digest, None),
                 None => life.end(),
@@ -254,7 +223,7 @@ impl Inner {
         table.end_life(&blob.digest());
         blob.life().end();
         self.memory.forget(&blob.digest());
-        table.retire_blob(&blob.digest(), serial, true);
+        table.retire_blob(&blob.digest(), serial);
         drop(table);
         self.entries.withdraw_row(&row);
     }

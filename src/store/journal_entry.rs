@@ -151,18 +151,6 @@ pub(super) fn older_place(variant: u64, birth: PartialId) -> u64 {
     u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
-/// The row as the index keeps it.
-pub(super) fn encode_row(row: &Row) -> Vec<u8> {
-    let record = encode_record(&row.record);
-    encoded(&RowV1::new(row, &record))
-}
-
-/// Reads what the index keeps; `None` when it is no row.
-pub(super) fn decode_row(bytes: &[u8]) -> Option<Row> {
-    let (stored, []) = postcard::take_from_bytes::<RowV1<'_>>(bytes).ok()? else { return None };
-    stored.row()
-}
-
 /// The payload of an entry's frame, with its sums or without.
 pub(super) fn encode_payload(entry: &JournalEntry, with_sums: bool) -> Vec<u8> {
     let (record, crcs);

@@ -15,7 +15,7 @@ use super::journal_entry::{JournalEntry, decode_payload, encode_payload};
 
 const MARKER: [u8; 4] = [0x00, 0xa7, b'J', 0xf1];
 /// Marker, length and checksum.
-const FRAME_HEADER: usize = 12;
+pub(super) const FRAME_HEADER: usize = 12;
 
 /// Most bytes that the payload of one frame may have.
 pub(super) const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
@@ -62,6 +62,17 @@ pub(super) fn frame_of(payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes();
     let check = crc32c_append(crc32c(&length), payload).to_le_bytes();
     [&MARKER[..], &length, &check, payload].concat()
+}
+
+/// Length of the frame that begins like this, as its header says; `None` when no frame does.
+pub(super) fn frame_length(begin: &[u8]) -> Option<usize> {
+    let length = u32_at(begin, 4)? as usize;
+    (begin.starts_with(&MARKER) && length <= MAX_PAYLOAD).then_some(FRAME_HEADER + length)
+}
+
+/// What the frame at the begin of `bytes` says, if it is intact.
+pub(super) fn decode_frame(bytes: &[u8]) -> Option<JournalEntry> {
+    Frames::new(bytes, 0).frame_at(0).map(|(entry, _)| entry)
 }
 
 impl<'a> Frames<'a> {

@@ -7,11 +7,12 @@
 //! <drive>/partial/<16 hex>.data     a body that is not complete, sparse
 //! <drive>/partial/<16 hex>.map      its record and its block map (see `map_file`)
 //! <drive>/journal/<16 hex>.log      append-only segments in order of their number (see `journal_format`)
+//! <drive>/index.snapshot            what the journal says, so far (see `index`); may be deleted
 //! <drive>/quarantine/<name>         what did not verify, beside it <name>.reason
-//! <state>/lock                      held by the process that uses the index
+//! <state>/lock                      held by the process that uses the directory
 //! <state>/drives.json               which paths are drives (see `known_drives`)
 //! <state>/versions.log              which version each client was given (see `given`)
-//! <state>/index/                    sled, derived; may be deleted
+//! <state>/mirror/                   sled: a second copy of the journals' entries; may be deleted
 //! ```
 //! All paths of a drive are relative to its directory. Anything else that lies there is not ours and left alone.
 
@@ -28,8 +29,12 @@ pub(super) const BLOBS: &str = "blobs/sha256";
 pub(super) const PARTIAL: &str = "partial";
 pub(super) const JOURNAL: &str = "journal";
 pub(super) const QUARANTINE: &str = "quarantine";
-pub(super) const INDEX: &str = "index";
-pub(super) const INDEX_REJECTED: &str = "index.rejected";
+pub(super) const SNAPSHOT: &str = "index.snapshot";
+pub(super) const SNAPSHOT_NEW: &str = "index.snapshot.new";
+pub(super) const MIRROR: &str = "mirror";
+pub(super) const MIRROR_REJECTED: &str = "mirror.rejected";
+/// What earlier releases had there.
+pub(super) const FORMER_INDEX: &str = "index";
 pub(super) const GIVEN: &str = "versions.log";
 pub(super) const GIVEN_NEW: &str = "versions.log.new";
 

@@ -67,14 +67,6 @@ impl Memory {
         }
     }
 
-    /// Drops now what the caches drop late.
-    #[cfg(test)]
-    pub(super) fn settle(&self) {
-        while self.handles.entry_count() > self.handles.policy().max_capacity().unwrap_or(u64::MAX) {
-            self.handles.run_pending_tasks();
-        }
-    }
-
     /// The blob is gone.
     pub(super) fn forget(&self, digest: &Digest) {
         self.bodies.invalidate(digest);

@@ -9,7 +9,7 @@
 //! 2. rename of each from `partial/` to its digest's name in `blobs/`; removals of blobs take their turn here too;
 //! 3. `fsync` of each directory that was touched, once;
 //! 4. one append to the journal: the response's record, the blob's digest and block sums; `fdatasync` of the segment;
-//! 5. one atomic batch to the index, with the place in the journal up to which it is applied;
+//! 5. the index, in memory, with the place in the journal up to which it is applied;
 //! 6. removal of partial bodies that are not wanted any more (a copy of what is stored is one), `fsync` of `partial/`;
 //! 7. removal of the new blobs' maps.
 //!
@@ -23,10 +23,11 @@
 //!
 //! Blocks of a blob that do not hold are written over in place, and synced, by `mend`.
 //!
-//! The journals are the truth of their drive. The index is derived and may be deleted at any time.
+//! The journals are the truth of their drive. The index is derived from them and lives in memory; its snapshot beside the
+//! journal and the mirror in the state directory may be deleted at any time.
 //!
 //! # Threads
-//! Four per drive for file operations, one for syncs of partial bodies and for mending, one for commits, two for the index, one that
+//! Four per drive for file operations, one for syncs of partial bodies and for mending, one for commits, two that read journals, one that keeps their mirror, one that
 //! recovers after start, one that writes down which version clients were given, one that reads what is stored in the
 //! background.
 //! None of the async methods blocks its worker.
@@ -65,6 +66,7 @@ mod map_file;
 mod memory;
 mod mend;
 mod meta;
+mod mirror;
 mod operation;
 mod partial;
 mod pool;
@@ -73,6 +75,7 @@ mod quarantine;
 mod queue;
 mod ready;
 mod recover;
+mod replay;
 mod running;
 mod scrub;
 mod settings;
@@ -277,8 +280,8 @@ impl Store {
     /// within the last group commit may be missing.
     pub async fn shared_by_digest(&self, digest: Digest) -> Option<Arc<Entry>> {
         self.inner.wait_ready().await;
-        let index = self.inner.index()?;
-        let rows = self.inner.lookups.run(move || index.pointing_to(&digest)).await.ok()?.ok()?;
+        let index = Arc::clone(&self.inner.index);
+        let rows = self.inner.lookups.run(move || index.pointing_to(&digest)).await.ok()?;
         for journal_entry::Row { record, .. } in rows {
             let is_it = |entry: &&Arc<Entry>| {
                 entry.record.body == BodyRef::Blob(digest)

@@ -53,7 +53,7 @@ impl Drop for Running {
         }
         self.inner.lookups.join();
         // Even when readers are left: another handle may open it.
-        self.inner.set_index(None);
+        self.inner.mirror.close();
         for drive in &self.inner.drives {
             drive.unlock();
         }

@@ -13,8 +13,8 @@ use super::error::ReadError;
 use super::inner::Inner;
 use crate::content::Digest;
 
-/// Digests that are taken from the index at a time.
-const BATCH: usize = 256;
+/// Digests that are taken from the index at a time, which looks at all that it has for that.
+const BATCH: usize = 4096;
 
 /// Longest time for which the thread does not look whether the store is closing.
 const NAP: Duration = Duration::from_secs(3600);
@@ -69,12 +69,7 @@ fn scrub(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool, pace: &mu
     let start = Digest::from_bytes(random);
     let (mut after, mut wrapped) = (Some(start), false);
     loop {
-        let Some(index) = store.index() else { return };
-        let digests = index.blobs_after(drive.id, after, BATCH).unwrap_or_else(|error| {
-            tracing::error!(drive = %drive.label(), %error, "the blobs could not be listed");
-            Vec::new()
-        });
-        drop(index);
+        let digests = store.index.blobs_after(drive.id, after, BATCH);
         for digest in &digests {
             if closing.load(Ordering::Relaxed) || (wrapped && *digest > start) {
                 return;

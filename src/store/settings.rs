@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Where content is kept and how much of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Directory of the derived index; it may be deleted at any time.
+    /// Directory for what can be made anew: the mirror of the journals, which version clients were given.
     pub state: PathBuf,
     /// The drives, at least one.
     pub drives: Vec<DriveSettings>,

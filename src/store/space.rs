@@ -74,7 +74,7 @@ impl Inner {
             // Anew for each victim, so that look-ups need not wait for all of them.
             let mut table = self.entries.lock();
             let victim = drive.sieve.lock().next_victim(|victim| match victim {
-                Victim::Blob(digest) => table.blobs.get(digest).is_some_and(|pending| !pending.committed),
+                Victim::Blob(digest) => table.blobs.contains_key(digest),
                 Victim::Partial(id) => table.partials.get(id).is_none_or(|partial| partial.has_writer()),
             });
             self.sweeps.fetch_add(1, Ordering::AcqRel);

@@ -7,9 +7,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::blob::{Blob, Life};
-use super::drive::{Drive, DriveId};
+use super::drive::DriveId;
 use super::entries::{Entry, Known};
-use super::index::BlobRow;
 use super::partial::Partial;
 use crate::content::{Digest, KeyHash, PartialId};
 
@@ -40,10 +39,6 @@ pub(super) struct PendingBlob {
     pub(super) blob: Option<Arc<Blob>>,
     /// It came while its going was pending: what the index says points to it pointed to the one before, and goes too.
     pub(super) anew: bool,
-    /// The journal knows; only an index that is out of order does not.
-    pub(super) committed: bool,
-    /// Where it is, when it is committed and the index cannot tell: it may be closed then, since there may be many.
-    pub(super) place: Option<(Arc<Drive>, Arc<BlobRow>)>,
 }
 
 /// Changes of one key.
@@ -73,12 +68,12 @@ impl PendingBlob {
     /// A blob that became visible.
     fn new(serial: u64, blob: &Arc<Blob>, anew: bool) -> Self {
         let life = Some(Arc::clone(blob.life()));
-        Self { serial, life, blob: Some(Arc::clone(blob)), anew, committed: false, place: None }
+        Self { serial, life, blob: Some(Arc::clone(blob)), anew }
     }
 
     /// A blob that went.
     pub(super) fn gone(serial: u64) -> Self {
-        Self { serial, life: None, blob: None, anew: false, committed: false, place: None }
+        Self { serial, life: None, blob: None, anew: false }
     }
 }
 
@@ -167,15 +162,9 @@ impl Table {
         life
     }
 
-    /// The blob's state is in the journal, and in the index if `indexed`.
-    pub(super) fn retire_blob(&mut self, digest: &Digest, serial: u64, indexed: bool) {
-        let Some(pending) = self.blobs.get_mut(digest).filter(|pending| pending.serial == serial) else { return };
-        pending.committed = true;
-        if !indexed && let Some(blob) = pending.blob.take() {
-            let row = BlobRow { order: (0, 0), allocated: blob.file().counted(), sums: blob.sums().clone() };
-            pending.place = Some((Arc::clone(blob.drive()), Arc::new(row)));
-        }
-        if indexed {
+    /// The blob's state is in the journal and in the index.
+    pub(super) fn retire_blob(&mut self, digest: &Digest, serial: u64) {
+        if self.blobs.get(digest).is_some_and(|pending| pending.serial == serial) {
             self.blobs.remove(digest);
             // A loader that found the older state must not believe it.
             self.gone += 1;

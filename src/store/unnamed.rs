@@ -8,7 +8,6 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::drive::{Drive, Victim};
-use super::index::Index;
 use super::inner::Inner;
 use super::journal_entry::JournalEntry;
 use super::journal_format::{Frame, Frames};
@@ -20,7 +19,7 @@ use crate::content::{BodyRef, Digest};
 /// Queues the removal of what nothing names. To be called when the order of eviction is loaded: what is in it is named.
 /// What the index does not know the journal is asked for, since the index may lack something. A drive of whose journal
 /// something could not be read is left alone: that may have named it.
-pub(super) fn sweep(store: &Inner, drive: &Drive, index: &Index, closing: &AtomicBool) -> io::Result<()> {
+pub(super) fn sweep(store: &Inner, drive: &Drive, closing: &AtomicBool) -> io::Result<()> {
     let mut unknown = HashSet::new();
     for first in drive.dir.list(layout::BLOBS)? {
         let directory = format!("{}/{first}", layout::BLOBS);
@@ -31,7 +30,7 @@ pub(super) fn sweep(store: &Inner, drive: &Drive, index: &Index, closing: &Atomi
             let Some(digest) = Digest::from_hex(&format!("{first}{rest}")).ok() else { continue };
             // Other spellings of a digest are foreign.
             let ours = layout::blob(&digest) == format!("{directory}/{rest}");
-            if ours && !drive.sieve.lock().contains(&Victim::Blob(digest)) && is_unnamed(store, drive, index, &digest) {
+            if ours && !drive.sieve.lock().contains(&Victim::Blob(digest)) && is_unnamed(store, drive, &digest) {
                 unknown.insert(digest);
             }
         }
@@ -47,7 +46,7 @@ pub(super) fn sweep(store: &Inner, drive: &Drive, index: &Index, closing: &Atomi
                 drive.queue.push(Change::Unnamed { digest });
             }
             Some(true) => {
-                tracing::error!(drive = %drive.label(), %digest, "the index lacks a blob that the journal names; delete the index and it is rebuilt");
+                tracing::error!(drive = %drive.label(), %digest, "the index lacks a blob that the journal names; delete index.snapshot while the cache is stopped and it is made anew");
             }
             None => {}
         }
@@ -100,7 +99,7 @@ fn named_in_journal(
 }
 
 /// Whether neither memory nor index has the blob.
-pub(super) fn is_unnamed(store: &Inner, drive: &Drive, index: &Index, digest: &Digest) -> bool {
+pub(super) fn is_unnamed(store: &Inner, drive: &Drive, digest: &Digest) -> bool {
     let pending = store.entries.lock().blobs.contains_key(digest);
-    !pending && !index.is_broken() && matches!(index.has_blob(digest, drive.id), Ok(false))
+    !pending && !store.index.has_blob(digest, drive.id)
 }

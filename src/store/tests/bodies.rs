@@ -140,32 +140,6 @@ async fn what_was_forgotten_does_not_come_back_by_a_late_update() {
     assert_eq!(get(&store, "b").await.unwrap(), b"shared");
 }
 
-#[tokio::test]
-async fn without_an_index_what_is_stored_is_there_and_files_are_closed() {
-    let mut rig = Rig::new();
-    rig.settings.open_blobs = 512;
-    let store = rig.open();
-    store.ready().await;
-    store.inner.index().unwrap().give_up();
-    for number in 0..1200 {
-        put(&store, &number.to_string(), &body_of(5000, number)).await;
-    }
-    store.flush().await;
-    let root = fs::canonicalize(rig.drive()).unwrap();
-    store.inner.memory.settle();
-    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
-    let ours = open.filter(|path| path.starts_with(root.join("blobs"))).count();
-    // Of those in the cache, some that it is about to drop.
-    assert!(ours <= 600, "{ours}");
-    for number in 0..1200 {
-        assert_eq!(get(&store, &number.to_string()).await.unwrap(), body_of(5000, number));
-    }
-    assert!(put(&store, "again", &body_of(5000, 0)).await.duplicate);
-    drop(store);
-    let store = rig.open();
-    assert_eq!(get(&store, "1199").await.unwrap(), body_of(5000, 1199));
-}
-
 /// Who looks without the lock must see the new set when it sees the new generation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_generation_is_never_ahead_of_what_is_stored() {

@@ -50,6 +50,14 @@ impl Rig {
         self.root.path().join("state")
     }
 
+    /// Leaves only what no start may do without: the state directory goes, and the snapshots of the index.
+    fn forget_derived(&self) {
+        fs::remove_dir_all(self.state()).unwrap();
+        for drive in &self.settings.drives {
+            let _ = fs::remove_file(drive.path.join(layout::SNAPSHOT));
+        }
+    }
+
     /// What a process would find that starts after this one was killed now.
     fn copy_of_now(&self) -> Self {
         let root = TempDir::new().unwrap();

@@ -21,11 +21,13 @@ async fn a_restart_keeps_everything_with_the_index_without_it_and_with_garbage_f
         assert_eq!(updated.record.body, entry.record.body);
         assert_eq!(store.lookup(&key("small")).await[0].record.response_time, UnixMillis(9_000));
     }
-    for way in ["kept", "deleted", "garbage", "kept again"] {
+    for way in ["kept", "state deleted", "all deleted", "garbage", "kept again"] {
         match way {
-            "deleted" => fs::remove_dir_all(rig.state()).unwrap(),
+            "state deleted" => fs::remove_dir_all(rig.state()).unwrap(),
+            "all deleted" => rig.forget_derived(),
             "garbage" => {
-                for entry in fs::read_dir(rig.state().join("index")).unwrap() {
+                fs::write(rig.drive().join(layout::SNAPSHOT), body_of(10_000, 7)).unwrap();
+                for entry in fs::read_dir(rig.state().join(layout::MIRROR)).unwrap() {
                     let path = entry.unwrap().path();
                     if path.is_file() {
                         fs::write(path, body_of(10_000, 7)).unwrap();
@@ -183,7 +185,7 @@ async fn the_journal_stays_small_and_complete() {
     let size: u64 = fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
     assert!(size < 150_000, "{size}");
     assert!(!journal.join("0000000000000001.log").exists(), "the first segment is gone");
-    fs::remove_dir_all(rig.state()).unwrap();
+    rig.forget_derived();
     let store = rig.open();
     assert_eq!(store.lookup(&key("kept")).await[0].record.response_time, UnixMillis(11_999));
     assert_eq!(get(&store, "kept").await.unwrap(), b"kept");
@@ -218,7 +220,7 @@ async fn a_damaged_segment_is_compacted_and_what_was_forgotten_stays_forgotten()
             }
         }
         assert!(!first.exists(), "the journal does not grow for ever");
-        fs::remove_dir_all(rig.state()).unwrap();
+        rig.forget_derived();
         let store = rig.open();
         assert!(store.lookup(&key("gone")).await.is_empty());
         assert_eq!(get(&store, "kept").await.unwrap(), b"kept");
@@ -305,7 +307,7 @@ async fn a_body_that_nothing_names_is_removed_unless_the_journal_may_have_named_
     }
     leave();
     flip(&rig.drive().join("journal/0000000000000001.log"), 60);
-    fs::remove_dir_all(rig.state()).unwrap();
+    rig.forget_derived();
     let store = rig.open();
     store.ready().await;
     while !store._running.recovering.lock().as_ref().unwrap().is_finished() {
@@ -320,18 +322,15 @@ async fn a_body_that_nothing_names_is_removed_unless_the_journal_may_have_named_
 async fn a_blob_that_the_journal_names_stays_though_the_index_has_lost_it() {
     let rig = Rig::new();
     let content = body_of(BLOCK, 22);
-    let id = {
+    {
         let store = rig.open();
         put(&store, "a", &content).await;
         store.flush().await;
-        store.inner.drives[0].id
-    };
-    {
-        let index = index::Index::open(&rig.state().join("index"), [id].into()).unwrap();
-        let at = index.watermark(id).unwrap().unwrap();
+        let id = store.inner.drives[0].id;
+        let at = store.inner.index.watermark(id).unwrap();
         let entry = journal_entry::JournalEntry::BlobGone { digest: Digest::of(&content) };
-        index.apply(id, &[index::Applied { entry, at, allocated: None }], at).unwrap();
-        index.flush().unwrap();
+        // Comes into the snapshot when the store closes.
+        store.inner.index.apply(id, &[index::Applied { entry, at, allocated: None }], at);
     }
     {
         let store = rig.open();
@@ -342,6 +341,84 @@ async fn a_blob_that_the_journal_names_stays_though_the_index_has_lost_it() {
         store.flush().await;
         assert!(rig.blob_path(Digest::of(&content)).exists());
     }
-    fs::remove_dir_all(rig.state()).unwrap();
+    fs::remove_file(rig.drive().join("index.snapshot")).unwrap();
     assert_eq!(get(&rig.open(), "a").await.unwrap(), content);
+}
+
+#[tokio::test]
+async fn what_a_damaged_journal_does_not_say_its_mirror_does_and_it_is_written_anew() {
+    let rig = Rig::new();
+    let small = |number: u64| body_of(2000 + number as usize, number);
+    {
+        let store = rig.open();
+        for number in 0..10 {
+            put(&store, &number.to_string(), &small(number)).await;
+            store.flush().await;
+        }
+        put(&store, "3", b"another version").await;
+        store.remove(&store.lookup(&key("4")).await[0]);
+        store.flush().await;
+        store.inner.mirror.settle(&store.inner.drives, &store.inner.index);
+    }
+    let segment = rig.drive().join("journal/0000000000000001.log");
+    let length = fs::metadata(&segment).unwrap().len();
+    // In live use, at a start that reads the snapshot, and at one that reads the journal: also its last entry.
+    for way in ["with the snapshot", "without"] {
+        let copy = rig.copy_of_now();
+        let segment = copy.drive().join("journal/0000000000000001.log");
+        for at in [100, length / 3, length / 2, length - 20] {
+            flip(&segment, at);
+        }
+        if way == "without" {
+            fs::remove_file(copy.drive().join(layout::SNAPSHOT)).unwrap();
+        }
+        for mirror in ["there", "gone"] {
+            let store = copy.open();
+            for number in (0..10).filter(|number| ![3, 4].contains(number)) {
+                assert_eq!(get(&store, &number.to_string()).await.unwrap(), small(number), "{way}, {mirror}");
+            }
+            assert_eq!(get(&store, "3").await.unwrap(), b"another version", "{way}, {mirror}");
+            assert!(store.lookup(&key("4")).await.is_empty(), "{way}, {mirror}");
+            assert!(!store.inner.drives[0].is_doubted(), "nothing is lost");
+            store.flush().await;
+            if way == "with the snapshot" {
+                break;
+            }
+            drop(store);
+            if mirror == "there" {
+                // What was damaged is told anew by the journal itself, at a place behind.
+                fs::remove_dir_all(copy.state()).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_does_not_go_with_the_journal_is_not_used() {
+    let rig = Rig::new();
+    {
+        let store = rig.open();
+        put(&store, "a", b"first").await;
+    }
+    let first = fs::read(rig.drive().join(layout::SNAPSHOT)).unwrap();
+    let mut segments = Vec::new();
+    // Fewer segments than are compacted.
+    for number in 0..2_u64 {
+        let store = rig.open();
+        put(&store, &number.to_string(), &body_of(500, number)).await;
+        store.flush().await;
+        drop(store);
+        segments = fs::read_dir(rig.drive().join("journal")).unwrap().map(|file| file.unwrap().path()).collect();
+        segments.sort();
+    }
+    // An old one goes on from where it was.
+    fs::write(rig.drive().join(layout::SNAPSHOT), &first).unwrap();
+    assert_eq!(get(&rig.open(), "1").await.unwrap(), body_of(500, 1));
+    // Where a segment is missing behind it, something may have been forgotten that it has.
+    fs::write(rig.drive().join(layout::SNAPSHOT), &first).unwrap();
+    fs::remove_file(&segments[1]).unwrap();
+    let store = rig.open();
+    assert_eq!(get(&store, "a").await.unwrap(), b"first");
+    assert!(get(&store, "0").await.is_none());
+    assert_eq!(get(&store, "1").await.unwrap(), body_of(500, 1));
 }

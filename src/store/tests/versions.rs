@@ -49,7 +49,7 @@ async fn two_older_versions_stay_beside_the_current_one_and_survive_restarts() {
     }
     for way in ["kept", "no state", "no state again", "kept again"] {
         if way.starts_with("no state") {
-            fs::remove_dir_all(rig.state()).unwrap();
+            rig.forget_derived();
         }
         let store = rig.open();
         let known = store.known(&key("a")).await;
@@ -62,7 +62,7 @@ async fn two_older_versions_stay_beside_the_current_one_and_survive_restarts() {
     }
     // One more pushes out the oldest, in the journal too.
     put_version(&rig.open(), "a", "4", b"four").await;
-    fs::remove_dir_all(rig.state()).unwrap();
+    rig.forget_derived();
     assert_eq!(tags(rig.open().known(&key("a")).await.older()), ["\"3\"", "\"2\""]);
 }
 
@@ -78,7 +78,7 @@ async fn the_same_bytes_again_are_no_new_version() {
     assert!(store.known(&key("a")).await.older().is_empty());
     store.flush().await;
     drop(store);
-    fs::remove_dir_all(rig.state()).unwrap();
+    rig.forget_derived();
     let store = rig.open();
     assert!(store.known(&key("a")).await.older().is_empty());
     // There and back again: what was older is the current one, and is not older any more.
@@ -114,7 +114,7 @@ async fn a_fill_that_was_superseded_is_readable_and_nobody_writes_it() {
     }
     for way in ["kept", "no state"] {
         if way == "no state" {
-            fs::remove_dir_all(rig.state()).unwrap();
+            rig.forget_derived();
         }
         let store = rig.open();
         let known = store.known(&key("p")).await;
@@ -152,7 +152,7 @@ async fn a_slow_fill_of_an_older_version_does_not_take_the_place_of_a_newer_one(
         slow.complete(old.len() as u64).await.unwrap();
         assert_eq!(get(&store, "s").await.unwrap(), new);
     }
-    fs::remove_dir_all(rig.state()).unwrap();
+    rig.forget_derived();
     let store = rig.open();
     let known = store.known(&key("s")).await;
     assert_eq!((tags(&known.current), tags(known.older())), (vec!["\"2\""], vec!["\"1\""]));
@@ -185,7 +185,7 @@ async fn an_older_version_gets_its_place_back_without_a_transfer() {
     }
     for way in ["kept", "no state"] {
         if way == "no state" {
-            fs::remove_dir_all(rig.state()).unwrap();
+            rig.forget_derived();
         }
         let store = rig.open();
         let known = store.known(&key("r")).await;
@@ -245,7 +245,7 @@ async fn older_versions_survive_the_compaction_of_the_journal() {
         }
     }
     assert!(!rig.drive().join("journal/0000000000000001.log").exists(), "the first segment is gone");
-    fs::remove_dir_all(rig.state()).unwrap();
+    rig.forget_derived();
     let store = rig.open();
     let known = store.known(&key("a")).await;
     assert_eq!((tags(&known.current), tags(known.older())), (vec!["\"2\""], vec!["\"1\""]));
@@ -287,7 +287,7 @@ async fn a_version_on_another_drive_becomes_an_older_one_too() {
     }
     for way in ["kept", "no state"] {
         if way == "no state" {
-            fs::remove_dir_all(rig.state()).unwrap();
+            rig.forget_derived();
         }
         let store = rig.open();
         let known = store.known(&key("d")).await;
@@ -320,14 +320,14 @@ async fn a_drive_of_the_first_release_opens_in_place() {
     bytes[end..].copy_from_slice(&check);
     bytes.extend(journal_format::frame_of(&journal_entry::first_release_payload(&record, &sums)));
     fs::write(&segment, bytes).unwrap();
-    fs::remove_dir_all(rig.state()).unwrap();
+    rig.forget_derived();
     {
         let store = rig.open();
         assert_eq!(get(&store, "f").await.unwrap(), content);
         assert_ne!(fs::read_to_string(&identity).unwrap(), text, "the older release will not touch it any more");
         put_version(&store, "f", "2", b"two").await;
     }
-    fs::remove_dir_all(rig.state()).unwrap();
+    rig.forget_derived();
     let known = rig.open().known(&key("f")).await;
     assert_eq!((tags(&known.current), tags(known.older())), (vec!["\"2\""], vec!["\"1\""]));
     assert_ne!(known.older()[0].birth, PartialId(0));

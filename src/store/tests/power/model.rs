@@ -73,7 +73,7 @@ pub(super) async fn check(seed: u64, cuts: usize) -> Vec<String> {
         }
         remains.write_to(root.path());
         if let Some((_, from)) = copied {
-            let index = root.path().join("state").join(layout::INDEX);
+            let index = root.path().join("state").join(layout::MIRROR);
             fs::create_dir(&index).unwrap();
             copy(from, &index);
         }

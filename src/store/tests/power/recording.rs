@@ -172,7 +172,7 @@ impl State {
         self.steps.push(step);
         if self.steps.len() >= self.next_copy {
             self.next_copy = self.steps.len() + 1 + self.random.below(60);
-            let index = self.root.join("state").join(layout::INDEX);
+            let index = self.root.join("state").join(layout::MIRROR);
             if index.is_dir() {
                 let to = self.root.join(format!("copy{}", self.copies.len()));
                 fs::create_dir(&to).unwrap();

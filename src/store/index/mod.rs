@@ -1,0 +1,192 @@
+//! [`Index`]: where each stored response and blob is told in the journals of the drives that are here. It is derived from
+//! them and lives in memory; what a record says is read from the journal when it is asked for. A snapshot beside the
+//! journal spares the next start reading all of it. Only the commit thread of a drive, and before it the one that
+//! recovers, change what is known of the drive.
+
+mod apply;
+mod objects;
+mod read;
+mod slots;
+mod snapshot;
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::block_sums::BlockSums;
+use super::drive::{Drive, DriveId};
+use super::journal_entry::{JournalEntry, Row};
+use super::mirror::Mirror;
+use crate::content::{Digest, KeyHash, UnixMillis};
+use objects::{At, Found, Objects};
+pub(super) use snapshot::Loaded;
+
+/// A place in a drive's journal: of an entry, or up to which it is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Watermark {
+    pub(super) segment: u64,
+    pub(super) offset: u64,
+}
+
+/// What is known of a blob.
+#[derive(Debug)]
+pub(super) struct BlobRow {
+    /// Real bytes on the drive.
+    pub(super) allocated: u64,
+    pub(super) sums: BlockSums,
+}
+
+/// A journal entry on its way into the index.
+#[derive(Debug)]
+pub(super) struct Applied {
+    pub(super) entry: JournalEntry,
+    /// Where the entry begins in the journal.
+    pub(super) at: Watermark,
+    /// Real bytes of a new blob, when they are known.
+    pub(super) allocated: Option<u64>,
+}
+
+/// What is known of the drives that are here.
+pub(super) struct Index {
+    drives: Vec<Known>,
+    mirror: Arc<Mirror>,
+}
+
+/// What is known of one drive.
+struct Known {
+    drive: Arc<Drive>,
+    state: RwLock<State>,
+}
+
+struct State {
+    objects: Objects,
+    /// How far the journal is applied.
+    mark: Option<Watermark>,
+    /// What of that the snapshot has.
+    saved: Option<Watermark>,
+}
+
+impl State {
+    fn empty() -> Self {
+        Self { objects: Objects::new(), mark: None, saved: None }
+    }
+}
+
+impl Index {
+    /// Of these drives, with nothing known. What their journals do not give any more `mirror` is asked for.
+    pub(super) fn new(drives: &[Arc<Drive>], mirror: Arc<Mirror>) -> Self {
+        let known = |drive: &Arc<Drive>| Known { drive: Arc::clone(drive), state: RwLock::new(State::empty()) };
+        Self { drives: drives.iter().map(known).collect(), mirror }
+    }
+
+    fn of(&self, drive: DriveId) -> Option<&Known> {
+        self.drives.iter().find(|known| known.drive.id == drive)
+    }
+
+    /// How far the journal of `drive` is applied; `None` when nothing is.
+    pub(super) fn watermark(&self, drive: DriveId) -> Option<Watermark> {
+        self.of(drive)?.state.read().mark
+    }
+
+    /// Forgets all of a drive, before its journal is replayed from the begin.
+    pub(super) fn forget_drive(&self, drive: DriveId) {
+        if let Some(known) = self.of(drive) {
+            *known.state.write() = State::empty();
+        }
+    }
+
+    /// Whether anything may be stored under a key. Reads no file.
+    pub(super) fn has_rows(&self, key: KeyHash) -> bool {
+        let has_rows = |known: &Known| known.state.read().objects.of_key(key).iter().any(|found| found.has_blob);
+        self.drives.iter().any(has_rows)
+    }
+
+    /// All responses of a key whose blobs are known, with their drives. Reads journals. One that cannot be read counts
+    /// as missing.
+    pub(super) fn rows(&self, key: KeyHash) -> Vec<(DriveId, Row)> {
+        let mut rows = Vec::new();
+        for known in &self.drives {
+            let found = known.state.read().objects.of_key(key);
+            let found = found.into_iter().filter(|found| found.has_blob);
+            rows.extend(found.filter_map(|found| Some((known.drive.id, self.read_row(known, found)?))));
+        }
+        rows
+    }
+
+    /// One response, as it is now. Reads the journal.
+    pub(super) fn row(&self, key: KeyHash, drive: DriveId, place: u64) -> Option<Row> {
+        let known = self.of(drive)?;
+        let found = known.state.read().objects.row(key, place)?;
+        self.read_row(known, found)
+    }
+
+    /// Where a response is told, if it is known. Reads no file.
+    pub(super) fn row_at(&self, key: KeyHash, drive: DriveId, place: u64) -> Option<Watermark> {
+        self.of(drive)?.state.read().objects.row(key, place).map(|found| found.at.into())
+    }
+
+    /// Since when a response is an older version, if it is one and told at `at`. Reads no file.
+    pub(super) fn older_since(&self, key: KeyHash, drive: DriveId, place: u64, at: Watermark) -> Option<UnixMillis> {
+        let found = self.of(drive)?.state.read().objects.row(key, place)?;
+        found.superseded.filter(|_| Watermark::from(found.at) == at)
+    }
+
+    /// Where what a journal does not say any more may be found.
+    pub(super) fn mirror(&self) -> &Mirror {
+        &self.mirror
+    }
+
+    /// Every response on the drives that are here whose body is this blob. Reads journals.
+    pub(super) fn pointing_to(&self, digest: &Digest) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for known in &self.drives {
+            let found = known.state.read().objects.of_blob(digest);
+            rows.extend(found.into_iter().filter_map(|found| self.read_row(known, found)));
+        }
+        rows
+    }
+
+    /// A blob on one of the drives that are here. Reads the journal.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub(super) fn blob(&self, digest: &Digest) -> io::Result<Option<(Arc<Drive>, BlobRow)>> {
+        for known in &self.drives {
+            if let Some(row) = self.read_blob(known, digest)? {
+                return Ok(Some((Arc::clone(&known.drive), row)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a drive has a blob. Reads no file.
+    pub(super) fn has_blob(&self, digest: &Digest, drive: DriveId) -> bool {
+        self.of(drive).is_some_and(|known| known.state.read().objects.blob(digest).is_some())
+    }
+
+    /// Where a blob of a drive is told, and the real bytes that it takes. Reads no file.
+    pub(super) fn blob_at(&self, digest: &Digest, drive: DriveId) -> Option<(Watermark, u64)> {
+        let (at, allocated) = self.of(drive)?.state.read().objects.blob(digest)?;
+        Some((at.into(), allocated))
+    }
+
+    /// All blobs of a drive in the order in which they came, with their real bytes.
+    pub(super) fn blobs_in_order(&self, drive: DriveId) -> Vec<(Digest, u64)> {
+        let Some(known) = self.of(drive) else { return Vec::new() };
+        let mut blobs: Vec<(At, Digest, u64)> = Vec::new();
+        known.state.read().objects.each_blob(|at, digest, allocated| blobs.push((at, digest, allocated)));
+        blobs.sort_unstable();
+        blobs.into_iter().map(|(_, digest, allocated)| (digest, allocated)).collect()
+    }
+
+    /// Up to `count` blobs of a drive in the order of their digests, from the one behind `after` on. Looks at all.
+    pub(super) fn blobs_after(&self, drive: DriveId, after: Option<Digest>, count: usize) -> Vec<Digest> {
+        self.of(drive).map(|known| known.state.read().objects.blobs_after(after, count)).unwrap_or_default()
+    }
+
+    /// Number of responses and blobs of a drive.
+    pub(super) fn len(&self, drive: DriveId) -> (usize, usize) {
+        self.of(drive).map_or((0, 0), |known| known.state.read().objects.len())
+    }
+}

@@ -1,0 +1,437 @@
+//! [`Mirror`]: a second copy of what the journals say, in the state directory. The only file that names sled. It follows
+//! the journals on a thread of its own and is asked only where a journal is damaged: nothing waits for it else, and it
+//! may be deleted at any time.
+//!
+//! One tree:
+//! ```text
+//! f                                    format
+//! w <drive 16>                         up to where the drive's journal is copied: segment 8, offset 8
+//! c <drive 16> <segment 8> <offset 8>  intact frames that follow each other there, of some 64 KiB
+//! ```
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::drive::{Drive, DriveId};
+use super::index::{Index, Watermark};
+use super::journal;
+use super::journal_entry::JournalEntry;
+use super::journal_format::{Frame, Frames, decode_frame};
+use super::journal_segment::SEGMENT_HEADER_LEN;
+use super::pool::panic_text;
+use super::{disk, layout};
+
+/// Written into a new one; another value means: copy anew.
+const FORMAT: &[u8] = b"waystation mirror 1";
+/// Memory for the database's pages, in bytes.
+const CACHE: u64 = 4 * 1024 * 1024;
+/// Longest time for opening before it is made anew, and for which damage waits for it.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// Bytes of frames that go into one value.
+const CHUNK: usize = 64 * 1024;
+/// How long the journals are let grow before they are copied.
+const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
+
+/// The second copy; shared by the index, which asks it, and the thread that keeps it.
+pub(super) struct Mirror {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    copies: Phase,
+    behind: bool,
+    closing: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Phase {
+    Opening,
+    Open(Arc<Copies>),
+    /// None to be had, or closed.
+    Away,
+}
+
+/// The open database.
+struct Copies {
+    database: sled::Db,
+}
+
+/// It could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("mirror of the journals: {0}")]
+struct MirrorError(String);
+
+/// An entry of a segment that the mirror has: where it begins and ends.
+pub(super) struct Copy {
+    pub(super) offset: u64,
+    pub(super) end: u64,
+    pub(super) entry: JournalEntry,
+}
+
+impl Mirror {
+    /// To be opened by [`Mirror::start`].
+    pub(super) fn new() -> Self {
+        let state = State { copies: Phase::Opening, behind: false, closing: false, thread: None };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Starts the thread that opens the mirror in the directory `state` and keeps it.
+    pub(super) fn start(self: &Arc<Self>, state: &Path, drives: &[Arc<Drive>], index: &Arc<Index>) {
+        let (mirror, state, drives, index) = (Arc::clone(self), state.to_owned(), drives.to_vec(), Arc::clone(index));
+        let started = thread::Builder::new().name("mirror".to_owned()).spawn(move || {
+            let opened = open(&state);
+            mirror.set(opened.map_or(Phase::Away, |copies| Phase::Open(Arc::new(copies))));
+            while mirror.wait_behind() {
+                mirror.copy_all(&drives, &index);
+            }
+            mirror.copy_all(&drives, &index);
+        });
+        match started {
+            Ok(thread) => self.state.lock().thread = Some(thread),
+            Err(error) => {
+                tracing::error!(%error, "the journals have no second copy");
+                self.set(Phase::Away);
+            }
+        }
+    }
+
+    /// Some journal has grown.
+    pub(super) fn follow(&self) {
+        let mut state = self.state.lock();
+        if !std::mem::replace(&mut state.behind, true) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Ends the thread once all is copied; nothing is to be had from then on.
+    pub(super) fn close(&self) {
+        let thread = {
+            let mut state = self.state.lock();
+            state.closing = true;
+            self.changed.notify_all();
+            state.thread.take()
+        };
+        // Its panics are caught.
+        let _ = thread.map(JoinHandle::join);
+        self.set(Phase::Away);
+    }
+
+    /// The entry that began at a place of a drive's journal.
+    pub(super) fn entry_at(&self, drive: DriveId, at: Watermark) -> Option<JournalEntry> {
+        self.ask(|copies| copies.entry_at(drive, at)).flatten()
+    }
+
+    /// The entries that began in a part of a segment, in order.
+    pub(super) fn entries(&self, drive: DriveId, segment: u64, from: u64, end: u64) -> Vec<Copy> {
+        self.ask(|copies| copies.entries(drive, segment, from, end)).unwrap_or_default()
+    }
+
+    /// Waits until everything is copied that is in the journals now.
+    #[cfg(test)]
+    pub(super) fn settle(&self, drives: &[Arc<Drive>], index: &Index) {
+        self.open_copies();
+        self.copy_all(drives, index);
+    }
+
+    fn set(&self, copies: Phase) {
+        self.state.lock().copies = copies;
+        self.changed.notify_all();
+    }
+
+    /// Waits until a journal has grown and some time has passed since; `false` when it is to close.
+    fn wait_behind(&self) -> bool {
+        let mut state = self.state.lock();
+        while !state.behind && !state.closing {
+            self.changed.wait(&mut state);
+        }
+        let until = Instant::now() + PAUSE;
+        while !state.closing && !self.changed.wait_until(&mut state, until).timed_out() {}
+        state.behind = false;
+        !state.closing
+    }
+
+    /// The open database; waits for it while it opens.
+    fn open_copies(&self) -> Option<Arc<Copies>> {
+        let until = Instant::now() + OPEN_LIMIT;
+        let mut state = self.state.lock();
+        loop {
+            match &state.copies {
+                Phase::Open(copies) => return Some(Arc::clone(copies)),
+                Phase::Away => return None,
+                Phase::Opening if state.closing => return None,
+                Phase::Opening => {}
+            }
+            if self.changed.wait_until(&mut state, until).timed_out() {
+                return None;
+            }
+        }
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&Copies) -> Result<T, MirrorError>) -> Option<T> {
+        let copies = self.open_copies()?;
+        guarded(|| question(&copies)).inspect_err(|error| tracing::error!(%error, "it could not be asked")).ok()
+    }
+
+    /// Copies what the journals have more.
+    fn copy_all(&self, drives: &[Arc<Drive>], index: &Index) {
+        let Phase::Open(copies) = &self.state.lock().copies else { return };
+        let copies = Arc::clone(copies);
+        for drive in drives {
+            if let Err(error) = guarded(|| copies.follow(drive, index)) {
+                tracing::error!(drive = %drive.label(), %error, "the journal has no second copy from here on");
+                self.set(Phase::Away);
+                return;
+            }
+        }
+    }
+}
+
+/// Opens the mirror; a damaged or foreign one is made anew.
+fn open(state: &Path) -> Option<Copies> {
+    let former = state.join(layout::FORMER_INDEX);
+    if let Err(error) = disk::remove_all(&former) {
+        tracing::warn!(path = %former.display(), %error, "what an earlier release left could not be removed");
+    }
+    let path = state.join(layout::MIRROR);
+    match open_limited(&path) {
+        Ok(copies) => return Some(copies),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the second copy of the journals cannot be used and is made anew");
+        }
+    }
+    let opened = set_aside(state).map_err(|error| error.to_string()).and_then(|()| open_limited(&path));
+    opened.inspect_err(|error| tracing::error!(path = %path.display(), %error, "the journals have no second copy")).ok()
+}
+
+/// Opens the database on a thread of its own, since it may hang or panic on damaged files.
+fn open_limited(path: &Path) -> Result<Copies, String> {
+    let (sender, receiver) = mpsc::channel();
+    let path = path.to_owned();
+    let opening = thread::Builder::new().name("mirror-open".to_owned()).spawn(move || {
+        // A panic drops the sender, which the other side sees.
+        let _ = sender.send(Copies::open(&path));
+    });
+    opening.map_err(|error| error.to_string())?;
+    match receiver.recv_timeout(OPEN_LIMIT) {
+        Ok(opened) => opened.map_err(|error| error.to_string()),
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(format!("it did not open within {} s", OPEN_LIMIT.as_secs())),
+        Err(mpsc::RecvTimeoutError::Disconnected) => Err("the database panicked".to_owned()),
+    }
+}
+
+/// Removes the mirror; moved first, since a thread that hangs in the old one must not meet the new one.
+fn set_aside(state: &Path) -> io::Result<()> {
+    let rejected = state.join(layout::MIRROR_REJECTED);
+    disk::remove_all(&rejected)?;
+    disk::Dir::open(state)?.rename(layout::MIRROR, layout::MIRROR_REJECTED)?;
+    disk::remove_all(&rejected)
+}
+
+impl Copies {
+    /// Opens or creates the database. Slow, and it may panic on damaged files: call it on a thread of its own.
+    fn open(path: &Path) -> Result<Self, MirrorError> {
+        let database = sled::Config::new().path(path).cache_capacity(CACHE).open().map_err(failed)?;
+        match database.get(b"f").map_err(failed)? {
+            Some(format) if format == FORMAT => {}
+            None if database.is_empty() => drop(database.insert(b"f", FORMAT).map_err(failed)?),
+            _ => return Err(MirrorError("it has another format".to_owned())),
+        }
+        Ok(Self { database })
+    }
+
+    fn entry_at(&self, drive: DriveId, at: Watermark) -> Result<Option<JournalEntry>, MirrorError> {
+        let Some((begin, bytes)) = self.chunk_before(drive, at)? else { return Ok(None) };
+        let distance = usize::try_from(at.offset - begin).ok();
+        Ok(distance.and_then(|distance| bytes.get(distance..)).and_then(decode_frame))
+    }
+
+    fn entries(&self, drive: DriveId, segment: u64, from: u64, end: u64) -> Result<Vec<Copy>, MirrorError> {
+        let begin = self.chunk_before(drive, Watermark { segment, offset: from })?.map_or(from, |(begin, _)| begin);
+        let range = key(drive, Watermark { segment, offset: begin })..key(drive, Watermark { segment, offset: end });
+        let mut found = Vec::new();
+        for chunk in self.database.range(range) {
+            let (name, bytes) = chunk.map_err(failed)?;
+            let Some(begin) = offset_of(&name) else { continue };
+            for frame in Frames::new(&bytes, 0) {
+                if let Frame::Entry { offset, end: frame_end, entry } = frame {
+                    let copy = Copy { offset: begin + offset as u64, end: begin + frame_end as u64, entry };
+                    if copy.offset >= from && copy.end <= end {
+                        found.push(copy);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The last chunk of the segment that begins at this place or before it.
+    fn chunk_before(&self, drive: DriveId, at: Watermark) -> Result<Option<(u64, sled::IVec)>, MirrorError> {
+        let first = key(drive, Watermark { segment: at.segment, offset: 0 });
+        let last = self.database.range(first..=key(drive, at)).next_back().transpose().map_err(failed)?;
+        Ok(last.and_then(|(name, bytes)| Some((offset_of(&name)?, bytes))))
+    }
+
+    /// Copies what the journal of `drive` has more, and forgets segments that are gone.
+    fn follow(&self, drive: &Drive, index: &Index) -> Result<(), MirrorError> {
+        let Some(end) = index.watermark(drive.id) else { return Ok(()) };
+        let mut mark = self.mark(drive.id)?;
+        if mark == Some(end) {
+            return Ok(());
+        }
+        let Ok(segments) = journal::segments(drive) else { return Ok(()) };
+        if mark.is_some_and(|mark| mark > end) {
+            // Another journal than the one that was copied.
+            self.forget(&[&b"c"[..], &drive.id.0.to_be_bytes()].concat())?;
+            mark = None;
+        }
+        self.forget_others(drive.id, &segments)?;
+        for segment in segments {
+            let begin =
+                mark.filter(|mark| mark.segment == segment).map_or(SEGMENT_HEADER_LEN as u64, |mark| mark.offset);
+            if segment > end.segment || mark.is_some_and(|mark| segment < mark.segment) {
+                continue;
+            }
+            // It may be compacted meanwhile, or its drive be away: what it says is copied from elsewhere, or later.
+            let Ok(bytes) = drive.dir.read(&layout::segment(segment)) else { continue };
+            let length = bytes.len() as u64;
+            let to = if segment == end.segment { end.offset.min(length) } else { length };
+            let (begin_at, to_at) = (usize::try_from(begin), usize::try_from(to));
+            let part = begin_at.ok().zip(to_at.ok()).and_then(|(from, to)| bytes.get(from..to)).unwrap_or_default();
+            if begin == SEGMENT_HEADER_LEN as u64 {
+                // What had this number before.
+                self.forget(&segment_prefix(drive.id, segment))?;
+            }
+            self.copy(drive.id, Watermark { segment, offset: begin }, part)?;
+        }
+        self.set_mark(drive.id, end)
+    }
+
+    /// Copies the intact frames of `bytes`, which begin at `at`.
+    fn copy(&self, drive: DriveId, at: Watermark, bytes: &[u8]) -> Result<(), MirrorError> {
+        let mut chunk = 0..0;
+        let put = |chunk: std::ops::Range<usize>| -> Result<(), MirrorError> {
+            let Some(frames) = bytes.get(chunk.clone()).filter(|frames| !frames.is_empty()) else { return Ok(()) };
+            let begin = Watermark { offset: at.offset + chunk.start as u64, ..at };
+            self.database.insert(key(drive, begin), frames).map(drop).map_err(failed)
+        };
+        for frame in Frames::new(bytes, 0) {
+            let Frame::Entry { offset, end, .. } = frame else { continue };
+            if chunk.end != offset || chunk.len() >= CHUNK {
+                put(std::mem::replace(&mut chunk, offset..offset))?;
+            }
+            chunk.end = end;
+        }
+        put(chunk)
+    }
+
+    fn mark(&self, drive: DriveId) -> Result<Option<Watermark>, MirrorError> {
+        let Some(value) = self.database.get(mark_key(drive)).map_err(failed)? else { return Ok(None) };
+        let number = |at: usize| value.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+        Ok(number(0).zip(number(8)).map(|(segment, offset)| Watermark { segment, offset }))
+    }
+
+    fn set_mark(&self, drive: DriveId, mark: Watermark) -> Result<(), MirrorError> {
+        let value = [mark.segment.to_be_bytes(), mark.offset.to_be_bytes()].concat();
+        self.database.insert(mark_key(drive), value).map(drop).map_err(failed)
+    }
+
+    /// Forgets the segments of a drive that are not among these, which are in order.
+    fn forget_others(&self, drive: DriveId, segments: &[u64]) -> Result<(), MirrorError> {
+        let mut next = 0;
+        loop {
+            let from = key(drive, Watermark { segment: next, offset: 0 });
+            let to = key(drive, Watermark { segment: u64::MAX, offset: u64::MAX });
+            let Some(found) = self.database.range(from..=to).keys().next().transpose().map_err(failed)? else {
+                return Ok(());
+            };
+            let segment = found.get(17..25).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
+            let Some(segment) = segment else { return Ok(()) };
+            if segments.binary_search(&segment).is_err() {
+                self.forget(&segment_prefix(drive, segment))?;
+            }
+            let Some(after) = segment.checked_add(1) else { return Ok(()) };
+            next = after;
+        }
+    }
+
+    fn forget(&self, prefix: &[u8]) -> Result<(), MirrorError> {
+        for name in self.database.scan_prefix(prefix).keys() {
+            self.database.remove(name.map_err(failed)?).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+fn key(drive: DriveId, at: Watermark) -> Vec<u8> {
+    [&segment_prefix(drive, at.segment)[..], &at.offset.to_be_bytes()].concat()
+}
+
+fn segment_prefix(drive: DriveId, segment: u64) -> Vec<u8> {
+    [&b"c"[..], &drive.0.to_be_bytes(), &segment.to_be_bytes()].concat()
+}
+
+fn mark_key(drive: DriveId) -> Vec<u8> {
+    [&b"w"[..], &drive.0.to_be_bytes()].concat()
+}
+
+/// The offset in the name of a chunk.
+fn offset_of(name: &[u8]) -> Option<u64> {
+    name.get(25..33).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)
+}
+
+fn failed(error: impl std::fmt::Display) -> MirrorError {
+    MirrorError(error.to_string())
+}
+
+/// The database panics on some kinds of damage.
+fn guarded<T>(operation: impl FnOnce() -> Result<T, MirrorError>) -> Result<T, MirrorError> {
+    catch_unwind(AssertUnwindSafe(operation)).unwrap_or_else(|panic| Err(failed(panic_text(panic.as_ref()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::Digest;
+    use crate::store::journal_format::encode_frame;
+
+    #[test]
+    fn what_was_copied_is_found_by_its_place_and_in_order() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let copies = Copies::open(&directory.path().join("m")).unwrap();
+        let drive = DriveId(5);
+        let frames = |from: u32, to: u32| -> Vec<Vec<u8>> {
+            let entry = |n: u32| JournalEntry::BlobGone { digest: Digest::of(&n.to_be_bytes()) };
+            (from..to).map(|n| encode_frame(&entry(n))).collect()
+        };
+        let all = frames(0, 5000);
+        let damaged = [&all[..2000].concat()[..], b"no frame", &all[2000..].concat()].concat();
+        copies.copy(drive, Watermark { segment: 3, offset: 40 }, &damaged).unwrap();
+        copies.copy(drive, Watermark { segment: 4, offset: 40 }, &frames(7, 8).concat()).unwrap();
+        copies.copy(DriveId(6), Watermark { segment: 3, offset: 0 }, &frames(9, 10).concat()).unwrap();
+        assert!(copies.database.len() > 4, "in chunks");
+        let mut at = 40;
+        for (number, frame) in all.iter().enumerate() {
+            at += if number == 2000 { 8 } else { 0 };
+            let entry = copies.entry_at(drive, Watermark { segment: 3, offset: at }).unwrap().unwrap();
+            assert_eq!(encode_frame(&entry), *frame);
+            assert!(copies.entry_at(drive, Watermark { segment: 3, offset: at + 1 }).unwrap().is_none());
+            at += frame.len() as u64;
+        }
+        let length = all[0].len() as u64;
+        let some = copies.entries(drive, 3, 40 + 10 * length, 40 + 12 * length + 1).unwrap();
+        assert_eq!(some.iter().map(|copy| (copy.offset - 40) / length).collect::<Vec<_>>(), [10, 11]);
+        assert_eq!(copies.entries(drive, 3, 40, u64::MAX).unwrap().len(), 5000);
+        copies.forget_others(drive, &[4]).unwrap();
+        assert!(copies.entries(drive, 3, 0, u64::MAX).unwrap().is_empty());
+        assert_eq!(copies.entries(drive, 4, 0, u64::MAX).unwrap().len(), 1);
+        assert_eq!(copies.entries(DriveId(6), 3, 0, u64::MAX).unwrap().len(), 1);
+    }
+}
