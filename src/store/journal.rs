@@ -12,7 +12,7 @@ use super::journal_segment::{SegmentHeader, encode_segment_header};
 use super::layout;
 
 /// A segment that is larger gets a successor. Bounds the memory of a replay.
-const SEGMENT: u64 = if cfg!(test) { 16 * 1024 } else { 16 * 1024 * 1024 };
+const SEGMENT: u64 = if cfg!(test) { 16 * 1024 } else { 4 * 1024 * 1024 };
 
 /// Where the next frames go. A process never appends to a segment of an earlier one, whose end may be torn.
 pub(super) struct Journal {

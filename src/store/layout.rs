@@ -12,7 +12,7 @@
 //! <state>/lock                      held by the process that uses the directory
 //! <state>/drives.json               which paths are drives (see `known_drives`)
 //! <state>/versions.log              which version each client was given (see `given`)
-//! <state>/mirror/                   sled: a second copy of the journals' entries; may be deleted
+//! <state>/mirror/                   sled: second copy of journal entries; may be deleted
 //! ```
 //! All paths of a drive are relative to its directory. Anything else that lies there is not ours and left alone.
 

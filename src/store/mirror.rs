@@ -1,12 +1,13 @@
-//! [`Mirror`]: a second copy of what the journals say, in the state directory. The only file that names sled. It follows
-//! the journals on a thread of its own and is asked only where a journal is damaged: nothing waits for it else, and it
-//! may be deleted at any time.
+//! [`Mirror`]: a second copy of what the journals say of large bodies, in the state directory. The only file that names
+//! sled. It follows the journals on a thread of its own and is asked only where a journal is damaged: nothing waits for it
+//! else, and it may be deleted at any time. Of bodies of one block nothing is copied: to fetch them again costs no more
+//! than a block that is damaged.
 //!
 //! One tree:
 //! ```text
 //! f                                    format
 //! w <drive 16>                         up to where the drive's journal is copied: segment 8, offset 8
-//! c <drive 16> <segment 8> <offset 8>  intact frames that follow each other there, of some 64 KiB
+//! c <drive 16> <segment 8> <offset 8>  the frame that begins there
 //! ```
 
 use std::io;
@@ -34,8 +35,8 @@ const FORMAT: &[u8] = b"waystation mirror 1";
 const CACHE: u64 = 4 * 1024 * 1024;
 /// Longest time for opening before it is made anew, and for which damage waits for it.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
-/// Bytes of frames that go into one value.
-const CHUNK: usize = 64 * 1024;
+/// Bodies of more bytes than this have more than one block.
+const SMALL: u64 = if cfg!(test) { 1024 } else { 1024 * 1024 };
 /// How long the journals are let grow before they are copied.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 
@@ -248,35 +249,19 @@ impl Copies {
     }
 
     fn entry_at(&self, drive: DriveId, at: Watermark) -> Result<Option<JournalEntry>, MirrorError> {
-        let Some((begin, bytes)) = self.chunk_before(drive, at)? else { return Ok(None) };
-        let distance = usize::try_from(at.offset - begin).ok();
-        Ok(distance.and_then(|distance| bytes.get(distance..)).and_then(decode_frame))
+        Ok(self.database.get(key(drive, at)).map_err(failed)?.and_then(|frame| decode_frame(&frame)))
     }
 
     fn entries(&self, drive: DriveId, segment: u64, from: u64, end: u64) -> Result<Vec<Copy>, MirrorError> {
-        let begin = self.chunk_before(drive, Watermark { segment, offset: from })?.map_or(from, |(begin, _)| begin);
-        let range = key(drive, Watermark { segment, offset: begin })..key(drive, Watermark { segment, offset: end });
+        let place = |offset| key(drive, Watermark { segment, offset });
         let mut found = Vec::new();
-        for chunk in self.database.range(range) {
-            let (name, bytes) = chunk.map_err(failed)?;
-            let Some(begin) = offset_of(&name) else { continue };
-            for frame in Frames::new(&bytes, 0) {
-                if let Frame::Entry { offset, end: frame_end, entry } = frame {
-                    let copy = Copy { offset: begin + offset as u64, end: begin + frame_end as u64, entry };
-                    if copy.offset >= from && copy.end <= end {
-                        found.push(copy);
-                    }
-                }
+        for copied in self.database.range(place(from)..place(end)) {
+            let (name, frame) = copied.map_err(failed)?;
+            if let Some((offset, entry)) = offset_of(&name).zip(decode_frame(&frame)) {
+                found.push(Copy { offset, end: offset.saturating_add(frame.len() as u64), entry });
             }
         }
         Ok(found)
-    }
-
-    /// The last chunk of the segment that begins at this place or before it.
-    fn chunk_before(&self, drive: DriveId, at: Watermark) -> Result<Option<(u64, sled::IVec)>, MirrorError> {
-        let first = key(drive, Watermark { segment: at.segment, offset: 0 });
-        let last = self.database.range(first..=key(drive, at)).next_back().transpose().map_err(failed)?;
-        Ok(last.and_then(|(name, bytes)| Some((offset_of(&name)?, bytes))))
     }
 
     /// Copies what the journal of `drive` has more, and forgets segments that are gone.
@@ -314,22 +299,16 @@ impl Copies {
         self.set_mark(drive.id, end)
     }
 
-    /// Copies the intact frames of `bytes`, which begin at `at`.
+    /// Copies what of the frames in `bytes`, which begin at `at`, is worth it.
     fn copy(&self, drive: DriveId, at: Watermark, bytes: &[u8]) -> Result<(), MirrorError> {
-        let mut chunk = 0..0;
-        let put = |chunk: std::ops::Range<usize>| -> Result<(), MirrorError> {
-            let Some(frames) = bytes.get(chunk.clone()).filter(|frames| !frames.is_empty()) else { return Ok(()) };
-            let begin = Watermark { offset: at.offset + chunk.start as u64, ..at };
-            self.database.insert(key(drive, begin), frames).map(drop).map_err(failed)
-        };
         for frame in Frames::new(bytes, 0) {
-            let Frame::Entry { offset, end, .. } = frame else { continue };
-            if chunk.end != offset || chunk.len() >= CHUNK {
-                put(std::mem::replace(&mut chunk, offset..offset))?;
+            let Frame::Entry { offset, end, entry } = frame else { continue };
+            if let Some(frame) = bytes.get(offset..end).filter(|_| is_worth_it(&entry)) {
+                let place = Watermark { offset: at.offset.saturating_add(offset as u64), ..at };
+                self.database.insert(key(drive, place), frame).map_err(failed)?;
             }
-            chunk.end = end;
         }
-        put(chunk)
+        Ok(())
     }
 
     fn mark(&self, drive: DriveId) -> Result<Option<Watermark>, MirrorError> {
@@ -370,6 +349,19 @@ impl Copies {
     }
 }
 
+/// What it would cost more than a block to be told again.
+fn is_worth_it(entry: &JournalEntry) -> bool {
+    match entry {
+        JournalEntry::Stored { row, .. } | JournalEntry::Updated { row } => {
+            row.record.length.is_none_or(|length| length > SMALL)
+        }
+        JournalEntry::Blob { sums, .. } => sums.length() > SMALL,
+        JournalEntry::Forgotten { .. } | JournalEntry::Superseded { .. } => true,
+        // The file is gone, too, which tells as much.
+        JournalEntry::BlobGone { .. } => false,
+    }
+}
+
 fn key(drive: DriveId, at: Watermark) -> Vec<u8> {
     [&segment_prefix(drive, at.segment)[..], &at.offset.to_be_bytes()].concat()
 }
@@ -382,7 +374,7 @@ fn mark_key(drive: DriveId) -> Vec<u8> {
     [&b"w"[..], &drive.0.to_be_bytes()].concat()
 }
 
-/// The offset in the name of a chunk.
+/// The offset in the name of a frame.
 fn offset_of(name: &[u8]) -> Option<u64> {
     name.get(25..33).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes)
 }
@@ -399,7 +391,7 @@ fn guarded<T>(operation: impl FnOnce() -> Result<T, MirrorError>) -> Result<T, M
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::Digest;
+    use crate::content::{Digest, KeyHash};
     use crate::store::journal_format::encode_frame;
 
     #[test]
@@ -407,28 +399,26 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let copies = Copies::open(&directory.path().join("m")).unwrap();
         let drive = DriveId(5);
-        let frames = |from: u32, to: u32| -> Vec<Vec<u8>> {
-            let entry = |n: u32| JournalEntry::BlobGone { digest: Digest::of(&n.to_be_bytes()) };
-            (from..to).map(|n| encode_frame(&entry(n))).collect()
-        };
-        let all = frames(0, 5000);
-        let damaged = [&all[..2000].concat()[..], b"no frame", &all[2000..].concat()].concat();
+        let small = encode_frame(&JournalEntry::BlobGone { digest: Digest::of(b"any") });
+        let frame = |n: u8| encode_frame(&JournalEntry::Forgotten { key: KeyHash::from_bytes([n; 16]), place: 1 });
+        let all: Vec<Vec<u8>> = (0..200).map(frame).collect();
+        let damaged = [&small[..], &all[..100].concat(), b"no frame", &all[100..].concat()].concat();
         copies.copy(drive, Watermark { segment: 3, offset: 40 }, &damaged).unwrap();
-        copies.copy(drive, Watermark { segment: 4, offset: 40 }, &frames(7, 8).concat()).unwrap();
-        copies.copy(DriveId(6), Watermark { segment: 3, offset: 0 }, &frames(9, 10).concat()).unwrap();
-        assert!(copies.database.len() > 4, "in chunks");
-        let mut at = 40;
+        copies.copy(drive, Watermark { segment: 4, offset: 40 }, &frame(7)).unwrap();
+        copies.copy(DriveId(6), Watermark { segment: 3, offset: 0 }, &frame(9)).unwrap();
+        assert!(copies.entry_at(drive, Watermark { segment: 3, offset: 40 }).unwrap().is_none(), "not worth it");
+        let mut at = 40 + small.len() as u64;
         for (number, frame) in all.iter().enumerate() {
-            at += if number == 2000 { 8 } else { 0 };
+            at += if number == 100 { 8 } else { 0 };
             let entry = copies.entry_at(drive, Watermark { segment: 3, offset: at }).unwrap().unwrap();
             assert_eq!(encode_frame(&entry), *frame);
             assert!(copies.entry_at(drive, Watermark { segment: 3, offset: at + 1 }).unwrap().is_none());
             at += frame.len() as u64;
         }
-        let length = all[0].len() as u64;
-        let some = copies.entries(drive, 3, 40 + 10 * length, 40 + 12 * length + 1).unwrap();
-        assert_eq!(some.iter().map(|copy| (copy.offset - 40) / length).collect::<Vec<_>>(), [10, 11]);
-        assert_eq!(copies.entries(drive, 3, 40, u64::MAX).unwrap().len(), 5000);
+        let (length, begin) = (all[0].len() as u64, 40 + small.len() as u64);
+        let some = copies.entries(drive, 3, begin + 10 * length, begin + 12 * length).unwrap();
+        assert_eq!(some.iter().map(|copy| (copy.offset - begin) / length).collect::<Vec<_>>(), [10, 11]);
+        assert_eq!(copies.entries(drive, 3, 40, u64::MAX).unwrap().len(), 200);
         copies.forget_others(drive, &[4]).unwrap();
         assert!(copies.entries(drive, 3, 0, u64::MAX).unwrap().is_empty());
         assert_eq!(copies.entries(drive, 4, 0, u64::MAX).unwrap().len(), 1);

@@ -83,5 +83,6 @@ async fn figures_of_many_objects() {
             resident()
         );
         drop(store);
+        println!("closed: {} MiB", resident());
     }
 }
