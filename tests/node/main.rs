@@ -22,6 +22,7 @@ mod flap;
 mod freshness;
 mod hits;
 mod kills;
+mod kills_rounds;
 mod memory;
 mod mending;
 mod methods;
