@@ -19,6 +19,7 @@ mod failures;
 mod faults;
 mod fields;
 mod flap;
+mod flips;
 mod freshness;
 mod hits;
 mod kills;

@@ -14,6 +14,7 @@ use super::moment::{Moment, start};
 use crate::rig::Dice;
 use crate::rig::client::{Connection, End, get, once, request};
 use crate::rig::fake_origin::FakeOrigin;
+use crate::rig::patient::Patient;
 use crate::rig::quarry::{Content, Quarry};
 use crate::rig::rules::Mode;
 use crate::rig::running_node::{RunningNode, Setup, files_below};
@@ -201,6 +202,12 @@ impl World {
             self.clients.send(dice, self.data, &self.files, self.files.len());
         }
         self.clients.finish().await;
+        if self.kind != Kind::TooSmall {
+            for file in &self.files {
+                let client = Patient { to: self.data, device: u16::MAX, says_which: true };
+                client.download(&file.target(), &file.versions).await;
+            }
+        }
         let node = self.node.take().unwrap();
         node.wait_until_idle().await;
         node.wait_for_commits().await;

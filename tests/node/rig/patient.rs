@@ -117,19 +117,38 @@ impl Patient {
         }
     }
 
-    /// Asks for the bytes `from..to` once, and compares what comes.
-    pub(crate) async fn try_range(&self, target: &str, versions: &Versions, from: u64, to: u64) {
-        let Ok(stream) = connect_as(self.device, self.to).await else { return };
-        let mut connection = Connection::over(stream);
-        let range = format!("Range: bytes={from}-{}", to - 1);
-        if connection.try_send(get(target, &[&range]).as_bytes()).await.is_err() {
-            return;
+    /// Asks for the bytes `from..to` until all have come.
+    pub(crate) async fn range(&self, target: &str, versions: &Versions, from: u64, to: u64) -> Got {
+        let begun = Instant::now();
+        let mut got = Got { tag: String::new(), cuts: 0, refused: 0, restarts: 0 };
+        loop {
+            match self.try_range(target, versions, from, to).await {
+                Attempt::Whole => return got,
+                Attempt::Cut => got.cuts += 1,
+                Attempt::Refused => got.refused += 1,
+            }
+            assert!(begun.elapsed() < PATIENCE, "{from}..{to} of {target} do not come: {got:?}");
+            tokio::time::sleep(PAUSE).await;
         }
-        let Ok(head) = connection.try_head().await else { return };
+    }
+
+    /// Asks for the bytes `from..to` once, and compares what comes.
+    pub(crate) async fn try_range(&self, target: &str, versions: &Versions, from: u64, to: u64) -> Attempt {
+        let Ok(stream) = connect_as(self.device, self.to).await else { return Attempt::Refused };
+        let mut connection = Connection::over(stream);
+        let mut fields = vec![format!("Range: bytes={from}-{}", to - 1)];
+        if let Some(content) = versions.lock().last().filter(|_| self.says_which) {
+            fields.push(format!("If-Range: {}", content.tag));
+        }
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        if connection.try_send(get(target, &fields).as_bytes()).await.is_err() {
+            return Attempt::Cut;
+        }
+        let Ok(head) = connection.try_head().await else { return Attempt::Cut };
         let mut at = match head.status {
             200 => 0,
             206 => from,
-            416 | 500..=599 => return,
+            416 | 500..=599 => return Attempt::Refused,
             _ => panic!("{target}: {}", head.raw),
         };
         let content = version_of(&head, versions);
@@ -138,11 +157,13 @@ impl Patient {
             assert!(content.has(at, &piece), "wrong bytes of {target} behind {at}: {}", head.raw);
             at += piece.len() as u64;
         }
+        if framing == Framing::Done { Attempt::Whole } else { Attempt::Cut }
     }
 }
 
 /// What came of one request.
-enum Attempt {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
     Whole,
     Cut,
     Refused,
