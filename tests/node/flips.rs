@@ -30,9 +30,9 @@ struct Figures {
     /// Bytes of upstream, and what was allowed.
     fetched: u64,
     allowed: u64,
-    /// Most that one flipped bit has cost.
+    /// Most that one damage has cost beyond what was not right before.
     most: u64,
-    /// Flipped bits that cost more than a block.
+    /// Damages that have cost more than a block.
     dear: u64,
     cuts: u32,
     refused: u32,
@@ -47,6 +47,7 @@ async fn whatever_changes_on_a_drive_no_wrong_body_is_whole_and_a_bit_costs_one_
     for number in 1..=flips {
         let mut own = dice.split();
         let is_live = own.below(4) == 0;
+        let before = site.debt();
         let damage = if is_live { site.damage_live(&mut own).await } else { site.damage_stopped(&mut own).await };
         println!("{number}: {damage:?}, live: {is_live}");
         let allowed = site.debt() + damage.of_partials(&site);
@@ -62,10 +63,9 @@ async fn whatever_changes_on_a_drive_no_wrong_body_is_whole_and_a_bit_costs_one_
         sum.damages += 1;
         sum.fetched += first.fetched;
         sum.allowed += allowed;
-        if damage.is_flip() {
-            sum.most = sum.most.max(first.fetched);
-            sum.dear += u64::from(first.fetched > BLOCK);
-        }
+        let cost = first.fetched.saturating_sub(before);
+        sum.most = sum.most.max(cost);
+        sum.dear += u64::from(cost > BLOCK);
         (sum.cuts, sum.refused) = (sum.cuts + first.cuts, sum.refused + first.refused);
         println!("{what}");
     }
