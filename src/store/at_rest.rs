@@ -27,6 +27,13 @@ pub(super) struct AtRest {
     since: Instant,
 }
 
+/// Present bytes of a block that hold.
+struct Checked {
+    content: Bytes,
+    /// They are all that the map says of the block.
+    is_all: bool,
+}
+
 impl AtRest {
     /// Of a file of which no block is checked, or that is being written.
     pub(super) fn new() -> Self {
@@ -87,17 +94,19 @@ impl Partial {
     /// at each of them.
     pub(super) fn check(&self, block: u64) -> Result<Bytes, ReadError> {
         let checked = self.check_alone(block);
-        if matches!(checked, Err(ReadError::Damaged { .. })) {
+        let has_failed = |checked: &Result<Checked, ReadError>| {
+            matches!(checked, Ok(Checked { is_all: false, .. }) | Err(ReadError::Damaged { .. }))
+        };
+        if has_failed(&checked) {
             let is_unchecked = |block: &u64| self.state.lock().unchecked.contains(block);
             let behind = (block.saturating_add(1)..).take_while(is_unchecked);
-            let failed = behind.take_while(|block| matches!(self.check_alone(*block), Err(ReadError::Damaged { .. })));
-            failed.for_each(|_| {});
+            behind.take_while(|block| has_failed(&self.check_alone(*block))).for_each(|_| {});
         }
-        checked
+        checked.map(|checked| checked.content)
     }
 
     /// The same of one block. What somebody else found out meanwhile counts.
-    fn check_alone(&self, block: u64) -> Result<Bytes, ReadError> {
+    fn check_alone(&self, block: u64) -> Result<Checked, ReadError> {
         let (known, begin) = {
             let state = self.state.lock();
             (state.map.block(block), state.map.block_size().begin_of(block))
@@ -111,7 +120,7 @@ impl Partial {
         if let Some(content) = content {
             // What was appended since was appended by this process.
             self.state.lock().unchecked.remove(&block);
-            return Ok(content.into());
+            return Ok(Checked { content: content.into(), is_all: true });
         }
         let is_as_it_was = |state: &State| state.unchecked.contains(&block) && state.map.block(block) == Some(known);
         if let Some((earlier, content)) = self.earlier_state(block, begin) {
@@ -122,7 +131,7 @@ impl Partial {
                 state.rehash = Some(state.rehash.map_or(begin, |other| other.min(begin)));
                 drop(state);
                 self.wake();
-                return Ok(content.into());
+                return Ok(Checked { content: content.into(), is_all: false });
             }
         }
         let now = Some(self.state.lock()).filter(|state| !is_as_it_was(state)).and_then(|state| state.map.block(block));
@@ -130,7 +139,7 @@ impl Partial {
             // Another reader has found the state before, or other bytes came.
             let content = disk::read_exact_at(file.file(), begin, now.valid_len as usize).ok();
             if let Some(content) = content.filter(|content| now.verify(content)) {
-                return Ok(content.into());
+                return Ok(Checked { content: content.into(), is_all: false });
             }
         }
         self.drop_block(block, true, "its CRC does not hold");
