@@ -47,12 +47,15 @@ async fn blocks_that_were_damaged_together_go_together_and_a_missing_file_takes_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_find_the_state_before_do_not_take_it_for_damage() {
-    for seed in 0..8 {
-        let rig = Rig::new();
-        let content = body_of(BLOCK, seed);
+    // A block that takes a while to be read, so that all are at it at the same time.
+    const LARGE: usize = 4 << 20;
+    for seed in 0..4 {
+        let mut rig = Rig::new();
+        rig.settings.block_size = LARGE as u32;
+        let content = body_of(LARGE, seed);
         {
             let store = rig.open();
-            let mut writer = store.create(record("p", Some(2 * BLOCK as u64))).await.unwrap();
+            let mut writer = store.create(record("p", Some(2 * LARGE as u64))).await.unwrap();
             fill(&mut writer, 0, &content[..20_000]).await;
             fill(&mut writer, 20_000, &content[20_000..]).await;
         }
