@@ -78,5 +78,5 @@ async fn whatever_changes_on_a_drive_no_wrong_body_is_whole_and_a_bit_costs_one_
     for ((class, is_flip), sum) in figures {
         println!("{class:?}, {}: {sum:?}", if is_flip { "one bit" } else { "more" });
     }
-    site.end().await;
+    site.end(&mut dice).await;
 }

@@ -124,6 +124,13 @@ impl Site {
         damage
     }
 
+    async fn start_again(&mut self) {
+        if let Some(node) = self.node.take() {
+            node.stop().await;
+        }
+        self.node = Some(self.setup.start());
+    }
+
     /// Changes something under a node that runs, and waits until that must be noticed.
     pub(super) async fn damage_live(&mut self, dice: &mut Dice) -> Damage {
         let damage = Damage::strike(&self.setup, dice, true);
@@ -160,12 +167,12 @@ impl Site {
     }
 
     /// With the origin off all complete bodies are hits still.
-    pub(super) async fn end(mut self) {
+    pub(super) async fn end(mut self, dice: &mut Dice) {
+        // What was in memory hid what is wrong on the drive.
+        self.start_again().await;
+        self.read_all(dice).await;
         self.origin.switch_off();
-        if let Some(node) = self.node.take() {
-            node.stop().await;
-        }
-        self.node = Some(self.setup.start());
+        self.start_again().await;
         for body in self.bodies.iter().filter(|body| body.part.is_none()) {
             for target in &body.targets {
                 body.read(self.client(), target, None).await;
@@ -185,7 +192,11 @@ impl Body {
                 vec![second, client.range(target, &self.versions, 0, cut).await]
             }
             (None, Some(part)) => vec![client.range(target, &self.versions, 0, part).await],
-            (None, None) => vec![client.download(target, &self.versions).await],
+            (None, None) => {
+                // As update agents do: they resume without a word of which version they have a part.
+                let agent = Patient { says_which: false, ..client };
+                vec![agent.download(target, &self.versions).await]
+            }
         }
     }
 
