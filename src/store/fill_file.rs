@@ -82,7 +82,7 @@ pub(super) struct Finished {
 impl Core {
     /// Makes the files of a new body.
     pub(super) fn create(dir: &disk::Dir, id: PartialId, record: &Record, size: BlockSize) -> io::Result<(Self, File)> {
-        let header = map_file::encode_header(record, size);
+        let header = map_file::encode_begin(record, size);
         let make = || -> io::Result<(File, File)> {
             let map = dir.create_file(&layout::partial_map(id))?;
             disk::write_at(&map, &header, 0)?;
@@ -190,7 +190,7 @@ impl Partial {
         let end = offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok()).ok_or_else(misplaced)?;
         let Some(range) = ByteRange::new(offset, end) else { return Ok((0, false)) };
         let (size, body_length, run) = {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             if !matches!(state.phase, Phase::Writing) || state.writer != writer {
                 let gone = io::Error::other("the body has no writer any more");
                 return Err(WriteFailure::Other(StoreError::Io(gone)));
@@ -198,6 +198,7 @@ impl Partial {
             if !state.has_place(range) {
                 return Err(misplaced());
             }
+            state.at_rest.is_written();
             (state.map.block_size(), state.length, state.intended.available_from(offset))
         };
         let file = self.file().map_err(|error| self.write_failed(error))?;
@@ -292,7 +293,7 @@ impl Partial {
         };
         if let Some(data) = data {
             // After an error nobody knows what the medium has, and the next sync would say that all is well.
-            disk::sync_data(data.file()).inspect_err(|_| self.distrust(&mut self.state.lock()))?;
+            disk::sync_data(data.file()).inspect_err(|_| self.state.lock().distrust())?;
         }
         if let Some(map) = map {
             disk::sync_data(&map)?;
@@ -302,11 +303,6 @@ impl Partial {
             self.core.lock().named = true;
         }
         Ok(())
-    }
-
-    /// All blocks count only when their CRC holds, as those of an earlier process do.
-    fn distrust(&self, state: &mut State) {
-        state.unchecked = state.map.records().map(|record| u64::from(record.block)).collect();
     }
 
     /// The writer is gone: syncs and closes the files, unless somebody took over meanwhile.
@@ -319,7 +315,7 @@ impl Partial {
                 return synced;
             }
             // Nobody watches the file from here on.
-            self.distrust(&mut state);
+            state.distrust();
             state.file.take()
         };
         core.map = None;

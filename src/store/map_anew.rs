@@ -21,7 +21,7 @@ impl Partial {
             if matches!(state.phase, Phase::Ended(_) | Phase::Failed) {
                 return Ok(());
             }
-            let mut bytes = map_file::encode_header(record, state.map.block_size());
+            let mut bytes = map_file::encode_begin(record, state.map.block_size());
             match map_file::records_until(&old, core.map_end) {
                 Some(records) => bytes.extend_from_slice(records),
                 None => state.map.records().for_each(|known| bytes.extend_from_slice(&known.encode())),
@@ -45,6 +45,18 @@ impl Partial {
             core.map = Some(Arc::new(file));
         }
         Ok(())
+    }
+
+    /// Has the map written anew, of which one header is left that says what the body belongs to: the next flipped bit may
+    /// hit that.
+    pub(super) fn mend_header(self: &Arc<Self>, record: Record) {
+        tracing::info!(drive = %self.drive.label(), partial = %self.id(), "a block map has one intact header and gets a second one");
+        let job = Arc::clone(self);
+        drop(self.drive.syncs.run(move || {
+            if let Err(error) = job.rewrite_map(&record) {
+                job.drive.failed("write a block map anew", &error);
+            }
+        }));
     }
 
     /// The longest earlier state of a block that its bytes hold to, with them: after a cut the map may be ahead of the

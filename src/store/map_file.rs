@@ -4,6 +4,8 @@
 //! ```text
 //! header    magic (8), format version u32, block size u32, length of the record u32, record (see `meta`),
 //!           CRC-32C u32 of all that, zeros up to a multiple of 16
+//! copy      the same with another magic: what the body belongs to must not hang on one bit. Releases that do not know it
+//!           pass it over as they do what is not intact
 //! block     index u32, valid length u32, CRC-32C of the valid bytes u32, CRC-32C of these 12 bytes u32
 //! midstate  FFFFFFFF, mark of the blocks u32, position u64, state (32), zeros (12), CRC-32C of these 60 bytes u32
 //! digest    the same with the mark 0, the length for the position, the digest for the state, and a one before zeros
@@ -25,6 +27,8 @@ use super::meta::{MAX_RECORD, MetaError, decode_record, encode_record};
 use crate::content::{Digest, Record, UnixMillis};
 
 const MAGIC: [u8; 8] = *b"WSTNMAP\0";
+/// What the header's copy begins with.
+const COPY: [u8; 8] = *b"WSTNMAPC";
 /// The version that is written. A new one is added with a branch in [`decode`] that still reads the old one.
 const VERSION: u32 = 1;
 /// Magic, version, block size and length of the record.
@@ -64,6 +68,8 @@ pub(super) enum MapError {
 pub(super) struct DecodedMap {
     /// What the body belongs to.
     pub(super) record: Record,
+    /// Of the header and its copy only one is intact, or the file is of a release that made no copy.
+    pub(super) has_one_header: bool,
     /// The blocks that were written down. After an unclean stop each is to be checked before it counts.
     pub(super) map: BlockMap,
     /// The farthest midstate that was taken over the blocks as `map` knows them.
@@ -77,10 +83,19 @@ pub(super) struct DecodedMap {
     pub(super) records_end: usize,
 }
 
-/// The begin of a new file.
+/// The begin of a new file: the header and its copy.
+pub(super) fn encode_begin(record: &Record, block_size: BlockSize) -> Vec<u8> {
+    [encode_header(record, block_size), encode_as(COPY, record, block_size)].concat()
+}
+
+/// The header alone, as files of earlier releases begin.
 pub(super) fn encode_header(record: &Record, block_size: BlockSize) -> Vec<u8> {
+    encode_as(MAGIC, record, block_size)
+}
+
+fn encode_as(magic: [u8; 8], record: &Record, block_size: BlockSize) -> Vec<u8> {
     let record = encode_record(record);
-    let mut header = MAGIC.to_vec();
+    let mut header = magic.to_vec();
     header.extend_from_slice(&VERSION.to_le_bytes());
     header.extend_from_slice(&block_size.bytes().to_le_bytes());
     // A record beyond 4 GiB cannot be read back anyhow, since it is beyond the limit.
@@ -142,9 +157,9 @@ fn encode_wide(mark: u32, position: u64, state: &[u8; 32], kind: u32) -> [u8; MI
 /// Reads a file, whatever happened to its end.
 ///
 /// # Errors
-/// When its header is not intact or of a newer format. Damage behind the header is no error.
+/// When neither its header nor the copy is intact or of this format. Damage behind them is no error.
 pub(super) fn decode(bytes: &[u8]) -> Result<DecodedMap, MapError> {
-    let (record, block_size, header_end) = decode_header(bytes)?;
+    let Header { record, block_size, end: header_end, is_alone: has_one_header } = decode_begin(bytes)?;
     let mut states = BTreeMap::new();
     let mut midstates = BTreeMap::new();
     let (mut complete, mut superseded) = (None, None);
@@ -174,14 +189,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<DecodedMap, MapError> {
         map.apply(state);
     }
     let midstate = map.prefix_marks().filter_map(|end_and_mark| midstates.remove(&end_and_mark)).last();
-    Ok(DecodedMap { record, map, midstate, complete, superseded, records_end })
+    Ok(DecodedMap { record, has_one_header, map, midstate, complete, superseded, records_end })
 }
 
 /// Every state of `block` that a file has, in the order they came. When the last one does not hold after a cut, one before
 /// may: its bytes were durable before the block went on.
 pub(super) fn states_of(bytes: &[u8], block: u64) -> Vec<MapRecord> {
-    let Ok((record, block_size, header_end)) = decode_header(bytes) else { return Vec::new() };
-    let (slots, _) = bytes.get(header_end..).unwrap_or_default().as_chunks::<SLOT>();
+    let Ok(Header { record, block_size, end, .. }) = decode_begin(bytes) else { return Vec::new() };
+    let (slots, _) = bytes.get(end..).unwrap_or_default().as_chunks::<SLOT>();
     let states = slots.iter().filter_map(|slot| MapRecord::decode(slot));
     let is_it = |state: &MapRecord| u64::from(state.block) == block && is_possible(*state, block_size, record.length);
     states.filter(is_it).collect()
@@ -189,13 +204,42 @@ pub(super) fn states_of(bytes: &[u8], block: u64) -> Vec<MapRecord> {
 
 /// All that a file has behind its header, up to `end`.
 pub(super) fn records_until(bytes: &[u8], end: u64) -> Option<&[u8]> {
-    let (_, _, header_end) = decode_header(bytes).ok()?;
-    bytes.get(header_end..usize::try_from(end).ok()?)
+    let begin = decode_begin(bytes).ok()?.end;
+    bytes.get(begin..usize::try_from(end).ok()?)
 }
 
-/// The record, the block size and the end of the header with its padding, which may be cut off.
-fn decode_header(bytes: &[u8]) -> Result<(Record, BlockSize, usize), MapError> {
-    if !bytes.starts_with(&MAGIC) {
+/// What the begin of a file says.
+struct Header {
+    record: Record,
+    block_size: BlockSize,
+    /// Where the records begin; padding may be cut off before.
+    end: usize,
+    /// It has no intact copy, or is one that has no intact header.
+    is_alone: bool,
+}
+
+/// The header, or its copy if that alone is intact. Files of earlier releases have no copy.
+fn decode_begin(bytes: &[u8]) -> Result<Header, MapError> {
+    let copy_at = |at: usize| {
+        let copy = bytes.get(at..).and_then(|bytes| decode_header(bytes, COPY).ok())?;
+        Some(Header { end: at + copy.end, ..copy })
+    };
+    let error = match decode_header(bytes, MAGIC) {
+        Ok(header) => {
+            return Ok(match copy_at(header.end) {
+                Some(copy) => Header { end: copy.end, is_alone: false, ..header },
+                None => header,
+            });
+        }
+        Err(error) => error,
+    };
+    let farthest = bytes.len().min((FIXED_HEADER + MAX_RECORD + 4).next_multiple_of(SLOT));
+    (SLOT..=farthest).step_by(SLOT).find_map(copy_at).ok_or(error)
+}
+
+/// The header that `bytes` begin with.
+fn decode_header(bytes: &[u8], magic: [u8; 8]) -> Result<Header, MapError> {
+    if !bytes.starts_with(&magic) {
         return Err(MapError::NotAMap);
     }
     let number = |at| u32_at(bytes, at).ok_or(MapError::Damaged);
@@ -212,7 +256,8 @@ fn decode_header(bytes: &[u8]) -> Result<(Record, BlockSize, usize), MapError> {
         return Err(MapError::Damaged);
     }
     let block_size = BlockSize::new(block_size).map_err(|_| MapError::Damaged)?;
-    Ok((decode_record(record)?, block_size, (checked + 4).next_multiple_of(SLOT)))
+    let end = (checked + 4).next_multiple_of(SLOT);
+    Ok(Header { record: decode_record(record)?, block_size, end, is_alone: true })
 }
 
 /// What has a midstate's form at the begin of `bytes`, with its mark and its kind.

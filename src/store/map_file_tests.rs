@@ -164,6 +164,33 @@ fn a_header_that_is_not_intact_is_an_error() {
     assert_eq!(decode(&[0; 64]).unwrap_err(), MapError::NotAMap);
 }
 
+#[test]
+fn one_damage_does_not_hide_what_a_body_belongs_to() {
+    let mut begin = encode_begin(&plain_record(), BlockSize::MIN);
+    let header_len = encode_header(&plain_record(), BlockSize::MIN).len();
+    assert_eq!(begin.len(), 2 * header_len);
+    let record = MapRecord { block: 0, valid_len: 5, crc: 6 };
+    begin.extend_from_slice(&record.encode());
+    let says_all = |bytes: &[u8]| {
+        let decoded = decode(bytes).unwrap();
+        let all = encode_record(&decoded.record) == encode_record(&plain_record())
+            && decoded.map.records().eq([record])
+            && states_of(bytes, 0) == [record]
+            && records_until(bytes, bytes.len() as u64).is_some_and(|records| records.ends_with(&record.encode()));
+        (all, decoded.has_one_header)
+    };
+    assert_eq!(says_all(&begin), (true, false));
+    for at in 0..2 * header_len {
+        let mut damaged = begin.clone();
+        damaged[at] ^= 0x10;
+        let is_padding = decode_header(&damaged, MAGIC).is_ok() && decode_header(&damaged[header_len..], COPY).is_ok();
+        assert_eq!(says_all(&damaged), (true, !is_padding), "changed at {at}");
+    }
+    begin[9] = 1;
+    begin[header_len] ^= 1;
+    assert_eq!(decode(&begin).unwrap_err(), MapError::NewerFormat { found: 0x101 });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

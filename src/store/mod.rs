@@ -33,6 +33,7 @@
 //! None of the async methods blocks its worker.
 
 mod adopt;
+mod at_rest;
 mod blob;
 mod block_map;
 mod block_sums;

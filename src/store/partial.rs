@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::at_rest::AtRest;
 use super::blob::Blob;
 use super::block_map::{BlockMap, BlockSize};
 use super::disk;
@@ -52,6 +53,7 @@ pub(super) struct State {
     pub(super) length: Option<u64>,
     /// Blocks that an earlier process wrote: they count only when their CRC holds.
     pub(super) unchecked: HashSet<u64>,
+    pub(super) at_rest: AtRest,
     /// First byte of the lowest block that was dropped since the hasher looked: what it hashed from there on is
     /// not what will be there.
     pub(super) rehash: Option<u64>,
@@ -114,6 +116,7 @@ impl Partial {
             map: BlockMap::new(block_size),
             length,
             unchecked: HashSet::new(),
+            at_rest: AtRest::new(),
             rehash: None,
             intended: RangeSet::new(),
             phase: Phase::Writing,
@@ -139,6 +142,7 @@ impl Partial {
             map: decoded.map.clone(),
             length: decoded.record.length,
             unchecked: decoded.map.records().map(|record| u64::from(record.block)).collect(),
+            at_rest: AtRest::new(),
             rehash: None,
             intended: RangeSet::new(),
             phase: Phase::Idle,
@@ -149,7 +153,11 @@ impl Partial {
             file: None,
             lent: Weak::new(),
         };
-        Self::with(id, drive, store, state, Core::found(decoded))
+        let partial = Self::with(id, drive, store, state, Core::found(decoded));
+        if decoded.has_one_header {
+            partial.mend_header(decoded.record.clone());
+        }
+        partial
     }
 
     fn with(id: PartialId, drive: Arc<Drive>, store: Weak<Inner>, state: State, core: Core) -> Arc<Self> {
@@ -299,41 +307,9 @@ impl Partial {
         content.map(Bytes::from).map_err(|error| self.unreadable(self.block_of(offset), error))
     }
 
-    /// Reads the present part of a block and compares it with its CRC. A block that fails becomes absent.
-    pub(super) fn check(&self, block: u64) -> Result<Bytes, ReadError> {
-        let (known, begin) = {
-            let state = self.state.lock();
-            (state.map.block(block), state.map.block_size().begin_of(block))
-        };
-        let Some(known) = known else { return Err(ReadError::Absent { offset: begin }) };
-        let file = self.file().map_err(|error| self.unreadable(block, error))?;
-        let content = match disk::read_exact_at(file.file(), begin, known.valid_len as usize) {
-            Err(error) if !disk::is_unreadable(&error) => return Err(self.unreadable(block, error)),
-            read => read.ok().filter(|content| known.verify(content)),
-        };
-        if let Some(content) = content {
-            // What was appended since was appended by this process.
-            self.state.lock().unchecked.remove(&block);
-            return Ok(content.into());
-        }
-        if let Some((earlier, content)) = self.earlier_state(block, begin) {
-            let mut state = self.state.lock();
-            // Unless somebody else did so meanwhile and other bytes came.
-            if state.unchecked.contains(&block) && state.map.block(block) == Some(known) {
-                state.map.apply(earlier);
-                state.unchecked.remove(&block);
-                state.rehash = Some(state.rehash.map_or(begin, |other| other.min(begin)));
-                drop(state);
-                self.wake();
-                return Ok(content.into());
-            }
-        }
-        self.drop_block(block, true, "its CRC does not hold");
-        Err(ReadError::Damaged { block })
-    }
-
     pub(super) fn unreadable(&self, block: u64, error: io::Error) -> ReadError {
         if error.kind() == io::ErrorKind::NotFound {
+            self.is_missing();
             return ReadError::Gone;
         }
         if disk::is_unreadable(&error) {

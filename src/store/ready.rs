@@ -38,14 +38,17 @@ impl Partial {
     /// The open file, and how many of the `max` bytes from `offset` are present and may be served as they are. `None`
     /// when a thread of the drive has to look first. Waits for no disk.
     pub(super) fn ready_len(&self, offset: u64, max: u64) -> Result<Option<Ready>, ReadError> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         match &state.phase {
             Phase::Ended(blob) => return Ok(Some(Ready::Blob(Arc::clone(blob)))),
             Phase::Failed if state.lent.strong_count() == 0 => return Err(ReadError::Gone),
             _ => {}
         }
-        let len = state.present_checked(offset, max)?;
         let file = state.file.clone().or_else(|| state.lent.upgrade());
+        if let Some(file) = &file {
+            self.look_at(file, &mut state)?;
+        }
+        let len = state.present_checked(offset, max)?;
         Ok(file.filter(|_| len > 0).map(|file| Ready::File(file, len)))
     }
 
@@ -56,7 +59,11 @@ impl Partial {
         }
         let block = self.block_of(offset);
         let file = self.file().map_err(|error| self.unreadable(block, error))?;
-        let must_check = self.state.lock().present_checked(offset, max)? == 0;
+        let must_check = {
+            let mut state = self.state.lock();
+            self.look_at(&file, &mut state)?;
+            state.present_checked(offset, max)? == 0
+        };
         if must_check {
             self.check(block)?;
         }

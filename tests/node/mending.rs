@@ -10,6 +10,7 @@ use super::rig::client::{Answer, End, get};
 use super::rig::fake_origin::FakeOrigin;
 use super::rig::origin_reply::Reply;
 use super::rig::pattern::Pattern;
+use super::rig::rules::ranged_for_clients;
 use super::rig::running_node::{RunningNode, Setup, files_below};
 
 const HOST: &str = "dl.example.com";
@@ -263,4 +264,73 @@ async fn a_small_body_is_one_block() {
     origin.switch_off();
     assert!(node.get(&target, &[]).await.body == small.bytes());
     assert!(files_below(&setup.path("drive1").join("quarantine")).is_empty());
+}
+
+/// A node that runs and has the first three blocks of the file, and the only file below `partial/` that ends so.
+async fn with_a_part(suffix: &str) -> (RunningNode, FakeOrigin, u64, PathBuf) {
+    let origin = FakeOrigin::with(PATH, Reply::file(pattern())).await;
+    let node = Setup::new().origin(HOST, origin.address, ranged_for_clients()).start();
+    part_is_right(&node).await;
+    node.wait_until_idle().await;
+    let paid = origin.body_bytes();
+    let files = files_below(&node.setup().path("drive1").join("partial"));
+    let file = files.into_iter().find(|file| file.to_string_lossy().ends_with(suffix)).unwrap();
+    (node, origin, paid, file)
+}
+
+async fn ask_for_the_part(node: &RunningNode) -> Answer {
+    ask(node, &["Range: bytes=0-3145727"]).await
+}
+
+async fn part_is_right(node: &RunningNode) {
+    let answer = ask_for_the_part(node).await;
+    assert_eq!((answer.head.status, answer.end), (206, End::Complete), "{}", answer.head.raw);
+    assert!(answer.body == pattern().slice(0, 3 * MIB));
+}
+
+fn flip_in(file: &PathBuf, at: u64) {
+    let (file, mut byte) = (OpenOptions::new().read(true).write(true).open(file).unwrap(), [0]);
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
+#[tokio::test]
+async fn a_byte_of_a_part_that_flips_while_the_node_runs_is_found_and_costs_a_block_at_most() {
+    let (node, origin, paid, data) = with_a_part(".data").await;
+    part_is_right(&node).await;
+    flip_in(&data, MIB + MIB / 2);
+    // Within a second the file is looked at again; until then what was checked is believed.
+    while node.metric("waystation_damaged_blocks_total", "").await < 1.0 && origin.body_bytes() == paid {
+        let _ = ask_for_the_part(&node).await;
+    }
+    part_is_right(&node).await;
+    node.wait_until_idle().await;
+    assert!(origin.body_bytes() - paid <= MIB, "{} bytes", origin.body_bytes() - paid);
+    part_is_right(&node).await;
+}
+
+#[tokio::test]
+async fn a_flipped_bit_of_a_map_does_not_lose_the_part_beside_it() {
+    let (node, origin, paid, map) = with_a_part(".map").await;
+    let mut setup = node.kill().await;
+    // In the header twice, so that its copy has taken its place meanwhile, and in the copy.
+    for at in [9, 40, 9, 400] {
+        flip_in(&map, at);
+        let node = setup.start();
+        part_is_right(&node).await;
+        node.wait_until_idle().await;
+        setup = node.stop().await;
+    }
+    assert!(origin.body_bytes() - paid <= MIB, "{} bytes", origin.body_bytes() - paid);
+}
+
+#[tokio::test]
+async fn a_part_whose_file_is_gone_is_fetched_again() {
+    let (node, origin, paid, data) = with_a_part(".data").await;
+    std::fs::remove_file(data).unwrap();
+    part_is_right(&node).await;
+    node.wait_until_idle().await;
+    assert!(origin.body_bytes() > paid);
+    origin.switch_off();
+    part_is_right(&node).await;
 }

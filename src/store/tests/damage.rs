@@ -23,6 +23,60 @@ async fn a_damaged_block_of_a_partial_is_never_served() {
 }
 
 #[tokio::test]
+async fn blocks_that_were_damaged_together_go_together_and_a_missing_file_takes_its_body_along() {
+    let rig = Rig::new();
+    let content = body_of(4 * BLOCK, 6);
+    {
+        let store = rig.open();
+        let mut writer = store.create(record("p", Some(5 * BLOCK as u64))).await.unwrap();
+        fill(&mut writer, 0, &content).await;
+    }
+    let data = partial_data(&rig);
+    flip(&data, BLOCK as u64 + 77);
+    flip(&data, 2 * BLOCK as u64 + 7);
+    let store = rig.open();
+    let entry = only_partial(&store.lookup(&key("p")).await);
+    let body = store.body(&entry).await.unwrap();
+    assert!(matches!(body.read(BLOCK as u64, 10).await, Err(ReadError::Damaged { block: 1 })));
+    assert!(matches!(body.read(2 * BLOCK as u64, 10).await, Err(ReadError::Absent { .. })), "known already");
+    assert_eq!(body.read(3 * BLOCK as u64, 10).await.unwrap(), content[3 * BLOCK..3 * BLOCK + 10]);
+    fs::remove_file(data).unwrap();
+    assert!(matches!(body.read(0, 10).await, Err(ReadError::Gone)));
+    assert!(store.lookup(&key("p")).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_find_the_state_before_do_not_take_it_for_damage() {
+    // A block that takes a while to be read, so that all are at it at the same time.
+    const LARGE: usize = 4 << 20;
+    for seed in 0..4 {
+        let mut rig = Rig::new();
+        rig.settings.block_size = LARGE as u32;
+        let content = body_of(LARGE, seed);
+        {
+            let store = rig.open();
+            let mut writer = store.create(record("p", Some(2 * LARGE as u64))).await.unwrap();
+            fill(&mut writer, 0, &content[..20_000]).await;
+            fill(&mut writer, 20_000, &content[20_000..]).await;
+        }
+        flip(&partial_data(&rig), 30_000);
+        let store = rig.open();
+        let body = store.body(&only_partial(&store.lookup(&key("p")).await)).await.unwrap();
+        let readers: Vec<_> = (0..8)
+            .map(|_| {
+                tokio::spawn({
+                    let body = body.clone();
+                    async move { body.read(0, 20_000).await }
+                })
+            })
+            .collect();
+        for reader in readers {
+            assert_eq!(reader.await.unwrap().unwrap(), content[..20_000]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_block_of_a_blob_is_missing_and_the_others_are_served_until_it_is_mended() {
     let rig = Rig::new();
     let content = body_of(3 * BLOCK, 8);

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::ledger::Ledger;
 use super::origin_reply::{Body, Delimiter, Received, Rendered, Reply};
 use super::trouble::Strike;
 
@@ -38,6 +39,9 @@ struct State {
     directory: Mutex<Option<PathBuf>>,
     received: watch::Sender<Vec<Received>>,
     body_bytes: watch::Sender<u64>,
+    ledger: Ledger,
+    /// Whether little waits in the sockets, so that what was counted as sent has hardly more than arrived.
+    tight: AtomicBool,
     /// Bytes per second over all connections; 0 is unlimited.
     rate: AtomicU64,
     /// When the next paced byte may go.
@@ -62,6 +66,8 @@ impl FakeOrigin {
             directory: Mutex::default(),
             received: watch::Sender::new(Vec::new()),
             body_bytes: watch::Sender::new(0),
+            ledger: Ledger::default(),
+            tight: AtomicBool::new(false),
             rate: AtomicU64::new(0),
             next: Mutex::default(),
             first_byte: Mutex::default(),
@@ -129,6 +135,16 @@ impl FakeOrigin {
         self.state.rate.store(bytes_per_second, Ordering::Relaxed);
     }
 
+    /// Keeps little in the sockets of new connections.
+    pub(crate) fn keep_sockets_short(&self) {
+        self.state.tight.store(true, Ordering::Relaxed);
+    }
+
+    /// What was handed to the network so far.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.state.ledger
+    }
+
     /// Body bytes handed to the network so far.
     pub(crate) fn body_bytes(&self) -> u64 {
         *self.state.body_bytes.borrow()
@@ -193,7 +209,7 @@ impl State {
                 gate.wait().await;
             }
             let rendered = reply.render(&request);
-            if reply.trouble.is_some() {
+            if reply.trouble.is_some() || self.tight.load(Ordering::Relaxed) {
                 // What stands in this buffer when the connection is reset was sent for nothing.
                 SockRef::from(&stream).set_send_buffer_size(16 * 1024)?;
             }
@@ -203,7 +219,7 @@ impl State {
                 trouble.strikes();
             }
             stream.write_all(rendered.head.as_bytes()).await?;
-            match self.send_body(&mut stream, &reply, &rendered).await? {
+            match self.send_body(&mut stream, request.path(), &reply, &rendered).await? {
                 None if reply.delimiter == Delimiter::Close => return stream.shutdown().await,
                 None => {}
                 Some(Strike::Cut) => return stream.shutdown().await,
@@ -236,6 +252,7 @@ impl State {
     async fn send_body(
         &self,
         stream: &mut TcpStream,
+        path: &str,
         reply: &Reply,
         rendered: &Rendered,
     ) -> io::Result<Option<Strike>> {
@@ -280,6 +297,7 @@ impl State {
             }
             reply.spoil(at, bytes);
             // Before it is written, so that nobody has a byte that was not counted.
+            self.ledger.note(path, reply.field("ETag").unwrap_or_default(), at, at + take);
             self.body_bytes.send_modify(|sent| *sent += take);
             if reply.delimiter == Delimiter::Chunked {
                 stream.write_all(format!("{take:x}\r\n").as_bytes()).await?;

@@ -9,8 +9,11 @@ mod do_checks;
 pub(crate) mod do_client;
 pub(crate) mod do_file;
 pub(crate) mod fake_origin;
+pub(crate) mod ledger;
 pub(crate) mod origin_reply;
+pub(crate) mod patient;
 pub(crate) mod pattern;
+pub(crate) mod quarry;
 pub(crate) mod rules;
 pub(crate) mod running_node;
 pub(crate) mod slow_client;
@@ -33,6 +36,11 @@ impl Dice {
         let seed = std::env::var("WAYSTATION_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(default);
         println!("{story}: WAYSTATION_SEED={seed}");
         Self { state: seed }
+    }
+
+    /// Other dice that follow from these: however many throws they make, these go on as if it was one.
+    pub(crate) fn split(&mut self) -> Self {
+        Self { state: self.below(u64::MAX) }
     }
 
     /// A number below `bound`.

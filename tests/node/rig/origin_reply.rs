@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use super::pattern::Pattern;
+use super::quarry::Content;
 use super::trouble::Trouble;
 
 /// A request as the origin received it.
@@ -152,6 +153,12 @@ impl Reply {
         reply.with("ETag", &tag).with("Cache-Control", "max-age=3600").with("Content-Type", "application/octet-stream")
     }
 
+    /// 200 with `content`, a strong ETag, and fresh for an hour.
+    pub(crate) fn content(content: &Content) -> Self {
+        let reply = Self { body: Body::Bytes(content.bytes.clone()), ..Self::status(200, "") };
+        reply.with("ETag", &content.tag).with("Cache-Control", "max-age=3600")
+    }
+
     /// 200 with `pattern` and no other field.
     pub(crate) fn bare(pattern: Pattern) -> Self {
         Self { body: Body::Pattern(pattern), ..Self::status(200, "") }
@@ -219,7 +226,7 @@ impl Reply {
         self.with("Repr-Digest", &digest_field(pattern.sha256()))
     }
 
-    fn field(&self, name: &str) -> Option<&str> {
+    pub(super) fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
