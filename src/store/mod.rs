@@ -372,6 +372,11 @@ impl Store {
         u64::from(self.inner.settings.block_size)
     }
 
+    /// Memory for the windows of bodies that no drive has room for, in bytes.
+    pub fn window_memory(&self) -> u64 {
+        self.inner.settings.window_memory
+    }
+
     /// Forgets a stored response; a partial body that nobody writes is deleted, a blob stays for other keys until
     /// eviction.
     pub fn remove(&self, entry: &Arc<Entry>) {

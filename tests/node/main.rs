@@ -20,6 +20,7 @@ mod faults;
 mod fields;
 mod flap;
 mod freshness;
+mod full;
 mod hits;
 mod kills;
 mod memory;

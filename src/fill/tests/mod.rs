@@ -344,6 +344,7 @@ fn filling(obtained: Obtained) -> (Arc<Entry>, Arc<Partial>, FlightGuard) {
 fn shown(obtained: &Obtained) -> String {
     match obtained {
         Obtained::Filling { collapsed, .. } => format!("filling, collapsed: {collapsed}"),
+        Obtained::Passing { collapsed, .. } => format!("passing, collapsed: {collapsed}"),
         Obtained::Validated(_) => "validated".to_owned(),
         Obtained::Changed => "changed".to_owned(),
         Obtained::Answer(answer) => format!("answer {}", answer.status),
