@@ -14,6 +14,7 @@ pub(super) mod power;
 mod restart;
 mod scale;
 mod speed;
+mod usage;
 mod versions;
 
 use std::fs;
