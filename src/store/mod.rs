@@ -81,7 +81,7 @@ mod stuffing;
 mod superseded;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unnamed;
 mod verify;
 mod window;

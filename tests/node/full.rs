@@ -1,5 +1,6 @@
 //! Drives without room: what no drive takes passes through a window in memory, and clients do not notice.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -238,6 +239,28 @@ fn fifty_clients_on_a_drive_of_64_mib() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Downloads a file, and asks for the rest after a cut; says how often it was cut.
+async fn plain_download(device: u16, address: SocketAddr, path: &str, pattern: Pattern) -> u32 {
+    let (mut at, mut cuts) = (0, 0);
+    loop {
+        let range = format!("Range: bytes={at}-");
+        let fields: &[&str] = if at > 0 { &[&range] } else { &[] };
+        let mut client = Connection::open_as(device, address).await;
+        client.send(&get(&format!("{path}?cacheHostOrigin={HOST}"), fields)).await;
+        let head = client.head().await;
+        assert_eq!(head.status, if at > 0 { 206 } else { 200 }, "{path} from {at}: {}", head.raw);
+        let checked = client.checked(&head, pattern, at).await;
+        assert_eq!(checked.first_difference, None, "{path} from {at}");
+        at += checked.len;
+        if checked.end == End::Complete {
+            assert_eq!(at, pattern.len, "{path}");
+            return cuts;
+        }
+        cuts += 1;
+        assert!(cuts < 20, "{path} is cut at {at}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "started by another test, on a file system of its own"]
 async fn on_a_drive_of_64_mib() {
@@ -248,12 +271,12 @@ async fn on_a_drive_of_64_mib() {
     let sizes: &[u64] = if bars() { &[1, 2, 4, 8, 16, 24, 40, 56, 72, 100] } else { &[1, 3, 7, 20, 66] };
     let (clients, rounds) = if bars() { (50, 4) } else { (20, 2) };
     let origin = FakeOrigin::start().await;
-    let files: Vec<(String, Pattern)> = sizes
-        .iter()
-        .enumerate()
-        .map(|(number, size)| (format!("/{number}.bin"), Pattern::new(910 + number as u64, size * MIB + 17)))
-        .collect();
-    for (path, pattern) in &files {
+    let file = |(number, size): (usize, &u64)| {
+        let pattern = Pattern::new(910 + number as u64, size * MIB + 17);
+        (format!("/{number}.bin"), pattern, pattern.sha256())
+    };
+    let files: Vec<(String, Pattern, [u8; 32])> = sizes.iter().enumerate().map(file).collect();
+    for (path, pattern, _) in &files {
         let reply = Reply::file(*pattern).with("Cache-Control", "max-age=3600");
         let digested = pattern.seed % 2 == 0;
         origin.serve(path, if digested { reply.with_digest(*pattern) } else { reply });
@@ -267,8 +290,8 @@ async fn on_a_drive_of_64_mib() {
         let before = origin.body_bytes();
         let mut downloads = JoinSet::new();
         for number in 0..clients {
-            let (path, pattern) = files[(usize::from(number) + round) % files.len()].clone();
-            // One in three is no agent, and takes no cut.
+            let (path, pattern, sha256) = files[(usize::from(number) + round) % files.len()].clone();
+            // One in three is no agent.
             let is_agent = number % 3 != 0;
             let address = node.data;
             downloads.spawn(async move {
@@ -276,31 +299,28 @@ async fn on_a_drive_of_64_mib() {
                     let agent = DoAgent::new(address).with_address(1 + number);
                     let download = agent.download(HOST, &path, pattern, &[]).await;
                     assert!(!agent.has_bans(), "{path}: {download:?}");
-                    download.must_be(pattern, pattern.sha256());
+                    download.must_be(pattern, sha256);
+                    download.failures
                 } else {
-                    let mut client = Connection::open_as(1 + number, address).await;
-                    client.send(&get(&format!("{path}?cacheHostOrigin={HOST}"), &[])).await;
-                    let head = client.head().await;
-                    let checked = client.checked(&head, pattern, 0).await;
-                    let whole = (200, pattern.len, None, End::Complete);
-                    assert_eq!((head.status, checked.len, checked.first_difference, checked.end), whole, "{path}");
+                    plain_download(1 + number, address, &path, pattern).await
                 }
             });
         }
+        let mut cuts = 0;
         let mut looks = tokio::time::interval(Duration::from_millis(100));
         loop {
             tokio::select! {
                 done = downloads.join_next() => match done {
-                    Some(done) => done.unwrap(),
+                    Some(done) => cuts += u64::from(done.unwrap()),
                     None => break,
                 },
                 _ = looks.tick() => most = most.max(node.resident()),
             }
         }
-        let all: u64 = files.iter().map(|(_, pattern)| pattern.len).sum();
+        let all: u64 = files.iter().map(|(_, pattern, _)| pattern.len).sum();
         let ratio = (origin.body_bytes() - before) as f64 / all as f64;
         println!(
-            "round {round}: {clients} clients, {} files of {} MiB in all: origin {ratio:.3} x",
+            "round {round}: {clients} clients, {} files of {} MiB in all: origin {ratio:.3} x, {cuts} cuts",
             files.len(),
             all / MIB
         );
@@ -316,7 +336,7 @@ async fn on_a_drive_of_64_mib() {
     assert!(most - started < 300 * MIB, "{most} bytes");
     node.wait_for_commits().await;
     node = node.stop().await.start();
-    for (path, pattern) in &files {
+    for (path, pattern, _) in &files {
         let answer = node.get(&format!("{path}?cacheHostOrigin={HOST}"), &[]).await;
         assert_eq!((answer.head.status, answer.body.len() as u64), (200, pattern.len), "{path}");
         assert_eq!(pattern.first_difference(0, &answer.body), None, "{path}");

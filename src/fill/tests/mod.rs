@@ -1,6 +1,8 @@
 //! Fills with a real store and real connections to scripted origins on the loopback interface. Here is what the tests
 //! share; each file tells one part of the story.
 
+#[cfg(target_os = "linux")]
+mod full;
 mod leading;
 mod leaving;
 mod random;
