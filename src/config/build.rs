@@ -151,6 +151,8 @@ fn storage(section: &mut Section<'_>) -> Option<store::Settings> {
     });
     let memory = section.value("memory", values::size(0..=1 << 50, "up to the memory of the machine, 0 for none"));
     let memory_body = section.value("memory_body", values::size(0..=16 * MIB, "up to 16 MiB"));
+    let window_memory =
+        section.value("window_memory", values::size(0..=1 << 40, "up to the memory of the machine, 0 for none"));
     let reverify = section.value("reverify", values::duration(MILLISECOND..=365 * DAY, "from 1ms to 365d"));
     let scrub_rate = section.value("scrub_rate", values::size(0..=1 << 40, "per second, 0 for never"));
     let scrub_every = section.value("scrub_every", values::duration(MILLISECOND..=3650 * DAY, "from 1ms to 3650d"));
@@ -164,6 +166,7 @@ fn storage(section: &mut Section<'_>) -> Option<store::Settings> {
         block_size: block_size?,
         memory: memory?,
         memory_body: memory_body?,
+        window_memory: window_memory?,
         reverify: reverify?,
         scrub_rate: scrub_rate?,
         scrub_every: scrub_every?,

@@ -124,6 +124,12 @@ impl Digester {
     }
 }
 
+impl From<Sha256> for Digester {
+    fn from(hash: Sha256) -> Self {
+        Self(hash)
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -38,13 +38,20 @@ pub(super) async fn store_part(
         if again::is_stored(leader, &record).await {
             return Ok(());
         }
+        let begun = record.clone();
         match leader.inner.store.create_part(record, leader.room(Some(length))).await {
             Ok(writer) => {
                 let stream = Stream::part(response, part, &leader.inner.held_room);
                 let start = Start { stream, at: part.start(), end: Some(part.end()), ways: Ways::Ranged };
                 return leader.fill(writer, start).await;
             }
-            Err(error) => tracing::warn!(key = %want.key, %error, "answer is passed on without being stored"),
+            Err(error) => {
+                tracing::warn!(key = %want.key, %error, "answer is passed on without being stored");
+                if let Some(slide) = leader.pass_by(&begun, part.start()) {
+                    leader.pass_on(slide, Stream::part(response, part, &leader.inner.held_room)).await;
+                    return Ok(());
+                }
+            }
         }
     } else if !of_the_request(&storable) {
         leader.inner.unshared.insert(want.key.hash(), ());
@@ -79,13 +86,19 @@ pub(super) async fn store_or_share(
         let whole_is_known = |record: &Record| record.expected.is_some() || response.framing != Framing::UntilClose;
         match record_of(want, &response, length, status) {
             Some(record) if again::is_stored(leader, &record).await => return Ok(()),
-            Some(record) if whole_is_known(&record) => match inner.store.create(record).await {
+            Some(record) if whole_is_known(&record) => match inner.store.create(record.clone()).await {
                 Ok(writer) => {
                     let ways = Ways::of(inner, want, &writer.entry().record);
                     let start = Start { stream: Stream::new(response, 0), at: 0, end: length, ways };
                     return leader.fill(writer, start).await;
                 }
-                Err(error) => tracing::warn!(key = %want.key, %error, "answer is passed on without being stored"),
+                Err(error) => {
+                    tracing::warn!(key = %want.key, %error, "answer is passed on without being stored");
+                    if let Some(slide) = leader.pass_by(&record, 0) {
+                        leader.pass_on(slide, Stream::new(response, 0)).await;
+                        return Ok(());
+                    }
+                }
             },
             Some(_) => tracing::debug!(key = %want.key, "the end of the answer is not marked"),
             None => tracing::debug!(key = %want.key, "answer varies on everything"),

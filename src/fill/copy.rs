@@ -22,6 +22,7 @@ use super::part_check::Unfinished;
 use super::patience::Patience;
 use super::rate::Rate;
 use super::schedule::{self, Claim, Next, Picture, Pieces};
+use super::slide::Running;
 use super::stream::Stream;
 use super::{Inner, Want, write};
 use crate::content::{Abandon, ByteRange, FillMode, Record};
@@ -73,6 +74,8 @@ pub(super) enum End {
     /// Upstream brings nothing more.
     GaveUp,
     StoreFailed,
+    /// The drive is full.
+    Full,
 }
 
 /// One fill under way.
@@ -98,6 +101,8 @@ pub(super) struct Copying<'a> {
     wrong_parts: u32,
     unfinished: Unfinished,
     foreseen: Instant,
+    /// The request whose bytes could not be written.
+    pub(super) running: Option<Running>,
 }
 
 impl Ways {
@@ -136,6 +141,7 @@ impl<'a> Copying<'a> {
             wrong_parts: 0,
             unfinished: Unfinished::default(),
             foreseen: now,
+            running: None,
         }
     }
 
@@ -279,7 +285,8 @@ impl<'a> Copying<'a> {
             }
             Err(error) => {
                 tracing::warn!(key = %self.want.key, %error, "fill could not be written");
-                Some(Some(End::StoreFailed))
+                let is_full = matches!(error, StoreError::NoSpace { .. });
+                Some(Some(if is_full { End::Full } else { End::StoreFailed }))
             }
         }
     }

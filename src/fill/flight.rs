@@ -3,8 +3,8 @@
 //! No I/O here; what a leader does is in `lead` and `copy`.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -13,11 +13,12 @@ use tokio::time::Instant;
 
 use super::credentials::{Credentials, Others};
 use super::demand::{Demands, Place, TO_THE_END};
+use super::passage::Passage;
 use super::want::Answer;
 use super::{FillError, Want};
 use crate::content::{ByteRange, KeyHash};
 use crate::decide::FirstAsked;
-use crate::store::{Entry, Partial};
+use crate::store::{Body, Entry, Partial};
 use crate::telemetry::Metrics;
 
 /// What anybody waits for at least.
@@ -33,6 +34,8 @@ pub(super) enum Head {
     Pending,
     /// The body lands in this partial.
     Filling(Arc<Entry>, Arc<Partial>),
+    /// No drive has room for the body: it passes through the flight's window.
+    Passing(Arc<Entry>),
     /// What is stored is current.
     Validated(Arc<Entry>),
     /// What is stored is not what it was when it was looked up.
@@ -74,6 +77,8 @@ pub(super) struct Flight {
     answered: AtomicU16,
     /// Set when what it asked for may have changed meanwhile.
     parted: AtomicBool,
+    /// Set once no drive has room for the body, or for the rest of it.
+    passage: OnceLock<Arc<Passage>>,
 }
 
 /// What can be said of the time to come.
@@ -198,15 +203,37 @@ impl Flight {
             outlook: watch::Sender::default(),
             answered: AtomicU16::new(0),
             parted: AtomicBool::new(false),
+            passage: OnceLock::new(),
         }
     }
 
     fn may_answer(&self, want: &Want) -> bool {
         match &*self.head.borrow() {
             Head::Pending => true,
-            Head::Filling(entry, _) | Head::Validated(entry) => want.selects(&entry.record),
+            Head::Filling(entry, _) | Head::Passing(entry) => want.selects(&entry.record) && self.reaches(want, entry),
+            Head::Validated(entry) => want.selects(&entry.record),
             Head::Changed | Head::Answer(_) | Head::NotShared | Head::Behind(_) | Head::Failed(_) => false,
         }
+    }
+
+    /// Whether the bytes that `want` asks for are going to come. A window has some, and goes on from there.
+    pub(super) fn reaches(&self, want: &Want, entry: &Entry) -> bool {
+        let Some(passage) = self.passage() else { return true };
+        let begin = match want.begin() {
+            FirstAsked::ToEnd(start) => start,
+            FirstAsked::Within(range) => range.start(),
+            FirstAsked::Suffix(count) => entry.record.length.unwrap_or(0).saturating_sub(count),
+        };
+        let partial = match &*self.head.borrow() {
+            Head::Filling(_, partial) => Body::Partial(Arc::clone(partial)).present_until(begin),
+            _ => begin,
+        };
+        want.asks_one_part() && passage.reaches(partial)
+    }
+
+    /// The window that the body passes through, if no drive has room for it.
+    pub(super) fn passage(&self) -> Option<&Arc<Passage>> {
+        self.passage.get()
     }
 
     /// Whether every byte of the body is there.
@@ -247,6 +274,12 @@ impl Permit {
     /// Tells everybody who waits.
     pub(super) fn publish(&self, head: Head) {
         self.flight.head.send_replace(head);
+    }
+
+    /// The body, or the rest of it, passes through this window.
+    pub(super) fn pass_through(&self, passage: &Arc<Passage>) {
+        // Set only here, by the one leader, once.
+        let _ = self.flight.passage.set(Arc::clone(passage));
     }
 
     /// Lets nobody join any more. To be called before a body is given up, so that nobody follows one that will not
@@ -372,6 +405,7 @@ impl FlightGuard {
     /// The client has come to `position`.
     pub fn advance(&self, position: u64) {
         self.place.advance(position);
+        self.flight.passage().into_iter().for_each(|passage| passage.taken());
     }
 
     /// The whole body is needed, whatever the client reads of it: to know whether its digest is right.

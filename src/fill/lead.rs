@@ -168,7 +168,20 @@ impl Leader<'_> {
             let end = copying.until_end(self.permit).await;
             let (ways, length) = (copying.ways, copying.length);
             let End::Whole(whole) = end else {
-                self.end_early(copying.writer, end).await;
+                let is_store = matches!(end, End::Full | End::StoreFailed);
+                let slide = if is_store { self.go_on_without(&mut copying).await } else { None };
+                match slide {
+                    Some(slide) => {
+                        // Nothing can ever be joined to a file that takes no more; a full drive may have room again.
+                        if end == End::StoreFailed {
+                            copying.writer.discard().await
+                        } else {
+                            drop(copying.writer)
+                        }
+                        slide.run().await;
+                    }
+                    None => self.end_early(copying.writer, end).await,
+                }
                 return Ok(());
             };
             let entry = Arc::clone(copying.writer.entry());
@@ -204,12 +217,11 @@ impl Leader<'_> {
             End::OtherVersion => "changed",
             End::WrongPart => "mismatch",
             End::GaveUp => "cut",
-            End::StoreFailed => "store",
+            End::StoreFailed | End::Full => "store",
         };
         self.count(outcome);
         tracing::info!(key = %self.want.key, outcome, bytes = writer.partial().present_total(), "fill ended before its end");
         match end {
-            // Nothing can ever be joined to a file that takes no more.
             End::StoreFailed => writer.discard().await,
             End::OtherVersion => {
                 writer.supersede().await;
@@ -219,7 +231,7 @@ impl Leader<'_> {
                 writer.reject("a part is not what its Content-Digest says".to_owned()).await;
                 self.inner.note_mismatch(self.want);
             }
-            End::Enough | End::Whole(_) | End::Abandoned | End::GaveUp => {}
+            End::Enough | End::Whole(_) | End::Abandoned | End::GaveUp | End::Full => {}
         }
     }
 

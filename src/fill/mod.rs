@@ -6,6 +6,7 @@
 
 mod again;
 mod answer;
+mod arriving;
 mod copy;
 mod credentials;
 mod demand;
@@ -16,10 +17,13 @@ mod judge;
 mod lead;
 mod mend;
 mod part_check;
+mod passage;
 mod patience;
 mod rate;
 mod resume;
 mod schedule;
+mod slide;
+mod sliding;
 mod stream;
 mod want;
 mod write;
@@ -33,6 +37,7 @@ use moka::sync::Cache;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+pub use arriving::{Arrived, Arriving};
 pub use error::FillError;
 pub use flight::{FlightGuard, Outlook};
 pub use mend::MendError;
@@ -53,6 +58,7 @@ pub use crate::upstream::{FetchError, Redirects};
 use flight::{FlightTable, Head, Role};
 use mend::Mending;
 use part_check::HeldRoom;
+use passage::WindowMemory;
 
 /// How long a key whose answer could not be shared is fetched by each client for itself, so that clients do not
 /// queue behind one another for answers that none of them can use.
@@ -93,6 +99,8 @@ struct Inner {
     mending: Mending,
     /// Memory for parts that are checked before they are given out.
     held_room: HeldRoom,
+    /// Memory for bodies that no drive has room for.
+    windows: Arc<WindowMemory>,
 }
 
 impl Inner {
@@ -124,6 +132,7 @@ impl Fill {
         metrics: Arc<Metrics>,
     ) -> Self {
         let flights = FlightTable::new(Arc::clone(&metrics));
+        let windows = WindowMemory::new(store.window_memory());
         let inner = Inner {
             store,
             upstream,
@@ -138,6 +147,7 @@ impl Fill {
             mismatches: memory(MISMATCH_MEMORY),
             mending: Mending::new(),
             held_room: HeldRoom::new(),
+            windows,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -199,9 +209,14 @@ impl Fill {
                     // Asked with other credentials, or for another range: what came of it says nothing about this request.
                     Head::NotShared | Head::Behind(_) => {}
                     // Another variant: the next round passes this flight by.
-                    Head::Filling(entry, _) | Head::Validated(entry) if !want.selects(&entry.record) => {}
+                    Head::Filling(entry, _) | Head::Passing(entry) | Head::Validated(entry)
+                        if !want.selects(&entry.record) => {}
+                    // What passes has left behind, or does not come to, what this request asks for.
+                    Head::Filling(entry, _) | Head::Passing(entry) if !guard.flight().reaches(&want, &entry) => {}
                     // Its fill has just ended before its end.
-                    Head::Filling(_, partial) if !partial.has_writer() && !partial.is_complete() => {
+                    Head::Filling(_, partial)
+                        if !partial.has_writer() && !partial.is_complete() && guard.flight().passage().is_none() =>
+                    {
                         let flight = guard.flight();
                         drop(guard);
                         flight.over().await;
@@ -289,6 +304,7 @@ fn memory<T: Clone + Send + Sync + 'static>(time: Duration) -> Cache<KeyHash, T>
 fn settled(head: Head, guard: FlightGuard, collapsed: bool) -> Obtained {
     match head {
         Head::Filling(entry, partial) => Obtained::Filling { entry, partial, guard, collapsed },
+        Head::Passing(entry) => Obtained::Passing { entry, guard, collapsed },
         Head::Validated(entry) => Obtained::Validated(entry),
         Head::Changed => Obtained::Changed,
         Head::Answer(answer) => Obtained::Answer(answer),

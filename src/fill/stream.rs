@@ -60,6 +60,11 @@ impl Stream {
         Self { check, ..Self::new(response, part.start()) }
     }
 
+    /// Position of the next byte that comes.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
     /// The check that was not finished when the body was cut.
     pub(super) fn unfinished(self) -> Option<PartCheck> {
         self.check

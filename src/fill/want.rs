@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::RANGE;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
@@ -57,6 +58,15 @@ pub enum Obtained {
         /// Another request's flight is followed.
         collapsed: bool,
     },
+    /// No drive has room for the body: its bytes can be read as they pass.
+    Passing {
+        /// What is known of it. Nothing of it is stored.
+        entry: Arc<Entry>,
+        /// Counts as a client of the flight until dropped.
+        guard: FlightGuard,
+        /// Another request's flight is followed.
+        collapsed: bool,
+    },
     /// What is stored is current: validated just now.
     Validated(Arc<Entry>),
     /// Another flight has ended since the look-up, with or without success: what is stored has to be looked up again.
@@ -91,6 +101,11 @@ impl Want {
     /// Where the first bytes lie that the client waits for.
     pub(super) fn begin(&self) -> FirstAsked {
         decide::first_asked(&self.headers)
+    }
+
+    /// Whether the client asks for the whole or for one part of it.
+    pub(super) fn asks_one_part(&self) -> bool {
+        !self.headers.contains_key(RANGE) || decide::is_for_one_range(&self.headers)
     }
 
     /// A request upstream for this content, with these fields.

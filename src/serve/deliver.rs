@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use super::ask::Ask;
 use super::body::{Segment, SegmentBody};
 use super::follow::{Follow, HELD_BACK, HeldEnd};
+use super::gather::Told;
 use super::handler::Handler;
 use super::mend::Mender;
 use super::outcome::{Outcome, Part, Reply, Stored};
@@ -19,8 +20,8 @@ use super::wire::TURN;
 use super::{multipart, rescue, respond};
 use crate::content::{ByteRange, RangeSet, Record};
 use crate::decide::{self, CacheStatus, FwdReason, Precondition, RangeOutcome};
-use crate::fill::{FlightGuard, MendError};
-use crate::store::{Body, Entry, Gift, Partial, Progress, ReadError};
+use crate::fill::{Arriving, FlightGuard, MendError};
+use crate::store::{Body, Entry, Gift, Progress, ReadError};
 use crate::telemetry::RequestResult;
 
 /// How long a fill goes on for a client that was told to come back.
@@ -144,7 +145,7 @@ async fn body_of(handler: &Handler, ask: &Ask, entry: &Arc<Entry>) -> Result<Bod
 /// A body that is being filled, as a request meets it.
 pub(super) struct Growing {
     pub(super) entry: Arc<Entry>,
-    pub(super) partial: Arc<Partial>,
+    pub(super) body: Arriving,
     pub(super) guard: FlightGuard,
     /// Another request's flight is followed.
     pub(super) collapsed: bool,
@@ -154,10 +155,11 @@ pub(super) struct Growing {
 
 /// Serves a body that is being filled: waits for the first byte asked for until the deadline, then follows.
 pub(super) async fn growing(handler: &Handler, ask: &Ask, growing: Growing, reason: FwdReason) -> Delivery {
-    let Growing { entry, partial, guard, collapsed, found } = growing;
+    let Growing { entry, body, guard, collapsed, found } = growing;
     let entry = &entry;
     let answered = guard.answered().unwrap_or(entry.record.status);
-    let status = CacheStatus::forwarded(reason, Some(answered.as_u16())).stored().collapsed_if(collapsed);
+    let status = CacheStatus::forwarded(reason, Some(answered.as_u16()));
+    let status = if body.partial().is_some() { status.stored() } else { status }.collapsed_if(collapsed);
     let result = if collapsed { RequestResult::Partial } else { RequestResult::Miss };
     if let Some(outcome) = before_body(ask, entry, &status, result) {
         return Delivery::Done(outcome);
@@ -167,10 +169,10 @@ pub(super) async fn growing(handler: &Handler, ask: &Ask, growing: Growing, reas
     // An agent aborts when a body without length is cut, and a range needs the length too: both wait for the end.
     let needs_length = matches!(selection, RangeOutcome::NeedsLength) || (length.is_none() && ask.is_agent());
     if needs_length {
-        length = match timeout_at(ask.deadline, partial.wait(u64::MAX)).await {
+        length = match timeout_at(ask.deadline, body.wait(u64::MAX)).await {
             Ok(Progress::Ended(length)) => Some(length),
             Ok(Progress::Present(_) | Progress::Stopped) => return Delivery::Unusable,
-            Err(_) => return Delivery::Done(come_back("length-unknown", partial, guard)),
+            Err(_) => return Delivery::Done(come_back("length-unknown", body, guard)),
         };
         selection = select(handler, ask, entry, length);
     }
@@ -196,7 +198,7 @@ pub(super) async fn growing(handler: &Handler, ask: &Ask, growing: Growing, reas
         && ranges.iter().any(|range| range.end() > hold.from(range.end()))
     {
         guard.needs_whole();
-        match verified_soon(&partial, &guard, ask.deadline).await {
+        match verified_soon(&body, &guard, ask.deadline).await {
             // It was told wrong, and the digest knows better.
             Verdict::Verified(whole) if length.is_some_and(|told| told != whole) => return Delivery::Unusable,
             Verdict::Verified(whole) => length = Some(whole),
@@ -210,15 +212,15 @@ pub(super) async fn growing(handler: &Handler, ask: &Ask, growing: Growing, reas
             Some(_) => first,
         };
     }
-    match first_byte(&partial, first, &guard, ask.deadline).await {
+    match first_byte(&body, first, &guard, ask.deadline).await {
         Some(Progress::Present(_) | Progress::Ended(_)) => {}
         Some(Progress::Stopped) => return Delivery::Unusable,
-        None => return Delivery::Done(come_back("deadline", partial, guard)),
+        None => return Delivery::Done(come_back("deadline", body, guard)),
     }
     let guard = Arc::new(guard);
     let layout = lay(entry, selection, length, |start, end| {
-        let follow = Follow::new(Arc::clone(&partial), start, end, hold, ask.is_agent(), Arc::clone(&guard));
-        Segment::Follow(Box::new(follow))
+        let follow = Follow::new(body.clone(), start, end, hold, ask.is_agent(), Arc::clone(&guard));
+        Segment::Follow(Box::new(follow.telling(Told::of(handler, ask))))
     });
     // What another request pays for is as good as stored.
     let found = if collapsed { None } else { found_places(&layout.segments, &found) };
@@ -250,11 +252,11 @@ fn found_places(segments: &VecDeque<Segment>, found: &RangeSet) -> Option<Vec<By
 }
 
 /// Waits for the byte at `first` until the deadline, or until it is known that no source can bring it.
-async fn first_byte(partial: &Arc<Partial>, first: u64, guard: &FlightGuard, deadline: Instant) -> Option<Progress> {
+async fn first_byte(body: &Arriving, first: u64, guard: &FlightGuard, deadline: Instant) -> Option<Progress> {
     let mut outlook = guard.outlook();
     tokio::select! {
         biased;
-        progress = partial.wait(first) => Some(progress),
+        progress = body.wait(first) => Some(progress),
         _ = outlook.wait_for(|outlook| outlook.down) => None,
         () = sleep_until(deadline) => None,
     }
@@ -267,10 +269,10 @@ fn hold(entry: &Entry, length: Option<u64>) -> Option<HeldEnd> {
 }
 
 /// 503 while the fill goes on as if the client were there, so that it is further when the client comes back.
-fn come_back(why: &'static str, partial: Arc<Partial>, guard: FlightGuard) -> Outcome {
+fn come_back(why: &'static str, body: Arriving, guard: FlightGuard) -> Outcome {
     tokio::spawn(async move {
         // However it ends, the client counts until then.
-        let _ = timeout(COMES_BACK, partial.wait(u64::MAX)).await;
+        let _ = timeout(COMES_BACK, body.wait(u64::MAX)).await;
         drop(guard);
     });
     rescue::unavailable(why)

@@ -11,9 +11,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::body::{BodyCut, Segment};
+use super::gather::Told;
 use crate::content::ByteRange;
-use crate::fill::FlightGuard;
-use crate::store::{Body, Partial, Progress};
+use crate::fill::{Arrived, Arriving, FlightGuard};
+use crate::store::Progress;
 
 /// Most bytes held back from an agent.
 const RESERVE: u64 = 128 * 1024;
@@ -47,13 +48,15 @@ const NEVER_EARLY: u64 = 1024;
 
 /// A range of a growing body on its way to a client.
 pub(super) struct Follow {
-    partial: Arc<Partial>,
+    body: Arriving,
     position: u64,
     end: Option<u64>,
     hold: Option<HeldEnd>,
     reserve: Option<Reserve>,
     guard: Arc<FlightGuard>,
     begun: bool,
+    /// Whom to tell that the client was given wrong bytes.
+    told: Option<Told>,
 }
 
 /// Bytes that leave only once the body has turned out to have its expected digest.
@@ -92,10 +95,10 @@ impl HeldEnd {
 }
 
 impl Follow {
-    /// Follows `partial` from `start` to `end`, or to its end when that is not known yet. `agent`: the client is a
+    /// Follows `body` from `start` to `end`, or to its end when that is not known yet. `agent`: the client is a
     /// Delivery Optimization agent.
     pub(super) fn new(
-        partial: Arc<Partial>,
+        body: Arriving,
         start: u64,
         end: Option<u64>,
         hold: Option<HeldEnd>,
@@ -103,10 +106,16 @@ impl Follow {
         guard: Arc<FlightGuard>,
     ) -> Self {
         let reserve = agent.then(|| {
-            let present = Body::Partial(Arc::clone(&partial)).present_until(start);
+            let present = body.present_until(start);
             Reserve { seen: present, free: present, window: (Instant::now(), present), fast: false, sipping: false }
         });
-        Self { partial, position: start, end, hold, reserve, guard, begun: false }
+        Self { body, position: start, end, hold, reserve, guard, begun: false, told: None }
+    }
+
+    /// The same, which tells `told` when bytes turn out to be wrong.
+    pub(super) fn telling(mut self, told: Told) -> Self {
+        self.told = Some(told);
+        self
     }
 
     /// The bytes that are left to send; to the end of everything when the length is not known.
@@ -129,13 +138,13 @@ impl Follow {
             self.guard.advance(from);
             // How long to wait, and what to do then.
             let (patience, held) = self.patience();
-            let progress = match timeout(patience, self.partial.wait(from)).await {
+            let progress = match timeout(patience, self.body.wait(from)).await {
                 Ok(progress) => progress,
-                Err(_) if held => return Some(Ok(self.take(self.position + SIP.min(self.early())))),
+                Err(_) if held => return Some(self.take(self.position + SIP.min(self.early()))),
                 Err(_) if self.reserve.is_some() => return Some(self.sip()),
                 Err(_) => return Some(Err(BodyCut("no byte from upstream".to_owned()))),
             };
-            let complete = self.partial.is_complete();
+            let complete = self.body.is_complete();
             match progress {
                 Progress::Present(until) => {
                     let landed = self.end.map_or(until, |end| until.min(end));
@@ -148,7 +157,7 @@ impl Follow {
                     let held_from = self.hold.filter(|_| !complete).map(|hold| hold.from(until));
                     let free = held_from.map_or(free, |held| free.min(held));
                     if free > self.position {
-                        return Some(Ok(self.take(free)));
+                        return Some(self.take(free));
                     }
                     if held_from.is_some_and(|held| self.position >= held)
                         && let Some(hold) = &mut self.hold
@@ -163,9 +172,14 @@ impl Follow {
                     if end > length {
                         return Some(Err(BodyCut("the body is shorter than its range".to_owned())));
                     }
-                    return (self.position < end).then(|| Ok(self.take(end)));
+                    return (self.position < end).then(|| self.take(end));
                 }
-                Progress::Stopped => return Some(Err(BodyCut("the fill ended before the body did".to_owned()))),
+                Progress::Stopped => {
+                    if let Some(told) = self.told.take().filter(|_| self.body.is_wrong()) {
+                        told.is_wrong().await;
+                    }
+                    return Some(Err(BodyCut("the fill ended before the body did".to_owned())));
+                }
             }
         }
     }
@@ -192,16 +206,25 @@ impl Follow {
         if self.position < length.saturating_sub(HELD_BACK) {
             return 0;
         }
-        let present = Body::Partial(Arc::clone(&self.partial)).present_until(self.position);
+        let present = self.body.present_until(self.position);
         let last = length.saturating_sub(NEVER_EARLY).min(self.end.unwrap_or(length));
         present.min(last).saturating_sub(self.position)
     }
 
-    fn take(&mut self, until: u64) -> Segment {
-        let reader = Body::Partial(Arc::clone(&self.partial));
-        let segment = Segment::File { reader, offset: self.position, len: until - self.position };
-        self.position = until;
-        segment
+    /// The next bytes, all up to `until` or the first of them.
+    fn take(&mut self, until: u64) -> Result<Segment, BodyCut> {
+        let gone = || BodyCut("others were too far ahead; the rest has to be asked for anew".to_owned());
+        let position = self.position;
+        match self.body.take(position, until).ok_or_else(gone)? {
+            Arrived::Stored(reader, until) => {
+                self.position = until;
+                Ok(Segment::File { reader, offset: position, len: until - position })
+            }
+            Arrived::Bytes(bytes) => {
+                self.position += bytes.len() as u64;
+                Ok(Segment::Bytes(bytes))
+            }
+        }
     }
 
     /// Gives out a little of what is held back; cuts when nothing is left.
@@ -212,7 +235,7 @@ impl Follow {
         if held == 0 {
             return Err(BodyCut("no byte from upstream".to_owned()));
         }
-        let sip = self.take(self.position + held.min(SIP));
+        let sip = self.take(self.position + held.min(SIP))?;
         if let Some(reserve) = &mut self.reserve {
             reserve.sipping = true;
             reserve.free = reserve.free.max(self.position);

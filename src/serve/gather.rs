@@ -10,8 +10,10 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
+use super::ask::Ask;
 use super::body::BodyCut;
 use super::follow::HELD_BACK;
+use super::handler::Handler;
 use crate::content::{CacheKey, Digest, Digester, Version};
 use crate::fill::Through;
 use crate::store::Store;
@@ -111,7 +113,8 @@ impl Checked {
                 Some(Err(error)) => return Some(Err(BodyCut(error.to_string()))),
                 None if std::mem::take(&mut self.digester).finish() == self.expected => self.verified = true,
                 None => {
-                    self.told.is_wrong(self.expected).await;
+                    note_mismatch(&self.told.key, self.expected);
+                    self.told.is_wrong().await;
                     return Some(Err(BodyCut("the body has not the digest that it should have".to_owned())));
                 }
             }
@@ -137,10 +140,15 @@ impl Checked {
 }
 
 impl Told {
+    /// For the client of `ask`.
+    pub(super) fn of(handler: &Handler, ask: &Ask) -> Self {
+        let client = ask.client.map(|client| client.address);
+        Self { store: handler.store.clone(), key: ask.content.key.clone(), client }
+    }
+
     /// What was passed is wrong: the client has bytes that nothing goes on with. Others were passed other messages, whatever
     /// their fields say.
-    async fn is_wrong(&self, expected: Digest) {
-        note_mismatch(&self.key, expected);
+    pub(super) async fn is_wrong(&self) {
         if let Some(client) = self.client {
             self.store.give(client, &self.key, &Version::untold(), false).await;
         }

@@ -22,9 +22,9 @@ use super::ready::{Plan, ReadyAnswers, Shortcut};
 use super::respond::respond;
 use super::wire::{ConnectionInfo, Recall};
 use super::{Settings, pass, rescue};
-use crate::content::{BodyRef, Digest, Record, UnixMillis};
+use crate::content::{BodyRef, Digest, RangeSet, Record, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts, UnderRule};
-use crate::fill::{Fill, FillError, Obtained};
+use crate::fill::{Arriving, Fill, FillError, Obtained};
 use crate::resolve::{self, Inbound, resolve_digest};
 use crate::store::{Body, Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
@@ -303,22 +303,16 @@ impl Handler {
         let want = ask.want(stored, conditions);
         match self.fill.obtain(want).await {
             Obtained::Filling { entry, partial, guard, collapsed } => {
-                if !collapsed && entry.record.status.is_success() {
-                    self.remember_proof(ask);
-                }
-                if ask.rule_digest().is_some()
-                    && decide::under_rule(&entry.record, ask.rule_digest()) != UnderRule::Fits
-                {
-                    // It was begun for another host with this key, which has no such rule. Its end shows what it is.
-                    let _ = tokio::time::timeout_at(ask.deadline, partial.wait(u64::MAX)).await;
-                    return Step::Again;
-                }
                 let found = found.filter(|(id, _)| *id == partial.id()).map(|(_, present)| present);
-                let growing = Growing { entry, partial, guard, collapsed, found: found.unwrap_or_default() };
-                match deliver::growing(self, ask, growing, reason).await {
-                    deliver::Delivery::Done(outcome) => Step::Done(outcome),
-                    deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,
-                    deliver::Delivery::OtherVersion => Step::Done(self.other_version(ask).await),
+                let (body, found) = (Arriving::new(Some(partial), &guard), found.unwrap_or_default());
+                self.grow(ask, Growing { entry, body, guard, collapsed, found }, reason).await
+            }
+            Obtained::Passing { entry, guard, collapsed } => {
+                let (body, found) = (Arriving::new(None, &guard), RangeSet::new());
+                match self.grow(ask, Growing { entry, body, guard, collapsed, found }, reason).await {
+                    // What cannot be had of the window has to be had without it.
+                    Step::Again => Step::Done(self.pass_through(ask, reason).await),
+                    done => done,
                 }
             }
             // It is current for another host with this key, which has no such rule.
@@ -427,7 +421,7 @@ impl Handler {
         }
     }
 
-    fn remember_proof(&self, ask: &Ask) {
+    pub(super) fn remember_proof(&self, ask: &Ask) {
         if let Some(token) = ask.token {
             self.proofs.remember(token, ask.content.token.as_ref(), ask.now);
         }

@@ -17,6 +17,7 @@ mod connect;
 mod deliver;
 mod follow;
 mod gather;
+mod grow;
 mod handler;
 mod mend;
 mod multipart;

@@ -53,8 +53,7 @@ impl Handler {
         };
         match self.release_passed(ask, &response).await {
             Ok(gift) => {
-                let client = ask.client.map(|client| client.address);
-                let told = Told { store: self.store.clone(), key: ask.content.key.clone(), client };
+                let told = Told::of(self, ask);
                 released(ask, response, reason, gift, |through| match manner {
                     Manner::AsItComes => Segment::Through(Box::new(through)),
                     Manner::Checked(expected, begin) => {

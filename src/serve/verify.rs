@@ -3,13 +3,12 @@
 //! Wrong bytes that a client has kept stay in its file, so a body that is soon there is checked before its first byte
 //! leaves. A longer one streams, and only its end waits (`follow`).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::fill::FlightGuard;
-use crate::store::{Partial, Progress};
+use crate::fill::{Arriving, FlightGuard};
+use crate::store::Progress;
 
 /// A body that will be there within this time is verified before its first byte leaves.
 pub(super) const WORTH_WAITING: Duration = Duration::from_secs(8);
@@ -26,10 +25,10 @@ pub(super) enum Verdict {
 }
 
 /// Waits until the body is verified, or is seen to take longer than is worth waiting for; at the latest until `latest`.
-pub(super) async fn verified_soon(partial: &Arc<Partial>, guard: &FlightGuard, latest: Instant) -> Verdict {
+pub(super) async fn verified_soon(body: &Arriving, guard: &FlightGuard, latest: Instant) -> Verdict {
     let until = latest.min(Instant::now() + WORTH_WAITING);
     let mut outlook = guard.outlook();
-    let ended = partial.wait(u64::MAX);
+    let ended = body.wait(u64::MAX);
     tokio::pin!(ended);
     loop {
         let seen = *outlook.borrow_and_update();

@@ -18,7 +18,7 @@ use super::journal_entry::{self, place};
 use super::partial::Partial;
 use super::queue::RowId;
 use super::table::{PendingRow, RowState, Table, generation, merge, sorted};
-use crate::content::{BodyRef, CacheKey, KeyHash, PartialId, Record, UnixMillis, Version};
+use crate::content::{BodyRef, CacheKey, Digest, KeyHash, PartialId, Record, UnixMillis, Version};
 
 /// Memory for answers in bytes, roughly.
 const HOT: u64 = 32 * 1024 * 1024;
@@ -80,6 +80,15 @@ impl Entry {
         let journal_entry::Row { record, birth, superseded } = row;
         let (head, version) = (OnceLock::new(), OnceLock::new());
         Arc::new(Self { record, head, birth, superseded, version, drive, serial, target })
+    }
+
+    /// One that is not stored, for a response whose body passes through memory. Its version is what its fields tell.
+    pub fn unstored(record: Record) -> Arc<Self> {
+        let birth = Version::told_by(&record.headers, record.length).birth;
+        let life = Life::new(Digest::of(&[]));
+        life.end();
+        let row = journal_entry::Row { record, birth, superseded: None };
+        Self::new(row, DriveId(0), 0, Target::Blob(Arc::new(life)))
     }
 
     /// Which version of the resource it is.

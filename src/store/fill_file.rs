@@ -20,7 +20,7 @@ use super::hasher::{Midstate, PrefixHasher};
 use super::layout;
 use super::map_file::{self, DecodedMap};
 use super::partial::{Partial, Phase, State};
-use crate::content::{ByteRange, Digest, PartialId, RangeSet, Record};
+use crate::content::{ByteRange, Digest, Digester, PartialId, RangeSet, Record};
 
 /// How often what is written is made to last.
 #[derive(Debug, Clone, Copy)]
@@ -355,6 +355,14 @@ impl Partial {
             Err(ReadError::Gone) => Err(io::Error::from(io::ErrorKind::NotFound)),
             Err(ReadError::Io(error)) => Err(error),
         }
+    }
+
+    /// The hash of the first bytes, as many as are there without a gap, and how many these are.
+    pub(super) fn hash_of_begin(&self) -> (u64, Digester) {
+        let mut core = self.core.lock();
+        // What cannot be read is not among them.
+        let _ = self.advance(&mut core);
+        (core.hasher.position(), core.hasher.digester())
     }
 
     /// Whether exactly `length` bytes from the begin have the digest `expected`, as far as they can be read.

@@ -5,7 +5,7 @@
 use sha2::digest::common::hazmat::SerializableState as _;
 use sha2::{Digest as _, Sha256};
 
-use crate::content::Digest;
+use crate::content::{Digest, Digester};
 
 /// Bytes that SHA-256 takes at a time (FIPS 180-4 section 5.2.1).
 const BLOCK: u64 = 64;
@@ -68,6 +68,11 @@ impl PrefixHasher {
         form.get_mut(32..40)?.copy_from_slice(&(midstate.position / BLOCK).to_le_bytes());
         let hash = Sha256::deserialize(&form).ok()?;
         Some(Self { hash, position: midstate.position })
+    }
+
+    /// The same for bytes that follow elsewhere.
+    pub(super) fn digester(&self) -> Digester {
+        self.hash.clone().into()
     }
 
     /// The digest of everything hashed.

@@ -228,7 +228,8 @@ impl Inner {
         self.entries.withdraw_row(&row);
     }
 
-    /// The blob, if its content is stored already and its file is as long as it should be.
+    /// The blob, if its content is stored already. One whose file is gone or not as long as it should be is given up:
+    /// what takes its place would count beside it.
     pub(super) fn stored(self: &Arc<Self>, digest: Digest) -> Option<Arc<Blob>> {
         let life = {
             let mut table = self.entries.lock();
@@ -239,10 +240,21 @@ impl Inner {
         };
         let open = life.open_blob().filter(|_| !life.is_gone());
         let open = open.map_or_else(|| self.locate(&digest).and_then(|(d, row)| self.open_blob(&life, &d, &row)), Ok);
-        let blob = open.ok()?;
+        let blob = match open {
+            Ok(blob) => blob,
+            Err(ReadError::Gone) => {
+                self.blob_missing(&life);
+                return None;
+            }
+            Err(_) => return None,
+        };
         let identity = disk::identity(blob.file().file()).ok()?;
-        let named = blob.drive().dir.stat(&layout::blob(&digest)).ok()??;
-        (identity.size() == blob.length() && identity.is(&named)).then_some(blob)
+        let named = blob.drive().dir.stat(&layout::blob(&digest)).ok()?;
+        if identity.size() == blob.length() && named.is_some_and(|named| identity.is(&named)) {
+            return Some(blob);
+        }
+        self.blob_missing(&life);
+        None
     }
 
     /// A reference that does not keep the store.

@@ -85,7 +85,7 @@ mod stuffing;
 mod superseded;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod unnamed;
 mod verify;
 mod window;
@@ -374,6 +374,11 @@ impl Store {
     /// Size of the blocks of new bodies, in bytes.
     pub fn block_size(&self) -> u64 {
         u64::from(self.inner.settings.block_size)
+    }
+
+    /// Memory for the windows of bodies that no drive has room for, in bytes.
+    pub fn window_memory(&self) -> u64 {
+        self.inner.settings.window_memory
     }
 
     /// Forgets a stored response; a partial body that nobody writes is deleted, a blob stays for other keys until

@@ -15,6 +15,8 @@ pub struct Settings {
     pub memory: u64,
     /// Largest body in bytes that is kept in memory.
     pub memory_body: u64,
+    /// Memory in bytes for the windows of bodies that no drive has room for.
+    pub window_memory: u64,
     /// Most blobs that are kept open, one descriptor each.
     pub open_blobs: usize,
     /// How long a verified block of a file that did not change counts as verified.
@@ -48,6 +50,7 @@ impl Default for Settings {
             block_size: 1024 * 1024,
             memory: 64 * 1024 * 1024,
             memory_body: 16 * 1024,
+            window_memory: 128 * 1024 * 1024,
             open_blobs: 4096,
             reverify: std::time::Duration::from_secs(24 * 3600),
             scrub_rate: 4_000_000,

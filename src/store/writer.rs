@@ -15,7 +15,7 @@ use super::inner::Inner;
 use super::partial::{Partial, Phase};
 use super::pool::panic_text;
 use super::{disk, drive};
-use crate::content::{BodyRef, ByteRange, PartialId, Record};
+use crate::content::{BodyRef, ByteRange, Digester, PartialId, Record};
 
 /// Files take whole blocks of this size on the common file systems.
 const FILE_BLOCK: u64 = 4096;
@@ -195,6 +195,16 @@ impl PartialWriter {
         let whole = self.partial.drive.pool.run(move || job.hashes_to(length, expected)).await;
         // A closed store knows nothing any more.
         whole.unwrap_or(false).then_some(length)
+    }
+
+    /// The SHA-256 in the making over the first bytes, as many as are there without a gap, and how many these are: for
+    /// whoever goes on with the body elsewhere.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub async fn hash_of_begin(&self) -> io::Result<(u64, Digester)> {
+        let job = Arc::clone(&self.partial);
+        self.partial.drive.pool.run(move || job.hash_of_begin()).await
     }
 
     /// Starts to make durable what was written, beside the next writes.

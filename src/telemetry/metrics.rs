@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 const FILLS: &str = "Fills that ended: complete, part (all that was asked for), abandoned (by its clients), cut (upstream gave no \
-                     more), changed (another version), mismatch (wrong digest), store (it could not be kept)";
+                     more), changed (another version), mismatch (wrong digest), store (it could not be kept), \
+                     window (passed on, since no drive has room)";
 
 use http::StatusCode;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};

@@ -24,6 +24,7 @@ pub(super) const EFFECTS: &[Row] = &[
     ("storage.drives[].min_free", "0", "1 MB", |c| format!("{:?}", c.store.drives)),
     ("storage.block_size", "64 KiB", "16 MiB", |c| c.store.block_size.to_string()),
     ("storage.memory", "0", "1 GiB", |c| c.store.memory.to_string()),
+    ("storage.window_memory", "0", "1 GiB", |c| c.store.window_memory.to_string()),
     ("storage.memory_body", "1 KiB", "2 KiB", |c| c.store.memory_body.to_string()),
     ("storage.reverify", "1h", "1d", |c| format!("{:?}", c.store.reverify)),
     ("storage.scrub_rate", "0", "1 MiB", |c| c.store.scrub_rate.to_string()),

@@ -21,6 +21,7 @@ mod fields;
 mod flap;
 mod flips;
 mod freshness;
+mod full;
 mod hits;
 mod kills;
 mod kills_rounds;

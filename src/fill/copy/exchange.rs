@@ -14,6 +14,7 @@ use crate::fill::demand::TO_THE_END;
 use crate::fill::fields;
 use crate::fill::flight::Permit;
 use crate::fill::judge::{Answered, Asked, Judged, judge};
+use crate::fill::slide::Running;
 use crate::fill::stream::{Batch, Ending, Stream};
 use crate::upstream::{FetchError, FetchResponse};
 
@@ -160,6 +161,9 @@ impl Copying<'_> {
                 return Some(End::WrongPart);
             }
             if let Some(end) = self.put(id, range, &batch.bytes).await {
+                if matches!(end, Some(End::Full | End::StoreFailed)) {
+                    self.running = Some(Running { stream: *stream, rest: (batch.at, batch.bytes) });
+                }
                 return end;
             }
             self.claims.iter_mut().filter(|claim| claim.id == id).for_each(|claim| claim.at = range.end());

@@ -1,6 +1,8 @@
 //! Fills with a real store and real connections to scripted origins on the loopback interface. Here is what the tests
 //! share; each file tells one part of the story.
 
+#[cfg(target_os = "linux")]
+mod full;
 mod leading;
 mod leaving;
 mod random;
@@ -344,6 +346,7 @@ fn filling(obtained: Obtained) -> (Arc<Entry>, Arc<Partial>, FlightGuard) {
 fn shown(obtained: &Obtained) -> String {
     match obtained {
         Obtained::Filling { collapsed, .. } => format!("filling, collapsed: {collapsed}"),
+        Obtained::Passing { collapsed, .. } => format!("passing, collapsed: {collapsed}"),
         Obtained::Validated(_) => "validated".to_owned(),
         Obtained::Changed => "changed".to_owned(),
         Obtained::Answer(answer) => format!("answer {}", answer.status),

@@ -6,7 +6,7 @@ use http_body::Body as _;
 
 use super::*;
 use crate::content::{BodyRef, CacheKey, PartialId, Record};
-use crate::fill::FlightGuard;
+use crate::fill::{Arriving, FlightGuard};
 use crate::serve::body::Segment;
 use crate::serve::follow::{Follow, HeldEnd};
 use crate::store::{Body, PartialWriter};
@@ -32,7 +32,7 @@ async fn writer(rig: &Rig, length: Option<u64>) -> PartialWriter {
 
 fn follow(writer: &PartialWriter, start: u64, end: Option<u64>, hold: Option<HeldEnd>) -> Follow {
     let guard = Arc::new(FlightGuard::of_no_flight());
-    Follow::new(Arc::clone(writer.partial()), start, end, hold, true, guard)
+    Follow::new(Arriving::new(Some(Arc::clone(writer.partial())), &guard), start, end, hold, true, guard)
 }
 
 /// Offset and length of the next bytes.

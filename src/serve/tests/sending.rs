@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::port::{Client, Layout, NEVER, Port, Shelf, context};
 use super::*;
-use crate::fill::FlightGuard;
+use crate::fill::{Arriving, FlightGuard};
 use crate::serve::body::Segment;
 use crate::serve::follow::Follow;
 use crate::serve::wire::TURN;
@@ -29,7 +29,14 @@ async fn mixed(shelf: &Shelf) -> (Layout, Vec<u8>) {
     let writer = std::sync::Mutex::new(writer);
     let layout = move || {
         let followed = Arc::clone(writer.lock().unwrap().partial());
-        let follow = Follow::new(followed, 1_000_000, Some(1_900_000), None, false, Arc::clone(&guard));
+        let follow = Follow::new(
+            Arriving::new(Some(followed), &guard),
+            1_000_000,
+            Some(1_900_000),
+            None,
+            false,
+            Arc::clone(&guard),
+        );
         VecDeque::from([
             Segment::Bytes(Bytes::from_static(b"--head--")),
             file(&blob, 0, 3_000_000),

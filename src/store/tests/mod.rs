@@ -4,12 +4,17 @@ mod bodies;
 mod damage;
 mod drives;
 mod eviction;
+#[cfg(target_os = "linux")]
+pub(crate) mod faults;
 mod filling;
+#[cfg(target_os = "linux")]
+mod full;
 mod kills;
 pub(super) mod power;
 mod restart;
 mod scale;
 mod speed;
+mod usage;
 mod versions;
 
 use std::fs;

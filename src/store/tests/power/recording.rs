@@ -12,6 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use rustix::fs::AtFlags;
 
 use super::super::copy;
+use super::super::faults::Faults;
 use super::Random;
 use crate::store::disk::Dir;
 use crate::store::layout;
@@ -97,6 +98,7 @@ static RECORDINGS: RwLock<Vec<Arc<Mutex<State>>>> = RwLock::new(Vec::new());
 
 /// The place that every operation passes: it is performed and noted as one.
 pub(in crate::store) fn through<T>(operation: Operation<'_>, perform: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    Faults::strike(&operation)?;
     let recordings = RECORDINGS.read().clone();
     if recordings.is_empty() {
         return perform();

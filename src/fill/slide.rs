@@ -1,0 +1,346 @@
+//! Leads a body that no drive has room for through a window: one transfer of upstream for all clients within reach. What
+//! the window keeps is `sliding`'s business.
+//!
+//! It begins where the leader's client does, or where a drive ran full, and goes to the end of what anybody wants. Who
+//! wants bytes before it, or far behind, gets a flight of its own, with others that want the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use tokio::time::{Instant, sleep_until};
+
+use super::copy::{Copying, Ways};
+use super::demand::TO_THE_END;
+use super::flight::{Head, Outlook};
+use super::judge::{Answered, Asked, Judged, judge};
+use super::lead::Leader;
+use super::part_check::Unfinished;
+use super::passage::{Ended, Passage};
+use super::patience::Patience;
+use super::rate::Rate;
+use super::sliding::Pace;
+use super::stream::{Batch, Ending, Stream};
+use super::write;
+use crate::content::{ByteRange, Digester, Record};
+use crate::decide::FirstAsked;
+use crate::store::Entry;
+use crate::upstream::FetchError;
+
+/// How long a window waits for another client when the last one has gone: an agent that asks for pieces comes back.
+const LINGERS: Duration = Duration::from_secs(2);
+/// How often it is looked at what clients want, when nothing tells.
+const TICK: Duration = Duration::from_millis(250);
+/// A stream that is silent for so long is given up for a new request.
+const SILENT: Duration = Duration::from_secs(6);
+
+/// What has come of a request of upstream.
+pub(super) struct Running {
+    pub(super) stream: Stream,
+    /// Bytes that have come of it and are nowhere yet, and where the first of them belongs.
+    pub(super) rest: (u64, Vec<Bytes>),
+}
+
+/// A body on its way through a window.
+pub(super) struct Slide<'a> {
+    leader: &'a Leader<'a>,
+    record: Record,
+    passage: Arc<Passage>,
+    /// Of all bytes from the begin of the body to the end of the window, where that is known.
+    digester: Option<Digester>,
+    /// Whether the end may leave although nothing tells that the body has its digest: as of any part that is passed on.
+    is_part: bool,
+    stream: Option<Stream>,
+    /// When it has been silent for too long.
+    silent_at: Instant,
+    retry_at: Option<Instant>,
+    patience: Patience,
+    rate: Rate,
+    unfinished: Unfinished,
+}
+
+/// No more comes, however long clients wait: readers must know, whatever becomes of the leader.
+struct Closes(Arc<Passage>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.close(Ended::Cut);
+    }
+}
+
+impl Leader<'_> {
+    /// A window for a body of which an answer brings the bytes from `at` on, and no drive takes them. `None` when there is
+    /// no memory for it, or the client asks for what cannot be had in this way.
+    pub(super) fn pass_by(&self, record: &Record, at: u64) -> Option<Slide<'_>> {
+        let begin = match (self.want.begin(), record.length) {
+            (FirstAsked::ToEnd(start), _) => start,
+            (FirstAsked::Within(range), _) => range.start(),
+            (FirstAsked::Suffix(count), length) => length?.saturating_sub(count),
+        };
+        let is_near = begin.checked_sub(at).is_some_and(|ahead| ahead < self.inner.store.block_size());
+        let is_there = record.length.is_some_and(|length| begin < length);
+        if !self.want.asks_one_part() || !(is_near || (record.validator().is_strong() && is_there)) {
+            return None;
+        }
+        let start = if is_near { at } else { begin };
+        let passage = self.inner.windows.open(start)?;
+        tracing::info!(key = %self.want.key, start, "no drive has room for a body: it is passed on");
+        let digester = (start == 0).then(Digester::default);
+        Some(Slide::new(self, record.clone(), passage, digester, start > 0))
+    }
+
+    /// Passes on what an answer brings, and what follows.
+    pub(super) async fn pass_on(&self, mut slide: Slide<'_>, stream: Stream) {
+        self.permit.pass_through(&slide.passage);
+        self.permit.publish(Head::Passing(Entry::unstored(slide.record.clone())));
+        // What comes from elsewhere than the client's begin is of no use.
+        let running = Running { rest: (stream.at(), Vec::new()), stream };
+        let is_of_use = running.has(slide.passage.end());
+        slide.take_up(Some(running).filter(|_| is_of_use));
+        slide.run().await;
+    }
+
+    /// Goes on in a window with a body that its drive takes no more of; `None` when that cannot be. The writer is to go
+    /// before it runs: those who wait turn to the window then. What is there stays for them, and for a later fill.
+    pub(super) async fn go_on_without(&self, copying: &mut Copying<'_>) -> Option<Slide<'_>> {
+        let record = Record { length: copying.length, ..copying.writer.entry().record.clone() };
+        let present = copying.writer.partial().present();
+        let (waiting, _) = self.permit.demands().all();
+        let absent = waiting.iter().map(|range| (present.available_from(range.start()), range.end()));
+        let from = absent.filter(|(at, end)| at < end).map(|(at, _)| at).min()?;
+        let running = copying.running.take().filter(|running| running.has(from));
+        if running.is_none() && !record.validator().is_strong() {
+            return None;
+        }
+        let hashed = copying.writer.hash_of_begin().await.ok().filter(|(hashed, _)| *hashed == from);
+        let passage = self.inner.windows.open(from)?;
+        tracing::warn!(key = %self.want.key, from, "a drive takes no more of a body: the rest of it is passed on");
+        self.permit.pass_through(&passage);
+        let mut slide = Slide::new(self, record, passage, hashed.map(|(_, digester)| digester), false);
+        slide.take_up(running);
+        Some(slide)
+    }
+}
+
+impl Running {
+    /// Whether it brings the byte at `from` next, or has it.
+    fn has(&self, from: u64) -> bool {
+        let (at, bytes) = &self.rest;
+        let size: u64 = bytes.iter().map(|bytes| bytes.len() as u64).sum();
+        (*at..=at.saturating_add(size)).contains(&from)
+    }
+}
+
+impl<'a> Slide<'a> {
+    fn new(
+        leader: &'a Leader<'a>,
+        record: Record,
+        passage: Arc<Passage>,
+        digester: Option<Digester>,
+        is_part: bool,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            leader,
+            record,
+            passage,
+            digester,
+            is_part,
+            stream: None,
+            silent_at: now + SILENT,
+            retry_at: None,
+            patience: Patience::new(now),
+            rate: Rate::new(now),
+            unfinished: Unfinished::default(),
+        }
+    }
+
+    fn take_up(&mut self, running: Option<Running>) {
+        let Some(Running { stream, rest: (at, bytes) }) = running else { return };
+        let size = bytes.iter().map(|bytes| bytes.len() as u64).sum();
+        self.stream = Some(stream);
+        self.take(Batch { at, bytes, size, end: None });
+    }
+
+    /// Until nobody wants any more of it.
+    pub(super) async fn run(mut self) {
+        let _closes = Closes(Arc::clone(&self.passage));
+        let permit = self.leader.permit;
+        let mut alone_since = None;
+        loop {
+            let now = Instant::now();
+            if permit.has_clients() {
+                alone_since = None;
+            } else if now >= *alone_since.get_or_insert(now) + LINGERS && permit.close_if_unused() {
+                break;
+            }
+            if self.passage.ended().is_none() && self.record.length == Some(self.passage.end()) {
+                self.finish();
+            }
+            let (waiting, _) = permit.demands().all();
+            let clients: Vec<u64> = waiting.iter().map(ByteRange::start).collect();
+            let wanted =
+                waiting.iter().map(ByteRange::end).max().unwrap_or(0).min(self.record.length.unwrap_or(TO_THE_END));
+            let pace = self.passage.pace(now, &clients);
+            self.foresee(now);
+            let ended = self.passage.ended();
+            let is_over = ended.is_some();
+            if matches!(ended, Some(Ended::Wrong | Ended::Cut)) && permit.close_if_unused() {
+                break;
+            }
+            let due = self.retry_at.is_none_or(|at| at <= now);
+            if is_over || pace != Pace::Go || wanted <= self.passage.end() || !due || clients.is_empty() {
+                let wait = match pace {
+                    Pace::Wait(Some(until)) => until.min(now + TICK),
+                    Pace::Wait(None) | Pace::Go => now + TICK,
+                };
+                self.silent_at = now + SILENT;
+                tokio::select! {
+                    () = self.passage.is_taken() => {}
+                    () = permit.demands().changed() => {}
+                    () = sleep_until(self.retry_at.map_or(wait, |at| at.min(wait))) => {}
+                }
+                continue;
+            }
+            self.bring(wanted).await;
+        }
+        self.leader.count("window");
+    }
+
+    /// The next bytes.
+    async fn bring(&mut self, wanted: u64) {
+        let Some(stream) = &mut self.stream else { return self.ask(wanted).await };
+        let batch = tokio::select! {
+            biased;
+            () = self.leader.permit.clients_left() => return,
+            batch = stream.next(None) => Some(batch),
+            () = sleep_until(self.silent_at) => None,
+        };
+        match batch {
+            Some(batch) => self.take(batch),
+            // Where ranges work another request costs next to nothing; elsewhere the stream has a limit of its own.
+            None if self.record.validator().is_strong() => self.fail(),
+            None => self.silent_at = Instant::now() + SILENT,
+        }
+    }
+
+    fn take(&mut self, batch: Batch) {
+        let now = Instant::now();
+        let at = self.passage.end();
+        let came_to = batch.at.saturating_add(batch.size);
+        let length = self.record.length.unwrap_or(TO_THE_END);
+        if batch.size > 0 && (batch.at > at || came_to > length) {
+            tracing::warn!(key = %self.record.key, "an upstream body does not fit what was said of it");
+            return self.passage.close(Ended::Cut);
+        }
+        if self.unfinished.is_wrong(batch.at, &batch.bytes) {
+            return self.is_wrong("a part is not what its Content-Digest says");
+        }
+        if let Some(new) = ByteRange::new(at, came_to) {
+            let bytes = write::slices(&batch.bytes, batch.at, new);
+            bytes.iter().for_each(|bytes| self.digester.iter_mut().for_each(|digester| digester.update(bytes)));
+            self.passage.push(&bytes);
+            self.rate.note(now, new.len());
+            self.patience.progress(now, new.len());
+            self.silent_at = now + SILENT;
+        }
+        match batch.end {
+            None => {}
+            Some(Ending::WrongDigest { given_out: true }) => {
+                self.is_wrong("a part is not what its Content-Digest says")
+            }
+            Some(Ending::Marked) if self.record.length.is_none() => {
+                self.record.length = Some(came_to);
+                self.stream = None;
+            }
+            Some(Ending::Closed) if self.record.length.is_none() && self.record.expected.is_some() => {
+                // The digest tells whether that was all.
+                self.record.length = Some(came_to);
+                self.stream = None;
+            }
+            Some(Ending::Marked) => self.stream = None,
+            Some(_) => self.fail(),
+        }
+    }
+
+    /// The request came to nothing: the next one begins where it stopped.
+    fn fail(&mut self) {
+        let unfinished = self.stream.take().and_then(Stream::unfinished);
+        unfinished.into_iter().for_each(|check| self.unfinished.add(check));
+        let now = Instant::now();
+        self.retry_at = Some(self.patience.failed(now, false));
+        let is_over = self.patience.is_over(now, !self.leader.permit.has_clients());
+        if is_over || !self.record.validator().is_strong() || self.record.length.is_none() {
+            self.passage.close(Ended::Cut);
+        }
+    }
+
+    /// Asks for what follows, up to what is wanted.
+    async fn ask(&mut self, wanted: u64) {
+        let Some(range) = ByteRange::new(self.passage.end(), wanted) else { return };
+        let (asked, leader) = (Asked::Range(range), self.leader);
+        let headers = leader.fields_for(&self.record, asked, Ways::Rest);
+        if !self.record.validator().is_strong() || self.record.length.is_none() {
+            return self.passage.close(Ended::Cut);
+        }
+        let upstream = &leader.inner.upstream;
+        let deadline = Instant::now() + upstream.settings().timeouts.request;
+        let request = leader.want.request(Method::GET, headers, None, deadline);
+        let response = match upstream.fetch(request, &*leader.inner.redirects).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::debug!(key = %self.record.key, %error, "a source failed while a body is passed on");
+                self.fail();
+                return match error {
+                    FetchError::KnownDown { until, .. } => self.retry_at = Some(Instant::from_std(until)),
+                    error if !error.is_passing_fault() => self.passage.close(Ended::Cut),
+                    _ => {}
+                };
+            }
+        };
+        match judge(&self.record, self.record.length, asked, &Answered::of(&response)) {
+            Judged::Part { at, end } => {
+                let part = ByteRange::new(at, end);
+                self.stream = part.map(|part| Stream::part(response, part, &leader.inner.held_room));
+                self.silent_at = Instant::now() + SILENT;
+            }
+            Judged::Passing | Judged::Misfit => self.fail(),
+            Judged::OtherVersion => {
+                leader.note_change();
+                self.passage.close(Ended::Cut);
+            }
+            Judged::Again | Judged::Final => self.passage.close(Ended::Cut),
+        }
+    }
+
+    /// All bytes are there.
+    fn finish(&mut self) {
+        self.stream = None;
+        let actual = self.digester.take().map(Digester::finish);
+        match (self.record.expected.map(|expected| expected.digest()), actual) {
+            (Some(expected), Some(actual)) if expected != actual => self.is_wrong("it has not the expected digest"),
+            (Some(_), None) if !self.is_part => self.passage.close(Ended::Cut),
+            _ => self.passage.close(Ended::Whole),
+        }
+    }
+
+    fn is_wrong(&mut self, why: &'static str) {
+        tracing::error!(key = %self.record.key, why, "a body that is passed on is wrong; it is not given out whole");
+        self.stream = None;
+        self.leader.inner.note_mismatch(self.leader.want);
+        self.passage.close(Ended::Wrong);
+    }
+
+    /// Tells clients whether it is worth to wait for all of it: only of what fits into the window.
+    fn foresee(&mut self, now: Instant) {
+        let left = self.record.length.map(|length| length.saturating_sub(self.passage.end()));
+        let whole_by = match left {
+            Some(left) if self.record.length.is_some_and(|length| length <= self.passage.size()) => {
+                self.rate.time_for(now, left).map(|time| now + time)
+            }
+            _ => Some(now + Duration::from_secs(3600)),
+        };
+        self.leader.permit.foresee(Outlook { whole_by, down: false });
+    }
+}

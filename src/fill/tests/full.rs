@@ -1,0 +1,113 @@
+//! Drives that are full at any write, as clients see it: they get all bytes, right ones, and from one transfer, when the
+//! drive had room at the begin or not.
+
+use futures_util::StreamExt as _;
+use rustix::io::Errno;
+
+use super::*;
+use crate::fill::{Arrived, Arriving};
+use crate::store::tests::faults::Faults;
+
+const LENGTH: usize = 12 * BLOCK + 345;
+const CLIENTS: usize = 3;
+/// Stories that are told at a time.
+const AT_A_TIME: usize = 8;
+
+async fn server() -> Server {
+    let body = body_of(LENGTH, 31);
+    Server::start(move |_, request| match field(request, "range") {
+        Some(_) => vec![rest(request, &[TAG, FRESH], &body)],
+        None => vec![answer("200 OK", &[TAG, FRESH], &body)],
+    })
+    .await
+}
+
+/// Reads a body on its way from its begin on.
+async fn follow(arriving: &Arriving, guard: &FlightGuard) -> Vec<u8> {
+    let mut bytes: Vec<u8> = Vec::new();
+    loop {
+        let at = bytes.len() as u64;
+        guard.advance(at);
+        match arriving.wait(at).await {
+            Progress::Present(until) => match arriving.take(at, until) {
+                Some(Arrived::Bytes(more)) => bytes.extend_from_slice(&more),
+                Some(Arrived::Stored(body, until)) => match body.read(at, (until - at) as usize).await {
+                    Ok(more) => bytes.extend_from_slice(&more),
+                    Err(_) => return bytes,
+                },
+                None => return bytes,
+            },
+            Progress::Ended(_) | Progress::Stopped => return bytes,
+        }
+    }
+}
+
+/// What a client gets that is cut a few times at most; and how often it was.
+async fn download(rig: &Rig, want: &Want, body: &[u8]) -> usize {
+    for attempt in 0..4 {
+        let want = rig.look_up(want.clone()).await;
+        let stored = want.stored.as_ref().filter(|entry| is_blob(entry));
+        if let Some(entry) = stored
+            && rig.store.body(entry).await.is_ok()
+        {
+            assert!(stored_bytes(rig, entry).await == body);
+            return attempt;
+        }
+        let got = match rig.fill.obtain(want).await {
+            Obtained::Filling { partial, guard, .. } => follow(&Arriving::new(Some(partial), &guard), &guard).await,
+            Obtained::Passing { guard, .. } => follow(&Arriving::new(None, &guard), &guard).await,
+            Obtained::Changed => continue,
+            other => panic!("{}", shown(&other)),
+        };
+        assert!(body.starts_with(&got), "a wrong byte");
+        if got.len() == body.len() {
+            return attempt;
+        }
+    }
+    panic!("a client is cut again and again");
+}
+
+/// So many operations from the `first`-th on fail while some clients want a body. How many operations there were.
+async fn story(mode: FillMode, first: u64, many: u64, error: Errno) -> u64 {
+    let (rig, server, body) = (Rig::new(), server().await, body_of(LENGTH, 31));
+    rig.store.ready().await;
+    let policy = Policy { fill: mode, ..policy(Abandon::Complete) };
+    let want = Want { policy: Arc::new(policy), ..want(&server, "/f") };
+    let faults = Faults::below(rig.root.path(), first, many, error);
+    let clients = (0..CLIENTS).map(|_| download(&rig, &want, &body));
+    let cuts: usize = futures_util::future::join_all(clients).await.into_iter().sum();
+    rig.idle().await;
+    rig.store.flush().await;
+    let (count, struck) = (faults.count(), faults.struck());
+    drop(faults);
+    let paid = server.requests().len();
+    assert!(
+        cuts <= CLIENTS,
+        "{mode:?} {first} {many} {error:?}: {cuts} cuts, {paid} requests, {struck} operations failed"
+    );
+    // There is room again: it is stored as usual.
+    download(&rig, &want, &body).await;
+    rig.idle().await;
+    rig.store.flush().await;
+    let entry = rig.stored(&want).await.into_iter().find(|entry| is_blob(entry));
+    assert!(entry.is_some(), "{mode:?} {first} {many} {error:?}: not stored");
+    let rig = rig.restarted(|_| {}).await;
+    rig.store.ready().await;
+    assert!(rig.stored(&want).await.iter().any(|entry| is_blob(entry)), "{mode:?} {first} {many} {error:?}: lost");
+    count
+}
+
+#[tokio::test]
+async fn a_full_drive_is_no_error_to_any_client() {
+    for mode in [FillMode::Ranged, FillMode::Whole] {
+        let operations = story(mode, u64::MAX, 0, Errno::NOSPC).await;
+        println!("{mode:?}: {operations} operations");
+        let told = futures_util::stream::iter(1..=operations).map(|first| {
+            let error = if first % 2 == 0 { Errno::NOSPC } else { Errno::DQUOT };
+            let many = if first % 3 == 0 { u64::MAX } else { 1 };
+            story(mode, first, many, error)
+        });
+        // Each waits for its disk most of the time.
+        told.buffer_unordered(AT_A_TIME).collect::<Vec<_>>().await;
+    }
+}
