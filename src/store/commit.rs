@@ -51,6 +51,7 @@ impl Committer {
 
     /// Runs until the queue is closed.
     pub(super) fn run(mut self) {
+        self.drive.pulse.adopt_thread();
         while let Some(batch) = self.drive.queue.next() {
             let changes = batch.len();
             // Whatever happens to one batch, the next ones are committed and nobody waits for ever.
@@ -84,7 +85,8 @@ impl Committer {
     }
 
     fn commit(&mut self, batch: Vec<Change>) {
-        *self.pauses.borrow_mut() = PAUSES.iter();
+        // Nothing gets better while a drive is out of service.
+        *self.pauses.borrow_mut() = if self.drive.in_service() { PAUSES.iter() } else { [].iter() };
         // 1. The bytes. A sync that failed is not tried again, since the kernel may have dropped the pages and
         //    would report success: the content is lost.
         let mut lost: HashSet<Digest> = HashSet::new();
@@ -283,7 +285,7 @@ impl Committer {
                 Ok(begin) => break begin,
                 Err(error) => {
                     self.drive.failed("append to the journal", &error);
-                    let Some(pause) = self.pauses.borrow_mut().next() else { return false };
+                    let Some(pause) = self.pause() else { return false };
                     std::thread::sleep(*pause);
                 }
             }
@@ -357,6 +359,11 @@ impl Committer {
         rows.chain([row]).for_each(|row| self.store.entries.retire_row(row));
     }
 
+    /// The next pause, as long as the drive is in service.
+    fn pause(&self) -> Option<&'static Duration> {
+        self.pauses.borrow_mut().next().filter(|_| self.drive.in_service())
+    }
+
     fn retry(&self, action: &'static str, mut operation: impl FnMut() -> io::Result<()>) -> io::Result<()> {
         loop {
             let error = match operation() {
@@ -364,7 +371,7 @@ impl Committer {
                 Err(error) => error,
             };
             self.drive.failed(action, &error);
-            let Some(pause) = self.pauses.borrow_mut().next() else { return Err(error) };
+            let Some(pause) = self.pause() else { return Err(error) };
             std::thread::sleep(*pause);
         }
     }

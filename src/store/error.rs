@@ -43,6 +43,26 @@ pub enum OpenError {
         /// The drive.
         path: PathBuf,
     },
+    /// Another drive than the one that the path is known as.
+    #[error(
+        "drive {path}: drive {found} is here, and drive {known} was before; mount the right one, or run `waystation drive adopt {path}` to keep this one here"
+    )]
+    OtherDrive {
+        /// The drive.
+        path: PathBuf,
+        /// Id of the one that is here.
+        found: String,
+        /// Id of the one that was.
+        known: String,
+    },
+    /// It did not answer.
+    #[error("drive {path}: it did not answer within {seconds} s; check the disk and its file system")]
+    Hung {
+        /// The drive.
+        path: PathBuf,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// It is no drive.
     #[error("drive {path}: there is no waystation.json, so it is no drive; check the path, and that it is mounted")]
     NoDrive {

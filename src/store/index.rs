@@ -16,6 +16,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::RwLock;
+
 use super::block_sums::BlockSums;
 use super::drive::DriveId;
 use super::journal_entry::{JournalEntry, Row, decode_row, encode_row};
@@ -36,7 +38,7 @@ pub(super) struct IndexError(String);
 pub(super) struct Index {
     database: sled::Db,
     /// Rows of other drives belong to drives that are not here now and count as missing.
-    drives: HashSet<DriveId>,
+    drives: RwLock<HashSet<DriveId>>,
     /// A batch could not be written: nothing may be, from then on, since a later watermark would hide the gap.
     broken: AtomicBool,
 }
@@ -78,7 +80,12 @@ impl Index {
             }
             _ => return Err(IndexError("it has another format".to_owned())),
         }
-        Ok(Self { database, drives, broken: AtomicBool::new(false) })
+        Ok(Self { database, drives: RwLock::new(drives), broken: AtomicBool::new(false) })
+    }
+
+    /// A drive has come: its rows count from now on.
+    pub(super) fn admit(&self, drive: DriveId) {
+        self.drives.write().insert(drive);
     }
 
     /// All rows of a key whose blobs are known, with their drives.
@@ -87,7 +94,9 @@ impl Index {
             let mut rows = Vec::new();
             for row in self.database.scan_prefix(key_prefix(key)) {
                 let (name, value) = row.map_err(failed)?;
-                let Some(drive) = drive_at(&name, 17).filter(|drive| self.drives.contains(drive)) else { continue };
+                let Some(drive) = drive_at(&name, 17).filter(|drive| self.drives.read().contains(drive)) else {
+                    continue;
+                };
                 // A row that cannot be read counts as missing.
                 let Some(row) = decode_row(&value) else { continue };
                 let BodyRef::Blob(digest) = row.record.body else { continue };
@@ -104,7 +113,9 @@ impl Index {
         guarded(|| {
             for row in self.database.scan_prefix(blob_prefix(digest)) {
                 let (name, value) = row.map_err(failed)?;
-                let Some(drive) = drive_at(&name, 33).filter(|drive| self.drives.contains(drive)) else { continue };
+                let Some(drive) = drive_at(&name, 33).filter(|drive| self.drives.read().contains(drive)) else {
+                    continue;
+                };
                 if let Ok(row) = postcard::from_bytes(&value) {
                     return Ok(Some((drive, row)));
                 }
@@ -118,7 +129,7 @@ impl Index {
         let mut rows = Vec::new();
         for name in self.database.scan_prefix([&b"r"[..], digest.as_bytes()].concat()).keys() {
             let name = name.map_err(failed)?;
-            let here = drive_at(&name, 33).is_some_and(|drive| self.drives.contains(&drive));
+            let here = drive_at(&name, 33).is_some_and(|drive| self.drives.read().contains(&drive));
             let (Some(drive), Some(key_and_place)) = (name.get(33..49), name.get(49..)) else { continue };
             let (Some(key), Some(place)) = (key_and_place.get(..16), key_and_place.get(16..)) else { continue };
             if let Some(row) = self.database.get([b"k", key, drive, place].concat()).map_err(failed)?.filter(|_| here) {

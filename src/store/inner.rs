@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::blob::{Blob, Life};
 use super::drive::{DataFile, Drive, DriveId, Victim};
+use super::drives::Drives;
 use super::entries::{Entries, Known};
 use super::error::ReadError;
 use super::given::Given;
@@ -19,8 +20,9 @@ use super::index::{Applied, BlobRow, Index, Watermark};
 use super::journal_entry::Row;
 use super::memory::Memory;
 use super::pool::{Pool, panic_text};
+use super::pulse::Away;
 use super::queue::{Change, RowId};
-use super::settings::{DriveSettings, Settings};
+use super::settings::Settings;
 use super::table::{PendingBlob, Table};
 use super::{disk, layout};
 use crate::content::{CacheKey, Digest};
@@ -33,9 +35,7 @@ const ATTEMPTS: usize = 4;
 pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) drives: Vec<Arc<Drive>>,
-    /// Drives that could not be opened.
-    pub(super) absent: Vec<DriveSettings>,
+    pub(super) drives: Drives,
     pub(super) entries: Entries,
     pub(super) memory: Memory,
     /// Which version clients were given.
@@ -53,15 +53,15 @@ impl Inner {
     pub(super) fn new(
         settings: Settings,
         metrics: Arc<Metrics>,
-        drives: Vec<Arc<Drive>>,
-        absent: Vec<DriveSettings>,
+        drives: Drives,
+        away: Arc<Away>,
         lookups: Pool,
     ) -> Self {
         let memory = Memory::new(settings.memory, settings.open_blobs);
         let (ready, _) = watch::channel(false);
-        let (entries, given, index) = (Entries::new(), Arc::new(Given::new()), RwLock::new(None));
+        let (entries, given, index) = (Entries::new(away), Arc::new(Given::new()), RwLock::new(None));
         let sweeps = AtomicU64::new(0);
-        Self { settings, metrics, drives, absent, entries, memory, given, lookups, index, ready, sweeps }
+        Self { settings, metrics, drives, entries, memory, given, lookups, index, ready, sweeps }
     }
 
     pub(super) fn index_path(&self) -> PathBuf {
@@ -146,7 +146,18 @@ impl Inner {
         let index = self.index().ok_or(ReadError::Gone)?;
         let row = index.blob(digest).map_err(|error| std::io::Error::other(error.to_string()))?;
         let (id, row) = row.ok_or(ReadError::Gone)?;
+        if self.entries.away().has(id)
+            && let Some(other) = self.copy_elsewhere(&index, digest)
+        {
+            return Ok(other);
+        }
         Ok((Arc::clone(self.drive(id).ok_or(ReadError::Gone)?), Arc::new(row)))
+    }
+
+    /// A copy of a blob on a drive that gives what it has.
+    fn copy_elsewhere(&self, index: &Index, digest: &Digest) -> Option<(Arc<Drive>, Arc<BlobRow>)> {
+        let on = |drive: &Arc<Drive>| Some((Arc::clone(drive), Arc::new(index.blob_on(digest, drive.id).ok()??)));
+        self.drives.iter().filter(|drive| drive.pulse.gives()).find_map(on)
     }
 
     /// Opens the file of a blob. Runs on the calling thread.
@@ -232,7 +243,8 @@ impl Inner {
             // Not under the lock, since it may wait for a disk.
             let place = self.locate(&life.digest).ok();
             let mut table = self.entries.lock();
-            if life.is_gone() {
+            if life.is_gone() || place.as_ref().is_some_and(|(drive, _)| !drive.in_service()) {
+                // Nothing can be said of what is on a drive that is out of service.
                 return;
             }
             if table.gone != gone {
@@ -251,9 +263,12 @@ impl Inner {
         let mut table = self.entries.lock();
         blob.drive().sieve.lock().remove(&Victim::Blob(blob.digest()));
         blob.drive().blob_gone();
-        table.end_life(&blob.digest());
+        // Unless it came anew on another drive.
+        if table.blobs.get(&blob.digest()).is_none_or(|pending| pending.serial == serial) {
+            table.end_life(&blob.digest());
+            self.memory.forget(&blob.digest());
+        }
         blob.life().end();
-        self.memory.forget(&blob.digest());
         table.retire_blob(&blob.digest(), serial, true);
         drop(table);
         self.entries.withdraw_row(&row);
@@ -264,13 +279,20 @@ impl Inner {
         let life = {
             let mut table = self.entries.lock();
             match table.blobs.get(&digest) {
-                Some(pending) if pending.blob.is_some() => return pending.blob.clone(),
+                Some(pending) if pending.blob.is_some() => {
+                    return pending.blob.clone().filter(|blob| blob.drive().in_service());
+                }
                 _ => table.life(digest)?,
             }
         };
         let open = life.open_blob().filter(|_| !life.is_gone());
-        let open = open.map_or_else(|| self.locate(&digest).and_then(|(d, row)| self.open_blob(&life, &d, &row)), Ok);
-        let blob = open.ok()?;
+        let open_it = |(drive, row): (Arc<Drive>, Arc<BlobRow>)| match drive.in_service() {
+            true => self.open_blob(&life, &drive, &row),
+            false => Err(ReadError::Gone),
+        };
+        let open = open.map_or_else(|| self.locate(&digest).and_then(open_it), Ok);
+        // What is on a drive out of service counts as missing, and what is on one that takes nothing is stored anew.
+        let blob = open.ok().filter(|blob| blob.drive().in_service())?;
         let identity = disk::identity(blob.file().file()).ok()?;
         let named = blob.drive().dir.stat(&layout::blob(&digest)).ok()??;
         (identity.size() == blob.length() && identity.is(&named)).then_some(blob)

@@ -8,6 +8,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::blob::{Blob, Life};
+use super::drive::Drive;
 use crate::content::Digest;
 
 /// One in so many of the files that are opened again is kept open.
@@ -72,6 +73,16 @@ impl Memory {
     pub(super) fn settle(&self) {
         while self.handles.entry_count() > self.handles.policy().max_capacity().unwrap_or(u64::MAX) {
             self.handles.run_pending_tasks();
+        }
+    }
+
+    /// Closes what is open on a drive.
+    pub(super) fn forget_drive(&self, drive: &Drive) {
+        for (_, handle) in &self.handles {
+            let mut blob = handle.0.lock();
+            if blob.as_ref().is_some_and(|blob| blob.drive().id == drive.id) {
+                blob.take();
+            }
         }
     }
 

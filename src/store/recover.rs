@@ -14,6 +14,7 @@ use super::adopt;
 use super::commit::Committer;
 use super::disk::Dir;
 use super::drive::{Drive, DriveId, Victim};
+use super::drives::Slot;
 use super::entries::{Entry, Target};
 use super::given::Keeper;
 use super::index::{Applied, Index, IndexError, Watermark};
@@ -49,10 +50,8 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &Arc<AtomicBool>) -> Vec<thre
         if closing.load(Ordering::Relaxed) {
             return committers;
         }
-        let committer = Committer::new(Arc::clone(store), Arc::clone(drive), &segments);
-        let name = format!("commit {}", drive.label());
-        match thread::Builder::new().name(name.chars().take(15).collect()).spawn(move || committer.run()) {
-            Ok(thread) => committers.push(thread),
+        match start_committer(store, drive, &segments) {
+            Ok(thread) => drive.commits_on(thread),
             Err(error) => {
                 drive.failed("start the commit thread", &error);
                 // Nobody may wait for what no thread will do.
@@ -70,6 +69,39 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &Arc<AtomicBool>) -> Vec<thre
         Err(error) => tracing::error!(%error, "what is stored is not read in the background"),
     }
     committers
+}
+
+fn start_committer(
+    store: &Arc<Inner>,
+    drive: &Arc<Drive>,
+    segments: &[u64],
+) -> std::io::Result<thread::JoinHandle<()>> {
+    let committer = Committer::new(Arc::clone(store), Arc::clone(drive), segments);
+    let name = format!("commit {}", drive.label());
+    thread::Builder::new().name(name.chars().take(15).collect()).spawn(move || committer.run())
+}
+
+/// Reads in a drive that has come while the others serve, and puts it in its place; `false` when the store is closing.
+pub(super) fn take_in(
+    store: &Arc<Inner>,
+    slot: &Slot,
+    drive: &Arc<Drive>,
+    closing: &Arc<AtomicBool>,
+) -> std::io::Result<bool> {
+    let index = store.index();
+    let segments = segments_of(drive);
+    if let Some(index) = &index {
+        index.admit(drive.id);
+        replay(index, drive, &segments, closing).map_err(std::io::Error::other)?;
+    }
+    scan_partials(store, drive, index.as_deref(), closing);
+    if closing.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
+    // In this order: who sees the drive has no older answer.
+    let mut table = store.entries.lock();
+    store.entries.forget_answers(&mut table);
+    store.drives.arrive(slot, drive, || start_committer(store, drive, &segments))
 }
 
 /// Reads which version clients were given and starts the thread that goes on writing it down.
@@ -319,16 +351,24 @@ fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, index: Option<&Index>, id: Pa
 /// Loads which blobs there are, oldest first, and what they take.
 fn load_eviction_order(store: &Inner, closing: &AtomicBool) {
     for drive in &store.drives {
+        load_order_of(store, drive, closing);
+    }
+}
+
+/// The same of one drive.
+pub(super) fn load_order_of(store: &Inner, drive: &Drive, closing: &AtomicBool) {
+    {
         match quarantine::size(drive) {
             Ok(size) => drive.take(size),
             Err(error) => drive.failed("look into the quarantine", &error),
         }
-        let Some(index) = store.index() else { continue };
+        let Some(index) = store.index() else { return };
         let mut blobs = Vec::new();
         if let Err(error) = index.each_blob(drive.id, |order, digest, size| blobs.push((order, digest, size))) {
             tracing::error!(drive = %drive.label(), %error, "the blobs could not be listed");
         }
         blobs.sort_unstable();
+        drive.finds(blobs.iter().map(|(_, _, size)| size).sum());
         for (_, digest, size) in blobs {
             if closing.load(Ordering::Relaxed) {
                 return;

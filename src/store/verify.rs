@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::block_sums::BlockSums;
 use super::disk::{self, Dir};
-use super::drive::{Identity, take_lock};
 use super::error::OpenError;
+use super::identity::{Identity, take_lock};
 use super::journal_entry::JournalEntry;
 use super::journal_format::{Frame, Frames};
 use super::journal_segment::{SEGMENT_HEADER_LEN, decode_segment_header};

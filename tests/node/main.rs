@@ -25,6 +25,7 @@ mod kills;
 mod memory;
 mod mending;
 mod methods;
+mod outages;
 mod part_digests;
 mod passed;
 mod ranges;

@@ -95,7 +95,7 @@ async fn a_drive_that_lost_its_mount_is_out_of_service_and_comes_back_with_it() 
             }
         }
         assert!(missing > 0);
-        assert_eq!(store.usage().iter().filter(|usage| !usage.in_service).count(), 1);
+        assert_eq!(store.usage().iter().filter(|usage| !usage.in_service()).count(), 1);
         put(&store, "new", b"goes to the other one").await;
     }
     assert_eq!(fs::read_dir(&mounted).unwrap().count(), 0, "nothing is written below a mount point");

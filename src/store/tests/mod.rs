@@ -6,6 +6,8 @@ mod drives;
 mod eviction;
 mod filling;
 mod kills;
+mod many;
+mod outages;
 pub(super) mod power;
 mod restart;
 mod scale;
