@@ -98,6 +98,16 @@ fn open_limited(
     receiver.recv_timeout(limit).unwrap_or_else(|_| Err(OpenError::Hung { path, seconds: limit.as_secs() }))
 }
 
+/// Opens a drive for a tool, which waits as long as it takes.
+pub(super) fn open_for_tool(
+    settings: &DriveSettings,
+    known: Option<DriveId>,
+    metrics: &Metrics,
+) -> Result<Arc<Drive>, OpenError> {
+    let opening = Opening { number: 0, known, limit: Duration::MAX, away: &Arc::default(), metrics };
+    Drive::open(settings.clone(), &opening)
+}
+
 /// Looks on a thread of its own whether the absent drive with this number is there, and takes it in.
 pub(super) fn begin(store: &Arc<Inner>, number: usize, closing: &Arc<AtomicBool>) -> Option<Receiver<Outcome>> {
     let (sender, receiver) = mpsc::channel();

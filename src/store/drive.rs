@@ -115,13 +115,14 @@ impl Drive {
         disk::make_directories(&path).map_err(io("create the directory"))?;
         let pulse = Pulse::new(limit, away);
         let dir = Dir::open(&path).map_err(io("open the directory"))?.beating(&pulse);
-        let lock = take_lock(&dir, &path)?;
+        // Before the lock is taken: who adopts the drive needs it.
         if let Some(known) = known {
             let (found, _) = Identity::read(&dir, &path)?;
             if found != known {
                 return Err(OpenError::OtherDrive { path, found: found.to_string(), known: known.to_string() });
             }
         }
+        let lock = take_lock(&dir, &path)?;
         let id = identify(&dir, &path)?;
         pulse.is_of(id);
         for name in layout::DIRECTORIES {

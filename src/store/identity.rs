@@ -57,13 +57,19 @@ pub(super) fn identify(dir: &Dir, path: &Path) -> Result<DriveId, OpenError> {
     if dir.stat(layout::JOURNAL).map_err(io("look for a journal"))?.is_some() {
         return Err(damaged("it is missing, although a journal is there"));
     }
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| io("name the drive")(io::Error::other(error.to_string())))?;
-    let id = DriveId(u128::from_be_bytes(random));
+    let id = new_id().map_err(io("name the drive"))?;
     write_identity(dir, id).map_err(io("write waystation.json"))?;
     Ok(id)
 }
 
+/// A name for a new drive.
+pub(super) fn new_id() -> io::Result<DriveId> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(DriveId(u128::from_be_bytes(random)))
+}
+
+/// Writes it down, durably.
 pub(super) fn write_identity(dir: &Dir, id: DriveId) -> io::Result<()> {
     let identity = Identity { format: layout::FORMAT, drive: id.to_string() };
     let text = serde_json::to_vec_pretty(&identity).map_err(io::Error::other)?;

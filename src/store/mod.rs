@@ -32,6 +32,7 @@
 //! None of the async methods blocks its worker.
 
 mod adopt;
+mod adoption;
 mod arrival;
 mod blob;
 mod block_map;
@@ -42,7 +43,9 @@ mod checked;
 mod commit;
 mod compact;
 mod compare;
+mod contents;
 mod disk;
+mod drain;
 mod drive;
 mod drives;
 mod entries;
@@ -102,8 +105,10 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+pub use adoption::{Adopted, adopt_drive, init_drive};
 pub use blob::Blob;
 pub use body::{Body, Piece};
+pub use drain::{Drained, drain};
 pub use entries::{Entry, Known, Variants};
 pub use error::{CompleteError, OpenError, ReadError, StoreError};
 pub use given::{Gift, Holdings};

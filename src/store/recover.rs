@@ -315,6 +315,10 @@ fn remove_leftover(drive: &Drive, name: &str) {
 
 /// `false` when the body is worth nothing.
 fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, index: Option<&Index>, id: PartialId, has_data: bool) -> bool {
+    if store.entries.lock().partials.contains_key(&id) {
+        // A drain that was stopped has left it on two drives.
+        return false;
+    }
     let decoded = match drive.dir.read(&layout::partial_map(id)) {
         Ok(bytes) => map_file::decode(&bytes),
         Err(error) => {

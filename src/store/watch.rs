@@ -59,6 +59,7 @@ pub(super) fn run(store: &Arc<Inner>, closing: &Arc<AtomicBool>) {
         for seat in &mut seats {
             match seat.slot.drive() {
                 Some(drive) => {
+                    seat.has_arrived(store);
                     seat.look(store, drive);
                     seat.shrink(store, drive);
                 }
@@ -179,16 +180,21 @@ impl Seat<'_> {
         show(store, self.slot, reason);
     }
 
+    /// Says so, when the drive has come.
+    fn has_arrived(&mut self, store: &Inner) {
+        if self.arrival.take().is_some() {
+            let seconds = self.slot.absence().since.elapsed().as_secs();
+            tracing::warn!(drive = %self.slot.settings.path.display(), seconds, "the drive is in service again");
+            show(store, self.slot, None);
+        }
+    }
+
     /// Looks whether an absent drive is there now.
     fn await_arrival(&mut self, store: &Arc<Inner>, closing: &Arc<AtomicBool>) {
         match self.arrival.as_ref().map(Receiver::try_recv) {
             Some(Err(mpsc::TryRecvError::Empty)) => return,
-            Some(Ok(Outcome::Here)) => {
-                let seconds = self.slot.absence().since.elapsed().as_secs();
-                tracing::warn!(drive = %self.slot.settings.path.display(), seconds, "the drive is in service again");
-                show(store, self.slot, None);
-                return;
-            }
+            // Told when it is in its place, which it is by now.
+            Some(Ok(Outcome::Here)) => return,
             Some(Ok(Outcome::Not(error))) => {
                 let reason = reason_of(&error);
                 if self.slot.is_still_absent(reason, error.to_string()) {
@@ -214,9 +220,7 @@ pub(super) fn reason_of(error: &OpenError) -> Reason {
         OpenError::Lost { .. } | OpenError::NoDrive { .. } => Reason::Lost,
         OpenError::OtherDrive { .. } => Reason::OtherDrive,
         OpenError::Hung { .. } => Reason::Hung,
-        OpenError::InUse { .. } | OpenError::NewerFormat { .. } | OpenError::Damaged { .. } | OpenError::Io { .. } => {
-            Reason::Absent
-        }
+        _ => Reason::Absent,
     }
 }
 

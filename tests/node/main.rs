@@ -15,6 +15,7 @@ mod coalesce;
 mod cold_range;
 mod connect;
 mod digests;
+mod drives;
 mod failures;
 mod faults;
 mod fields;

@@ -12,6 +12,7 @@ pub(super) mod power;
 mod restart;
 mod scale;
 mod speed;
+mod tools;
 mod versions;
 
 use std::fs;
