@@ -28,42 +28,41 @@ pub(super) enum Outcome {
     Closing,
 }
 
-/// Opens all drives. One that is not there does not keep the others from it; when none is there, or one must not be used, that
-/// is the outcome.
+/// Opens all drives. One that is not there does not keep the others from it; it is an error only when none can be used and
+/// none was a drive before, or when one must not be used.
 pub(super) fn open_all(
     settings: &Settings,
     known: &KnownDrives,
     away: &Arc<Away>,
     metrics: &Arc<Metrics>,
 ) -> (Drives, Result<(), OpenError>) {
-    let mut outcome = Ok(());
-    let mut last = None;
-    let mut slots = Vec::new();
-    for (number, drive) in settings.drives.iter().enumerate() {
-        let limit = settings.drive_timeout;
-        let opened = open_limited(drive.clone(), number, known.of(&drive.path), limit, away, metrics);
+    let limit = settings.drive_timeout;
+    let begun = Instant::now();
+    let begin = |(number, drive): (usize, &DriveSettings)| {
+        begin_to_open(drive.clone(), number, known.of(&drive.path), limit, away, metrics)
+    };
+    let opening: Vec<_> = settings.drives.iter().enumerate().map(begin).collect();
+    let (mut outcome, mut unknown, mut slots) = (Ok(()), None, Vec::new());
+    for (drive, opening) in settings.drives.iter().zip(opening) {
+        let hung = |_| Err(OpenError::Hung { path: drive.path.clone(), seconds: limit.as_secs() });
+        let opened =
+            opening.and_then(|opened| opened.recv_timeout(limit.saturating_sub(begun.elapsed())).unwrap_or_else(hung));
         let here = opened.map_err(|error| {
-            let absence = Absence { reason: reason_of(&error), text: error.to_string(), since: Instant::now() };
+            let absence = Absence { reason: reason_of(&error), text: error.to_string(), since: begun };
             match error {
-                // The others go on without it.
-                OpenError::Lost { .. }
-                | OpenError::Io { .. }
-                | OpenError::OtherDrive { .. }
-                | OpenError::Hung { .. } => {
-                    last = Some(error);
-                }
+                // The others go on without it, and nothing is stored while there are none.
+                OpenError::Lost { .. } | OpenError::OtherDrive { .. } | OpenError::Hung { .. } => {}
+                OpenError::Io { .. } => unknown = Some(error),
                 error => outcome = Err(error),
             }
             absence
         });
         slots.push(Slot::new(drive.clone(), here));
-        if outcome.is_err() {
-            break;
-        }
     }
     let drives = Drives::new(slots);
     if outcome.is_ok() && drives.iter().next().is_none() {
-        outcome = last.map_or(Ok(()), Err);
+        // Most likely it is the configuration that is wrong.
+        outcome = unknown.map_or(Ok(()), Err);
     }
     for slot in drives.slots().iter().filter(|slot| slot.drive().is_none()) {
         let label = slot.settings.path.display().to_string();
@@ -74,14 +73,14 @@ pub(super) fn open_all(
 }
 
 /// Opens a drive on a thread of its own, which is left behind if the drive does not answer.
-fn open_limited(
+fn begin_to_open(
     settings: DriveSettings,
     number: usize,
     known: Option<DriveId>,
     limit: Duration,
     away: &Arc<Away>,
     metrics: &Arc<Metrics>,
-) -> Result<Arc<Drive>, OpenError> {
+) -> Result<Receiver<Result<Arc<Drive>, OpenError>>, OpenError> {
     let (sender, receiver) = mpsc::channel();
     let (path, away, metrics) = (settings.path.clone(), Arc::clone(away), Arc::clone(metrics));
     let open = move || {
@@ -94,8 +93,8 @@ fn open_limited(
         }
     };
     let started = thread::Builder::new().name("drive-open".to_owned()).spawn(open);
-    started.map_err(|source| OpenError::Io { path: path.clone(), action: "start threads", source })?;
-    receiver.recv_timeout(limit).unwrap_or_else(|_| Err(OpenError::Hung { path, seconds: limit.as_secs() }))
+    started.map_err(|source| OpenError::Io { path, action: "start threads", source })?;
+    Ok(receiver)
 }
 
 /// Opens a drive for a tool, which waits as long as it takes.

@@ -306,7 +306,7 @@ impl Committer {
             Change::Complete { row, entry, older, blob, serial, .. } => {
                 let partial = entry.birth;
                 if lost.contains(&blob.digest()) {
-                    tracing::error!(drive = %self.drive.label(), digest = %blob.digest(), "content could not be stored and counts as missing");
+                    self.drive.tell_lost("content could not be stored and counts as missing");
                     self.store.content_lost(&blob, row, serial);
                     older.iter().flat_map(|older| &older.rows).for_each(|row| self.store.entries.withdraw_row(row));
                     self.unlink(&layout::partial_data(partial), Some(blob.file()), 0);
@@ -327,14 +327,14 @@ impl Committer {
             }
             Change::Stored { row, older, .. } => {
                 if !written {
-                    tracing::error!(drive = %self.drive.label(), "a stored response may not survive a restart");
+                    self.drive.tell_lost("a stored response may not survive a restart");
                 } else if self.store.index_is_sound() {
                     self.retire(&row, older.as_ref());
                 }
             }
             Change::Updated { row, .. } | Change::Forget { row, .. } => {
                 if !written {
-                    tracing::error!(drive = %self.drive.label(), "a change of a stored response may not survive a restart");
+                    self.drive.tell_lost("a change of a stored response may not survive a restart");
                 } else if skipped.contains(&row.serial) {
                     self.store.entries.withdraw_row(&row);
                 } else if self.store.index_is_sound() {

@@ -216,10 +216,10 @@ fn through<T>(operation: Operation<'_>, perform: impl FnOnce() -> io::Result<T>)
         Operation::Create { dir, .. }
         | Operation::MakeDirectory { dir, .. }
         | Operation::Rename { dir, .. }
-        | Operation::Unlink { dir, .. } => (dir.pulse.clone(), Kind::Plain),
+        | Operation::Unlink { dir, .. } => (dir.pulse.clone(), Kind::Write),
         Operation::SyncDirectory { dir, .. } => (dir.pulse.clone(), Kind::Sync),
         Operation::SyncData { .. } => (None, Kind::Sync),
-        Operation::Write { .. } | Operation::SetLength { .. } | Operation::Reserve { .. } => (None, Kind::Plain),
+        Operation::Write { .. } | Operation::SetLength { .. } | Operation::Reserve { .. } => (None, Kind::Write),
     };
     during(pulse.as_ref(), kind, || operation::through(operation, perform))
 }

@@ -254,6 +254,15 @@ impl Drive {
         }
     }
 
+    /// Logs that something is not durable. Of a drive that is out of service that is no news.
+    pub(super) fn tell_lost(&self, what: &str) {
+        if self.pulse.out().is_some() {
+            tracing::debug!(drive = %self.label(), "{what}");
+        } else {
+            tracing::error!(drive = %self.label(), "{what}");
+        }
+    }
+
     /// Resolves once all changes so far are durable, or cannot be since the drive takes none.
     pub(super) async fn barrier(&self) {
         if !self.in_service() {

@@ -113,9 +113,10 @@ impl Fault {
     pub(super) fn of(error: &io::Error) -> Option<Self> {
         let errno = Errno::from_io_error(error)?;
         match errno {
-            Errno::IO | Errno::UCLEAN => Some(Self::Medium),
+            // The last two also come of a foreign file in the place of one of ours: a probe tells.
+            Errno::IO | Errno::UCLEAN | Errno::NODEV | Errno::NXIO => Some(Self::Medium),
             Errno::ROFS => Some(Self::ReadOnly),
-            Errno::STALE | Errno::NODEV | Errno::NXIO | Errno::NOTCONN | Errno::SHUTDOWN => Some(Self::Gone),
+            Errno::STALE | Errno::NOTCONN | Errno::SHUTDOWN => Some(Self::Gone),
             _ => None,
         }
     }

@@ -152,7 +152,8 @@ impl Store {
     ///
     /// # Errors
     /// When a drive or the state directory is used by another process or was written by a newer release, when a
-    /// drive's identity is damaged, when the state directory or all drives cannot be read or written.
+    /// drive's identity is damaged, when the state directory cannot be read or written, or no drive can and not all of them
+    /// were drives before.
     pub fn open(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let io = |action: &'static str| {
             let path = settings.state.clone();
@@ -365,6 +366,20 @@ impl Store {
     pub fn remove(&self, entry: &Arc<Entry>) {
         let mut table = self.inner.entries.lock();
         self.inner.remove(&mut table, entry);
+    }
+
+    /// From now on operations on the drive with this number do not end, before what is returned is dropped.
+    #[cfg(test)]
+    pub(crate) fn hang(&self, number: usize) -> impl Drop + use<> {
+        struct Hanging(Arc<pulse::Pulse>);
+        impl Drop for Hanging {
+            fn drop(&mut self) {
+                self.0.injected.set(pulse::injection::Inject::Nothing);
+            }
+        }
+        let pulse = Arc::clone(&self.inner.drives[number].pulse);
+        pulse.injected.set(pulse::injection::Inject::Hang);
+        Hanging(pulse)
     }
 
     /// Keeps all threads for files busy until what is returned is dropped, as drives do that do not answer.

@@ -19,7 +19,9 @@ use super::health::{Event, Fault, Health, Reason};
 pub(super) enum Kind {
     /// Soon, or something is wrong.
     Plain,
-    /// It waits for all that was written before: it may take long while other syncs end.
+    /// It may have to wait until others are written: it may take long while syncs end.
+    Write,
+    /// The same, and its end shows that the drive writes.
     Sync,
 }
 
@@ -198,11 +200,11 @@ impl Pulse {
     }
 }
 
-/// A sync is excused as long as others end: a slow disk writes what many wait for.
+/// What writes is excused as long as syncs end: a slow disk is at what many wait for.
 fn is_overdue(kind: Kind, begun: Instant, synced: Option<Instant>, now: Instant, limit: Duration) -> bool {
     let since = match kind {
         Kind::Plain => begun,
-        Kind::Sync => synced.map_or(begun, |synced| synced.max(begun)),
+        Kind::Write | Kind::Sync => synced.map_or(begun, |synced| synced.max(begun)),
     };
     now.saturating_duration_since(since) >= limit
 }
@@ -293,6 +295,8 @@ mod tests {
         assert!(is_overdue(Kind::Sync, begun, None, at(8), limit));
         assert!(!is_overdue(Kind::Sync, begun, Some(at(3)), at(8), limit));
         assert!(is_overdue(Kind::Sync, at(1), Some(begun), at(9), limit));
+        assert!(is_overdue(Kind::Write, begun, None, at(8), limit));
+        assert!(!is_overdue(Kind::Write, begun, Some(at(7)), at(14), limit));
     }
 
     #[test]

@@ -179,7 +179,7 @@ async fn with_no_drive_left_nothing_is_stored_and_nothing_waits() {
     let store = rig.open();
     let bodies = put_all(&store, "a", 2).await;
     store.flush().await;
-    store.inner.drives[0].pulse.injected.set(Inject::Fail(Errno::NODEV));
+    store.inner.drives[0].pulse.injected.set(Inject::Fail(Errno::STALE));
     until_out(&store, 0, Some(Reason::Lost)).await;
     check(&store, &bodies, Some(0)).await;
     let refused = tokio::time::timeout(NEVER, store.create(record("b", Some(10)))).await.expect("nobody waits");
