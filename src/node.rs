@@ -220,12 +220,14 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain) -> Readiness {
         return Readiness::of(NodeState::Draining);
     }
     let drives = store.usage();
-    let in_service = drives.iter().filter(|drive| drive.in_service).count();
+    let in_service = drives.iter().filter(|drive| drive.in_service()).count();
     let down = upstream.down_sources();
     let mut reasons = Vec::new();
-    if in_service < drives.len() {
-        reasons.push(format!("{} of {} drives are out of service", drives.len() - in_service, drives.len()));
-    }
+    let outage = |drive: &store::DriveUsage| {
+        let out = drive.out.as_ref()?;
+        Some(format!("drive {} is out of service: {}", drive.path.display(), out.reason.as_str()))
+    };
+    reasons.extend(drives.iter().filter_map(outage));
     if !store.is_ready() {
         reasons.push("the journals are being read".to_owned());
     }

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::store::DriveUsage;
+
 /// The state of the whole node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeState {
@@ -61,15 +63,59 @@ impl Readiness {
         Self { state, reasons: Vec::new() }
     }
 
-    /// As the body of `/readyz`.
-    pub(super) fn to_json(&self) -> Value {
-        json!({ "state": self.state.as_str(), "ready": self.state.is_ready(), "reasons": self.reasons })
+    /// As the body of `/readyz`, with the state of each drive.
+    pub(super) fn to_json(&self, drives: &[DriveUsage]) -> Value {
+        let drives: Vec<Value> = drives.iter().map(of_drive).collect();
+        json!({
+            "state": self.state.as_str(),
+            "ready": self.state.is_ready(),
+            "reasons": self.reasons,
+            "drives": drives,
+        })
     }
+}
+
+/// How a drive stands: in service or why not, and whether its journal could be read.
+pub(super) fn of_drive(drive: &DriveUsage) -> Value {
+    let journal = match drive.journal_gaps {
+        0 => "whole".to_owned(),
+        gaps => format!("damaged, {gaps} gaps"),
+    };
+    let mut value = json!({
+        "path": drive.path.display().to_string(),
+        "inService": drive.in_service(),
+        "journal": journal,
+    });
+    if let Some(out) = &drive.out {
+        value["reason"] = out.reason.as_str().into();
+        value["outSeconds"] = out.lasting.as_secs().into();
+        value["detail"] = out.text.clone().into();
+    }
+    value
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
     use super::*;
+    use crate::store::{OutOfService, Outage};
+
+    #[test]
+    fn a_drive_that_is_out_says_why_and_a_damaged_journal_how_often() {
+        let out = Outage { reason: OutOfService::Hung, text: None, lasting: Duration::from_secs(12) };
+        let usage =
+            DriveUsage { path: PathBuf::from("/a"), quota: 10, used: 1, blobs: 1, out: Some(out), journal_gaps: 2 };
+        let told = Readiness::of(NodeState::Degraded).to_json(std::slice::from_ref(&usage));
+        assert_eq!(told["drives"][0]["inService"], false);
+        assert_eq!(told["drives"][0]["reason"], "hung");
+        assert_eq!(told["drives"][0]["outSeconds"], 12);
+        assert_eq!(told["drives"][0]["journal"], "damaged, 2 gaps");
+        let well = of_drive(&DriveUsage { out: None, journal_gaps: 0, ..usage });
+        assert_eq!(well["journal"], "whole");
+        assert!(well.get("reason").is_none());
+    }
 
     #[test]
     fn a_node_without_upstream_is_ready_and_one_that_drains_is_not() {

@@ -74,9 +74,9 @@ async fn content(endpoint: Endpoint, sources: &Sources) -> Result<Response<Full<
     match endpoint {
         Endpoint::Healthz => Ok(json_answer(StatusCode::OK, &json!({ "status": "ok" }))),
         Endpoint::Readyz => {
-            let readiness = blocking(move || readiness()).await?;
+            let (readiness, drives) = blocking(move || (readiness(), drives())).await?;
             let status = if readiness.state.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            Ok(json_answer(status, &readiness.to_json()))
+            Ok(json_answer(status, &readiness.to_json(&drives)))
         }
         Endpoint::Metrics => {
             let text = blocking(move || metrics.render()).await?.map_err(|error| {

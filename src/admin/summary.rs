@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Readiness;
+use super::health::of_drive;
 use crate::store::DriveUsage;
 use crate::telemetry::{Metrics, RequestResult};
 
@@ -19,13 +20,11 @@ pub(super) fn summary(metrics: &Metrics, readiness: &Readiness, drives: &[DriveU
     let drives: Vec<Value> = drives
         .iter()
         .map(|drive| {
-            json!({
-                "path": drive.path.display().to_string(),
-                "quotaBytes": drive.quota,
-                "usedBytes": drive.used,
-                "blobs": drive.blobs,
-                "inService": drive.in_service,
-            })
+            let mut value = of_drive(drive);
+            value["quotaBytes"] = drive.quota.into();
+            value["usedBytes"] = drive.used.into();
+            value["blobs"] = drive.blobs.into();
+            value
         })
         .collect();
     json!({
@@ -65,8 +64,8 @@ mod tests {
         metrics.miss_bytes.inc_by(250);
         metrics.upstream_bytes.inc_by(300);
         metrics.count_request(RequestResult::Hit, StatusCode::OK);
-        let drive =
-            DriveUsage { path: PathBuf::from("/nginx/cache1"), quota: 1000, used: 10, blobs: 2, in_service: true };
+        let path = PathBuf::from("/nginx/cache1");
+        let drive = DriveUsage { path, quota: 1000, used: 10, blobs: 2, out: None, journal_gaps: 0 };
         let readiness = Readiness { state: NodeState::Offline, reasons: vec!["no source".to_owned()] };
         let summary = summary(&metrics, &readiness, &[drive]);
         assert_eq!(summary["hitBytes"], 750);

@@ -3,9 +3,11 @@
 
 mod config;
 mod demo;
+mod drive;
 mod exit_codes;
 mod healthcheck;
 mod output;
+mod progress;
 mod run;
 mod settings;
 mod store;
@@ -16,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use config::{ConfigCommand, FileArgs};
+pub use drive::{DriveArgs, DriveCommand};
 pub use exit_codes::Exit;
 pub use healthcheck::HealthcheckArgs;
 pub use output::Output;
@@ -30,6 +33,7 @@ Examples:
   waystation config check site.yaml               everything that is wrong, at once
   waystation config show                          what is in effect, and why
   waystation store verify --config site.yaml      whether every stored byte is what it was
+  waystation drive drain /mnt/old --config site.yaml  its content moves to the other drives
   waystation demo                                 a cache and its origin on this machine, no network needed
 
 Settings come from flags, WAYSTATION_* variables (WAYSTATION_LISTEN__DATA), the file and built-in defaults, in
@@ -61,6 +65,9 @@ pub enum Command {
     /// Look at what is stored
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Make, take over or empty a drive
+    #[command(subcommand)]
+    Drive(DriveCommand),
     /// Ask a running cache whether it is alive; for container health checks
     Healthcheck(HealthcheckArgs),
 }
@@ -80,6 +87,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo => demo::run().into(),
         Command::Config(command) => config::run(command, cli.output).into(),
         Command::Store(command) => store::run(command, cli.output).into(),
+        Command::Drive(command) => drive::run(command, cli.output).into(),
         Command::Healthcheck(args) => healthcheck::run(args, cli.output).into(),
     }
 }
@@ -115,6 +123,9 @@ mod tests {
             "waystation config show --config a.yaml",
             "waystation healthcheck --address 127.0.0.1:5001",
             "waystation demo",
+            "waystation drive init /mnt/new",
+            "waystation drive adopt /mnt/new --verify --config a.yaml",
+            "waystation drive drain /mnt/old --evict --state /s --drive /mnt/old --output json",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }
@@ -124,6 +135,7 @@ mod tests {
             "waystation run --set novalue",
             "waystation run --set =1",
             "waystation config",
+            "waystation drive init",
             "waystation config show a.yaml --config b.yaml",
             "waystation healthcheck --address localhost",
         ] {

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use super::config::FileArgs;
 use super::exit_codes::Exit;
 use super::output::{self, Output};
+use super::progress::bar;
 use crate::store::{Finding, OpenError, Verification, verify};
 
 /// What to do with the store.
@@ -48,16 +48,6 @@ pub(super) fn run(command: &StoreCommand, output: Output) -> Exit {
         output::result(&json!({ "holds": exit == Exit::Success, "drives": reports }).to_string());
     }
     exit
-}
-
-/// On a terminal; elsewhere nothing is drawn.
-fn bar(path: &Path) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left";
-    // The template is a constant; without it there is a plain bar.
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_message(path.display().to_string());
-    bar
 }
 
 fn text(path: &Path, verified: &Result<Verification, OpenError>) {

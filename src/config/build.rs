@@ -156,6 +156,8 @@ fn storage(section: &mut Section<'_>) -> Option<store::Settings> {
     let reverify = section.value("reverify", values::duration(MILLISECOND..=365 * DAY, "from 1ms to 365d"));
     let scrub_rate = section.value("scrub_rate", values::size(0..=1 << 40, "per second, 0 for never"));
     let scrub_every = section.value("scrub_every", values::duration(MILLISECOND..=3650 * DAY, "from 1ms to 3650d"));
+    let drive_timeout = section.value("drive_timeout", values::duration(MILLISECOND..=DAY, "from 1ms to 1d"));
+    let shrink_rate = section.value("shrink_rate", values::size(0..=1 << 40, "per second, 0 for at once"));
     if drives.as_ref().is_some_and(Vec::is_empty) {
         section
             .fault("drives", Fault::new("there is nowhere to store", "write at least one drive with path and quota"));
@@ -170,6 +172,8 @@ fn storage(section: &mut Section<'_>) -> Option<store::Settings> {
         reverify: reverify?,
         scrub_rate: scrub_rate?,
         scrub_every: scrub_every?,
+        drive_timeout: drive_timeout?,
+        shrink_rate: shrink_rate?,
         ..store::Settings::default()
     })
 }

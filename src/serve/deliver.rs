@@ -97,7 +97,7 @@ pub(super) async fn stored(
             match (reader.piece(offset, len.min(TURN)).await, &mut mender) {
                 (Err(ReadError::Damaged { block }), Some(mender)) => match mender.mend(block).await {
                     Ok(()) => {}
-                    Err(error) => return unmended(entry, &error),
+                    Err(error) => return unmended(handler, entry, &error),
                 },
                 (piece, _) => break piece,
             }
@@ -135,7 +135,7 @@ async fn body_of(handler: &Handler, ask: &Ask, entry: &Arc<Entry>) -> Result<Bod
                 let Some(mender) = &mut mender else {
                     return Err(unread(handler, ask, entry, &ReadError::Damaged { block }));
                 };
-                mender.mend(block).await.map_err(|error| unmended(entry, &error))?;
+                mender.mend(block).await.map_err(|error| unmended(handler, entry, &error))?;
             }
             Err(error) => return Err(unread(handler, ask, entry, &error)),
         }
@@ -403,9 +403,11 @@ fn deliver(
 }
 
 /// What cannot be mended at present may be later: the rest of it is there all the same.
-fn unmended(entry: &Entry, error: &MendError) -> Delivery {
+fn unmended(handler: &Handler, entry: &Entry, error: &MendError) -> Delivery {
     tracing::warn!(key = %entry.record.key, %error, "a damaged block could not be mended");
     match error {
+        // It is not the block: the whole is looked for elsewhere.
+        _ if !handler.store.is_served(entry) => Delivery::Unusable,
         MendError::Unreachable(_) | MendError::Store(ReadError::Damaged { .. } | ReadError::Io(_)) => {
             Delivery::Done(rescue::unavailable("damaged"))
         }

@@ -58,6 +58,7 @@ impl Committer {
 
     /// Runs until the queue is closed.
     pub(super) fn run(mut self) {
+        self.drive.pulse.adopt_thread();
         let copied = std::mem::take(&mut self.copied);
         let entries = compact::true_of(&self.drive, &self.store.index, copied);
         if !entries.is_empty() {
@@ -112,7 +113,8 @@ impl Committer {
     }
 
     fn commit(&mut self, batch: Vec<Change>) {
-        *self.pauses.borrow_mut() = PAUSES.iter();
+        // Nothing gets better while a drive is out of service.
+        *self.pauses.borrow_mut() = if self.drive.in_service() { PAUSES.iter() } else { [].iter() };
         // 1. The bytes. A sync that failed is not tried again, since the kernel may have dropped the pages and
         //    would report success: the content is lost.
         let mut lost: HashSet<Digest> = HashSet::new();
@@ -307,7 +309,7 @@ impl Committer {
                 Ok(begin) => break begin,
                 Err(error) => {
                     self.drive.failed("append to the journal", &error);
-                    let Some(pause) = self.pauses.borrow_mut().next() else { return false };
+                    let Some(pause) = self.pause() else { return false };
                     std::thread::sleep(*pause);
                 }
             }
@@ -329,7 +331,7 @@ impl Committer {
             Change::Complete { row, entry, older, blob, serial, .. } => {
                 let partial = entry.birth;
                 if lost.contains(&blob.digest()) {
-                    tracing::error!(drive = %self.drive.label(), digest = %blob.digest(), "content could not be stored and counts as missing");
+                    self.drive.tell_lost("content could not be stored and counts as missing");
                     self.store.content_lost(&blob, row, serial);
                     older.iter().flat_map(|older| &older.rows).for_each(|row| self.store.entries.withdraw_row(row));
                     self.unlink(&layout::partial_data(partial), Some(blob.file()), 0);
@@ -347,14 +349,14 @@ impl Committer {
             }
             Change::Stored { row, older, .. } => {
                 if !written {
-                    tracing::error!(drive = %self.drive.label(), "a stored response may not survive a restart");
+                    self.drive.tell_lost("a stored response may not survive a restart");
                 } else {
                     self.retire(&row, older.as_ref());
                 }
             }
             Change::Updated { row, .. } | Change::Forget { row, .. } => {
                 if !written {
-                    tracing::error!(drive = %self.drive.label(), "a change of a stored response may not survive a restart");
+                    self.drive.tell_lost("a change of a stored response may not survive a restart");
                 } else if skipped.contains(&row.serial) {
                     self.store.entries.withdraw_row(&row);
                 } else {
@@ -379,6 +381,11 @@ impl Committer {
         rows.chain([row]).for_each(|row| self.store.entries.retire_row(row));
     }
 
+    /// The next pause, as long as the drive is in service.
+    fn pause(&self) -> Option<&'static Duration> {
+        self.pauses.borrow_mut().next().filter(|_| self.drive.in_service())
+    }
+
     fn retry(&self, action: &'static str, mut operation: impl FnMut() -> io::Result<()>) -> io::Result<()> {
         loop {
             let error = match operation() {
@@ -386,7 +393,7 @@ impl Committer {
                 Err(error) => error,
             };
             self.drive.failed(action, &error);
-            let Some(pause) = self.pauses.borrow_mut().next() else { return Err(error) };
+            let Some(pause) = self.pause() else { return Err(error) };
             std::thread::sleep(*pause);
         }
     }

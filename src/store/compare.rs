@@ -21,7 +21,7 @@ impl Inner {
     pub(super) fn compare_with_wrong(self: &Arc<Self>, key: KeyHash, right: &Arc<Blob>) {
         for birth in self.given.spoiled_of(key) {
             let name = format!("{}/{birth}", layout::QUARANTINE);
-            let is_there = |drive: &&Arc<Drive>| matches!(drive.dir.stat(&name), Ok(Some(_)));
+            let is_there = |drive: &&Arc<Drive>| drive.in_service() && matches!(drive.dir.stat(&name), Ok(Some(_)));
             // What has been pushed out of the quarantine can never be gone on with.
             let Some(drive) = self.drives.iter().find(is_there) else { continue };
             let (store, right, job) = (Arc::clone(self), Arc::clone(right), Arc::clone(drive));

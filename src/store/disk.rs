@@ -8,19 +8,26 @@ use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 #[cfg(target_os = "linux")]
 use rustix::fs::ResolveFlags;
 use rustix::fs::{AtFlags, CWD, FallocateFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::operation::{Operation, through};
+use super::operation::{self, Operation};
+use super::pulse::{Kind, Pulse, during};
 
-/// An open directory.
+/// An open directory. Another one can take its place: a drive whose mount was lost comes back as one.
 #[derive(Debug)]
 pub(super) struct Dir {
-    fd: OwnedFd,
+    fd: ArcSwap<OwnedFd>,
+    /// How often another one took its place.
+    era: AtomicU64,
+    pulse: Option<Arc<Pulse>>,
 }
 
 /// What binds checked bytes to a file: as long as it stays equal nobody changed the file behind our back.
@@ -42,8 +49,42 @@ const SLICES: usize = 1024;
 impl Dir {
     /// Opens a directory by its path.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let fd = rustix::fs::openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())?;
-        Ok(Self { fd })
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+        let fd = during(None, Kind::Plain, || Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?))?;
+        Ok(Self { fd: ArcSwap::from_pointee(fd), era: AtomicU64::new(0), pulse: None })
+    }
+
+    /// The same, with every operation in it beating in `pulse`.
+    pub(super) fn beating(self, pulse: &Arc<Pulse>) -> Self {
+        Self { pulse: Some(Arc::clone(pulse)), ..self }
+    }
+
+    /// Takes the place of what was open: files opened from here on are those of `other`.
+    pub(super) fn become_other(&self, other: &Self) {
+        self.fd.store(other.fd());
+        self.era.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Changes when another directory took the place of this one: files that were opened before are of the old one.
+    pub(super) fn era(&self) -> u64 {
+        self.era.load(Ordering::Acquire)
+    }
+
+    /// Whether it is the same directory as `other`, whatever mount leads there.
+    pub(super) fn is_same(&self, other: &Self) -> io::Result<bool> {
+        let (here, there) = (rustix::fs::fstat(self.fd())?, rustix::fs::fstat(other.fd())?);
+        Ok((here.st_dev, here.st_ino) == (there.st_dev, there.st_ino))
+    }
+
+    /// Whether its file system takes no bytes at all.
+    pub(super) fn is_read_only(&self) -> io::Result<bool> {
+        during(self.pulse.as_ref(), Kind::Plain, || {
+            Ok(rustix::fs::fstatvfs(self.fd())?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+        })
+    }
+
+    fn during<T>(&self, perform: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        during(self.pulse.as_ref(), Kind::Plain, perform)
     }
 
     /// Opens an existing file for reading and writing.
@@ -60,7 +101,7 @@ impl Dir {
     #[cfg(target_os = "linux")]
     pub(super) fn open_now(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let fd = rustix::fs::openat2(&self.fd, name, flags, Mode::empty(), ResolveFlags::CACHED)?;
+        let fd = rustix::fs::openat2(self.fd(), name, flags, Mode::empty(), ResolveFlags::CACHED)?;
         Ok(File::from(fd))
     }
 
@@ -73,7 +114,8 @@ impl Dir {
     /// Creates a file that must not exist, for reading and writing.
     pub(super) fn create_file(&self, name: &str) -> io::Result<File> {
         let create = || self.open_with(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL);
-        through(Operation::Create { dir: self, name }, create)
+        // Opening beats.
+        operation::through(Operation::Create { dir: self, name }, create)
     }
 
     /// Opens or creates a file that only carries a lock.
@@ -84,22 +126,22 @@ impl Dir {
     fn open_with(&self, name: &str, flags: OFlags) -> io::Result<File> {
         // Without blocking: a foreign pipe with the name of a file of ours must not hold a thread.
         let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let fd = rustix::fs::openat(&self.fd, name, flags, FILE_MODE)?;
-        Ok(File::from(fd))
+        let open = || Ok(rustix::fs::openat(self.fd(), name, flags, FILE_MODE)?);
+        self.during(open).map(File::from)
     }
 
     /// The whole content of a file.
     pub(super) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let file = self.open_with(name, OFlags::RDONLY)?;
         let mut content = Vec::new();
-        io::Read::read_to_end(&mut &file, &mut content)?;
+        self.during(|| io::Read::read_to_end(&mut &file, &mut content))?;
         Ok(content)
     }
 
     /// Makes a directory; one that exists is fine. Says whether it is new.
     pub(super) fn make_directory(&self, name: &str) -> io::Result<bool> {
         through(Operation::MakeDirectory { dir: self, name }, || {
-            match rustix::fs::mkdirat(&self.fd, name, DIRECTORY_MODE) {
+            match rustix::fs::mkdirat(self.fd(), name, DIRECTORY_MODE) {
                 Ok(()) => Ok(true),
                 Err(Errno::EXIST) => Ok(false),
                 Err(error) => Err(error.into()),
@@ -109,13 +151,13 @@ impl Dir {
 
     /// Renames within the drive; an existing target is replaced.
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        through(Operation::Rename { dir: self, from, to }, || Ok(rustix::fs::renameat(&self.fd, from, &self.fd, to)?))
+        through(Operation::Rename { dir: self, from, to }, || Ok(rustix::fs::renameat(self.fd(), from, self.fd(), to)?))
     }
 
     /// Removes a file; one that does not exist is fine.
     pub(super) fn unlink(&self, name: &str) -> io::Result<()> {
         through(Operation::Unlink { dir: self, name }, || {
-            match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            match rustix::fs::unlinkat(self.fd(), name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => Ok(()),
                 Err(error) => Err(error.into()),
             }
@@ -124,47 +166,62 @@ impl Dir {
 
     /// What is known of a name; symbolic links are not followed. `None` when there is none.
     pub(super) fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
-        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        self.during(|| match rustix::fs::statat(self.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
-        }
+        })
     }
 
     /// The names in a directory of the drive, in no order. Those that are not UTF-8 are foreign and left out.
     pub(super) fn list(&self, name: &str) -> io::Result<Vec<String>> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NOFOLLOW;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
-        let mut names = Vec::new();
-        for entry in rustix::fs::Dir::new(fd)? {
-            match entry?.file_name().to_str() {
-                Ok("." | "..") | Err(_) => {}
-                Ok(name) => names.push(name.to_owned()),
+        self.during(|| {
+            let fd = rustix::fs::openat(self.fd(), name, flags, Mode::empty())?;
+            let mut names = Vec::new();
+            for entry in rustix::fs::Dir::new(fd)? {
+                match entry?.file_name().to_str() {
+                    Ok("." | "..") | Err(_) => {}
+                    Ok(name) => names.push(name.to_owned()),
+                }
             }
-        }
-        Ok(names)
+            Ok(names)
+        })
     }
 
     /// Makes the names in a directory of the drive durable.
     pub(super) fn sync_directory(&self, name: &str) -> io::Result<()> {
-        let fd =
-            rustix::fs::openat(&self.fd, name, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty())?;
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+        let fd = self.during(|| Ok(rustix::fs::openat(self.fd(), name, flags, Mode::empty())?))?;
         through(Operation::SyncDirectory { dir: self, name }, || Ok(rustix::fs::fsync(fd)?))
     }
 
-    /// What the directory itself is.
-    #[cfg(test)]
-    pub(super) fn fd(&self) -> &OwnedFd {
-        &self.fd
+    /// The directory itself.
+    pub(super) fn fd(&self) -> Arc<OwnedFd> {
+        self.fd.load_full()
     }
 
     /// Bytes that are free for this user on the drive's file system, and files that may be made; `u64::MAX` where
     /// their number has no bound.
     pub(super) fn free(&self) -> io::Result<(u64, u64)> {
-        let stat = rustix::fs::fstatvfs(&self.fd)?;
+        let stat = self.during(|| Ok(rustix::fs::fstatvfs(self.fd())?))?;
         let files = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
         Ok((stat.f_bavail.saturating_mul(stat.f_frsize), files))
     }
+}
+
+/// Performs what changes a drive.
+fn through<T>(operation: Operation<'_>, perform: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let (pulse, kind) = match &operation {
+        Operation::Create { dir, .. }
+        | Operation::MakeDirectory { dir, .. }
+        | Operation::Rename { dir, .. }
+        | Operation::Unlink { dir, .. } => (dir.pulse.clone(), Kind::Write),
+        Operation::SyncDirectory { dir, .. } => (dir.pulse.clone(), Kind::Sync),
+        Operation::SyncData { .. } => (None, Kind::Sync),
+        Operation::Write { .. } | Operation::SetLength { .. } | Operation::Reserve { .. } => (None, Kind::Write),
+    };
+    during(pulse.as_ref(), kind, || operation::through(operation, perform))
 }
 
 /// Makes a directory with those above it that are missing, each name durable in the one above.
@@ -308,7 +365,7 @@ fn write_slices(file: &File, data: &[Bytes], offset: u64) -> io::Result<()> {
 /// Reads exactly `length` bytes at `offset`; a shorter file is an error of kind `UnexpectedEof`.
 pub(super) fn read_exact_at(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; length];
-    file.read_exact_at(&mut buffer, offset)?;
+    read_into(file, offset, &mut buffer)?;
     Ok(buffer)
 }
 
@@ -317,7 +374,7 @@ pub(super) fn read_up_to(file: &File, offset: u64, length: usize) -> io::Result<
     let mut buffer = vec![0; length];
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset.saturating_add(filled as u64)) {
+        match during(None, Kind::Plain, || file.read_at(rest, offset.saturating_add(filled as u64))) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -326,6 +383,11 @@ pub(super) fn read_up_to(file: &File, offset: u64, length: usize) -> io::Result<
     }
     buffer.truncate(filled);
     Ok(buffer)
+}
+
+/// Fills `buffer` with the bytes at `offset`; a shorter file is an error of kind `UnexpectedEof`.
+pub(super) fn read_into(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    during(None, Kind::Plain, || file.read_exact_at(buffer, offset))
 }
 
 /// Reads what of `buffer` at `offset` is in the page cache, without waiting for the disk: at least one byte, 0 at the
@@ -355,7 +417,7 @@ pub(super) fn pass_through(file: &File, offset: u64, length: u64, mut each: impl
         while at < end {
             let wanted = SCRATCH_SIZE.min(usize::try_from(end - at).unwrap_or(SCRATCH_SIZE));
             let piece = scratch.get_mut(..wanted).unwrap_or_default();
-            file.read_exact_at(piece, at)?;
+            read_into(file, at, piece)?;
             each(piece);
             at += wanted as u64;
         }

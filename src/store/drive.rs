@@ -3,9 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind::NotFound};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge};
@@ -13,8 +14,10 @@ use prometheus::{IntCounter, IntGauge};
 use super::disk::{self, Dir};
 use super::error::OpenError;
 use super::evict::Sieve;
+use super::identity::{Identity, identify, take_lock};
 use super::layout;
-use super::pool::Pool;
+use super::pool::{Pool, join_unless};
+use super::pulse::{Away, Pulse};
 use super::queue::Queue;
 use super::settings::DriveSettings;
 use crate::content::{Digest, PartialId};
@@ -33,6 +36,12 @@ const RESERVED_FILES: u64 = 300;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct DriveId(pub(super) u128);
 
+impl std::fmt::Display for DriveId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 /// Something that can be removed to make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Victim {
@@ -50,6 +59,10 @@ pub(super) struct Drive {
     pub(super) pool: Pool,
     /// One thread for what waits long and in order: syncs and new maps of partial bodies. Readers must not wait for it.
     pub(super) syncs: Pool,
+    /// One thread that finds out whether the drive is well.
+    pub(super) probes: Pool,
+    /// What its operations are at.
+    pub(super) pulse: Arc<Pulse>,
     /// What waits to be made durable.
     pub(super) queue: Queue,
     /// Order of eviction. A leaf lock.
@@ -59,52 +72,40 @@ pub(super) struct Drive {
     used: AtomicU64,
     promised: AtomicU64,
     leaving: AtomicU64,
+    /// Most bytes that content may take now: the quota, or more while it is being reached.
+    ceiling: AtomicU64,
     blobs: AtomicU64,
-    in_service: AtomicBool,
-    doubted: AtomicBool,
-    lock: File,
+    gaps: AtomicU64,
+    lock: Mutex<File>,
+    committer: Mutex<Option<JoinHandle<()>>>,
     bytes: IntGauge,
     all_blobs: IntGauge,
     errors: IntCounter,
 }
 
-/// What `waystation.json` says.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub(super) struct Identity {
-    format: u32,
-    drive: String,
-}
-
-impl Identity {
-    /// What the drive in `path` says of itself, of which there must be a readable one. Changes nothing.
-    pub(super) fn read(dir: &Dir, path: &Path) -> Result<(DriveId, u32), OpenError> {
-        let damaged = |reason: &str| OpenError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
-        let io = |source| OpenError::Io { path: path.to_owned(), action: "read waystation.json", source };
-        let text = dir.read(layout::IDENTITY).map_err(io)?;
-        // The version comes first: a newer format may have other fields.
-        let value: serde_json::Value = serde_json::from_slice(&text).map_err(|error| damaged(&error.to_string()))?;
-        let found = value.get("format").and_then(serde_json::Value::as_u64).ok_or_else(|| damaged("no format"))?;
-        if found > u64::from(layout::FORMAT) {
-            let found = u32::try_from(found).unwrap_or(u32::MAX);
-            return Err(OpenError::NewerFormat { path: path.to_owned(), found, known: layout::FORMAT });
-        }
-        let identity: Self = serde_json::from_value(value).map_err(|error| damaged(&error.to_string()))?;
-        let id = u128::from_str_radix(&identity.drive, 16).map_err(|_| damaged("the drive id is no number"))?;
-        Ok((DriveId(id), identity.format))
-    }
+/// What opening a drive takes besides its settings.
+pub(super) struct Opening<'a> {
+    /// Its place among the configured ones, from 0.
+    pub(super) number: usize,
+    /// The drive that the path is known as.
+    pub(super) known: Option<DriveId>,
+    /// When an operation is overdue.
+    pub(super) limit: Duration,
+    /// Where it is noted that its content counts as missing.
+    pub(super) away: &'a Arc<Away>,
+    /// Where it counts.
+    pub(super) metrics: &'a Metrics,
 }
 
 impl Drive {
     /// Takes the drive's lock, reads or writes its identity, makes missing directories and starts its threads.
-    /// A path that is `known` as a drive is not made a new one.
-    pub(super) fn open(
-        settings: DriveSettings,
-        number: usize,
-        known: bool,
-        metrics: &Metrics,
-    ) -> Result<Arc<Self>, OpenError> {
+    /// A path that is known as a drive is not made a new one, nor another one.
+    pub(super) fn open(settings: DriveSettings, opening: &Opening<'_>) -> Result<Arc<Self>, OpenError> {
+        let &Opening { number, known, limit, away, metrics } = opening;
         let path = settings.path.clone();
-        if known && std::fs::symlink_metadata(path.join(layout::IDENTITY)).is_err_and(|e| e.kind() == NotFound) {
+        if known.is_some()
+            && std::fs::symlink_metadata(path.join(layout::IDENTITY)).is_err_and(|e| e.kind() == NotFound)
+        {
             return Err(OpenError::Lost { path });
         }
         let io = |action: &'static str| {
@@ -112,18 +113,29 @@ impl Drive {
             move |source: io::Error| OpenError::Io { path, action, source }
         };
         disk::make_directories(&path).map_err(io("create the directory"))?;
-        let dir = Dir::open(&path).map_err(io("open the directory"))?;
+        let pulse = Pulse::new(limit, away);
+        let dir = Dir::open(&path).map_err(io("open the directory"))?.beating(&pulse);
+        // Before the lock is taken: who adopts the drive needs it.
+        if let Some(known) = known {
+            let (found, _) = Identity::read(&dir, &path)?;
+            if found != known {
+                return Err(OpenError::OtherDrive { path, found: found.to_string(), known: known.to_string() });
+            }
+        }
         let lock = take_lock(&dir, &path)?;
         let id = identify(&dir, &path)?;
+        pulse.is_of(id);
         for name in layout::DIRECTORIES {
             if dir.make_directory(name).map_err(io("create a directory"))? {
                 let parent = name.rsplit_once('/').map_or(".", |(parent, _)| parent);
                 dir.sync_directory(parent).map_err(io("sync a directory"))?;
             }
         }
-        let pool = Pool::start(&format!("drive{}", number + 1), THREADS).map_err(io("start threads"))?;
-        let syncs = Pool::start(&format!("sync{}", number + 1), 1)
-            .inspect_err(|_| pool.close())
+        let start = |name: &str, threads| Pool::of_drive(&format!("{name}{}", number + 1), threads, &pulse);
+        let pool = start("drive", THREADS).map_err(io("start threads"))?;
+        let syncs = start("sync", 1).inspect_err(|_| pool.close()).map_err(io("start threads"))?;
+        let probes = start("probe", 1)
+            .inspect_err(|_| [&pool, &syncs].into_iter().for_each(Pool::close))
             .map_err(io("start threads"))?;
         let label = path.display().to_string();
         metrics.store_quota_bytes.with_label_values(&[&label]).set(to_gauge(settings.quota));
@@ -132,16 +144,19 @@ impl Drive {
             dir,
             pool,
             syncs,
+            probes,
+            pulse,
             queue: Queue::new(metrics.store_uncommitted.with_label_values(&[&label])),
             sieve: Mutex::new(Sieve::new()),
             evicting: Mutex::new(()),
             used: AtomicU64::new(0),
             promised: AtomicU64::new(0),
             leaving: AtomicU64::new(0),
+            ceiling: AtomicU64::new(settings.quota),
             blobs: AtomicU64::new(0),
-            in_service: AtomicBool::new(true),
-            doubted: AtomicBool::new(false),
-            lock,
+            gaps: AtomicU64::new(0),
+            lock: Mutex::new(lock),
+            committer: Mutex::new(None),
             bytes: metrics.store_bytes.with_label_values(&[&label]),
             all_blobs: metrics.store_blobs.clone(),
             errors: metrics.drive_errors.with_label_values(&[&label]),
@@ -153,6 +168,18 @@ impl Drive {
     pub(super) fn close(&self) {
         self.pool.close();
         self.syncs.close();
+        self.probes.close();
+    }
+
+    /// Notes its commit thread.
+    pub(super) fn commits_on(&self, committer: JoinHandle<()>) {
+        *self.committer.lock() = Some(committer);
+    }
+
+    /// Waits for the last commit, unless the drive is hung.
+    pub(super) fn join_committer(&self) {
+        let committer = self.committer.lock().take();
+        committer.map(|committer| join_unless(committer, || self.pulse.is_overdue()));
     }
 
     /// Path for logs.
@@ -199,23 +226,59 @@ impl Drive {
 
     /// Whether new content may be put here.
     pub(super) fn in_service(&self) -> bool {
-        self.in_service.load(Ordering::Relaxed)
+        self.pulse.takes()
     }
 
-    /// Notes that something of its journal could not be read.
+    /// Notes a part of its journal that could not be read; to be called for each, `/readyz` tells how many there are.
     pub(super) fn doubt(&self) {
-        self.doubted.store(true, Ordering::Relaxed);
+        self.gaps.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether its journal may have said more than is known.
     pub(super) fn is_doubted(&self) -> bool {
-        self.doubted.load(Ordering::Relaxed)
+        self.journal_gaps() > 0
     }
 
-    /// Counts and logs a failed file operation.
+    /// How many parts of its journal could not be read.
+    pub(super) fn journal_gaps(&self) -> u64 {
+        self.gaps.load(Ordering::Relaxed)
+    }
+
+    /// Counts and logs a failed file operation. Of a drive that is out of service that is no news.
     pub(super) fn failed(&self, action: &str, error: &io::Error) {
         self.errors.inc();
-        tracing::error!(drive = %self.label(), action, %error, "file operation failed");
+        if self.pulse.out().is_some() {
+            tracing::debug!(drive = %self.label(), action, %error, "file operation failed");
+        } else {
+            tracing::error!(drive = %self.label(), action, %error, "file operation failed");
+        }
+    }
+
+    /// Logs that something is not durable. Of a drive that is out of service that is no news.
+    pub(super) fn tell_lost(&self, what: &str) {
+        if self.pulse.out().is_some() {
+            tracing::debug!(drive = %self.label(), "{what}");
+        } else {
+            tracing::error!(drive = %self.label(), "{what}");
+        }
+    }
+
+    /// Resolves once all changes so far are durable, or cannot be since the drive takes none.
+    pub(super) async fn barrier(&self) {
+        if !self.in_service() {
+            return;
+        }
+        tokio::select! {
+            // Fails only when the store is closed.
+            _ = self.queue.barrier() => {}
+            () = self.pulse.gone() => {}
+        }
+    }
+
+    /// Another directory, with its lock, takes the place of the one that was open: the drive has come back with it.
+    pub(super) fn reopen(&self, dir: &Dir, lock: File) {
+        self.dir.become_other(dir);
+        *self.lock.lock() = lock;
     }
 
     /// How many bytes are too many once `needed` more came: above the quota, with the bytes that open writers still
@@ -223,12 +286,29 @@ impl Drive {
     pub(super) fn excess(&self, needed: u64) -> u64 {
         let promised = self.promised.load(Ordering::Relaxed);
         let planned = self.used().saturating_add(promised).saturating_add(needed);
-        let over_quota = planned.saturating_sub(self.settings.quota);
+        let over_quota = planned.saturating_sub(self.ceiling());
         // When the file system does not answer, the quota alone decides.
         let (free, files) = self.dir.free().unwrap_or((u64::MAX, u64::MAX));
         let no_files = if files < RESERVED_FILES { needed.max(1) } else { 0 };
         let wanted = self.settings.min_free.max(RESERVE).saturating_add(promised).saturating_add(needed);
         over_quota.max(wanted.saturating_sub(free)).max(no_files)
+    }
+
+    /// Most bytes that content may take now.
+    pub(super) fn ceiling(&self) -> u64 {
+        self.ceiling.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes turn out to be there. What is above the quota goes bit by bit.
+    pub(super) fn finds(&self, bytes: u64) {
+        self.ceiling.fetch_max(self.used().saturating_add(bytes), Ordering::Relaxed);
+    }
+
+    /// Brings the ceiling so many bytes nearer to the quota; says whether it is there.
+    pub(super) fn lower_ceiling(&self, bytes: u64) -> bool {
+        let lower = |now: u64| Some(now.saturating_sub(bytes).max(self.settings.quota));
+        let _ = self.ceiling.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lower);
+        self.ceiling() == self.settings.quota
     }
 
     /// Bytes whose removal is queued.
@@ -256,7 +336,7 @@ impl Drive {
 
     /// Lets another process, or a later handle, take the drive.
     pub(super) fn unlock(&self) {
-        if let Err(error) = disk::unlock(&self.lock) {
+        if let Err(error) = disk::unlock(&self.lock.lock()) {
             self.failed("unlock", &error);
         }
     }
@@ -332,46 +412,6 @@ impl Drop for DataFile {
             self.drive.release(*self.counted.get_mut());
         }
     }
-}
-
-/// Takes the lock file in `dir`.
-pub(super) fn take_lock(dir: &Dir, path: &Path) -> Result<File, OpenError> {
-    let io = |source| OpenError::Io { path: path.to_owned(), action: "lock", source };
-    let lock = dir.open_lock(layout::LOCK).map_err(io)?;
-    if disk::try_lock(&lock).map_err(io)? { Ok(lock) } else { Err(OpenError::InUse { path: path.to_owned() }) }
-}
-
-/// Reads the drive's identity, or gives it one when nothing of ours is there.
-fn identify(dir: &Dir, path: &Path) -> Result<DriveId, OpenError> {
-    let io = |action| move |source| OpenError::Io { path: path.to_owned(), action, source };
-    let damaged = |reason: &str| OpenError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
-    if dir.stat(layout::IDENTITY).map_err(io("read waystation.json"))?.is_some() {
-        let (id, format) = Identity::read(dir, path)?;
-        if format < layout::FORMAT {
-            // Before anything is written that the older release does not know.
-            write_identity(dir, id).map_err(io("upgrade waystation.json"))?;
-        }
-        return Ok(id);
-    }
-    if dir.stat(layout::JOURNAL).map_err(io("look for a journal"))?.is_some() {
-        return Err(damaged("it is missing, although a journal is there"));
-    }
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|error| io("name the drive")(io::Error::other(error.to_string())))?;
-    let id = DriveId(u128::from_be_bytes(random));
-    write_identity(dir, id).map_err(io("write waystation.json"))?;
-    Ok(id)
-}
-
-fn write_identity(dir: &Dir, id: DriveId) -> io::Result<()> {
-    let identity = Identity { format: layout::FORMAT, drive: format!("{:032x}", id.0) };
-    let text = serde_json::to_vec_pretty(&identity).map_err(io::Error::other)?;
-    dir.unlink(layout::IDENTITY_NEW)?;
-    let file = dir.create_file(layout::IDENTITY_NEW)?;
-    disk::write_at(&file, &text, 0)?;
-    disk::sync_data(&file)?;
-    dir.rename(layout::IDENTITY_NEW, layout::IDENTITY)?;
-    dir.sync_directory(".")
 }
 
 fn to_gauge(bytes: u64) -> i64 {

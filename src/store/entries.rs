@@ -16,6 +16,7 @@ use super::blob::Life;
 use super::drive::DriveId;
 use super::journal_entry::{self, place};
 use super::partial::Partial;
+use super::pulse::Away;
 use super::queue::RowId;
 use super::table::{PendingRow, RowState, Table, generation, merge, sorted};
 use crate::content::{BodyRef, CacheKey, Digest, KeyHash, PartialId, Record, UnixMillis, Version};
@@ -69,6 +70,8 @@ pub(super) struct Entries {
     table: Mutex<Table>,
     generations: Arc<[AtomicU64]>,
     serial: AtomicU64,
+    /// Drives whose content counts as missing.
+    away: Arc<Away>,
 }
 
 /// A remembered answer. It is changed in place: what the cache drops it drops late, and bodies that are gone must
@@ -114,6 +117,11 @@ impl Entry {
         }
     }
 
+    /// Whether its drive does not give it now; of a body that is not complete: or would not take the rest.
+    pub(super) fn is_away(&self, away: &Away) -> bool {
+        away.has(self.drive) || self.partial().is_some_and(|partial| !partial.drive.in_service())
+    }
+
     pub(super) fn partial(&self) -> Option<&Arc<Partial>> {
         match &self.target {
             Target::Partial(partial) => Some(partial),
@@ -140,7 +148,7 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Entries {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(away: Arc<Away>) -> Self {
         let weigh = |_: &KeyHash, answer: &Arc<Answer>| {
             let weight: usize =
                 answer.0.read().iter().flat_map(Known::entries).map(|entry| weight(&entry.record)).sum();
@@ -152,6 +160,7 @@ impl Entries {
             generations: Arc::clone(table.generations()),
             table: Mutex::new(table),
             serial: AtomicU64::new(1),
+            away,
         }
     }
 
@@ -172,7 +181,7 @@ impl Entries {
     /// A remembered answer, if all of it is still true.
     pub(super) fn hot(&self, key: &CacheKey) -> Option<Known> {
         let known = self.answer(key.hash())?;
-        if known.entries().any(|entry| entry.is_gone()) {
+        if known.entries().any(|entry| entry.is_gone() || entry.is_away(&self.away)) {
             return None;
         }
         Some(known.of_key(key))
@@ -201,12 +210,23 @@ impl Entries {
                 base.push(Entry::new(row.clone(), *drive, 0, Target::Blob(life)));
             }
         }
-        let known = merge(table.keys.get(&key.hash()), base);
+        let known = merge(table.keys.get(&key.hash()), base).without(&self.away);
         if remember {
             self.remember(key.hash(), known.clone());
         }
         drop(table);
         Some(known.of_key(key))
+    }
+
+    /// The drives whose content counts as missing.
+    pub(super) fn away(&self) -> &Arc<Away> {
+        &self.away
+    }
+
+    /// A drive came or went: every answer has to be made anew.
+    pub(super) fn forget_answers(&self, table: &mut Table) {
+        self.hot.invalidate_all();
+        table.advance_all();
     }
 
     /// What memory alone knows of a key, complete or not; older versions are the last.
@@ -343,6 +363,15 @@ impl Known {
     /// All of it, what is current first.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.current.iter().chain(self.older())
+    }
+
+    /// Leaves out what is on drives that are away.
+    fn without(self, away: &Away) -> Self {
+        if !self.entries().any(|entry| entry.is_away(away)) {
+            return self;
+        }
+        let of = |entries: &Variants| entries.iter().filter(|entry| !entry.is_away(away)).cloned().collect();
+        Self { current: of(&self.current), older: self.older.as_ref().map(of) }
     }
 
     /// Leaves out the entries of another key with the same hash.

@@ -43,6 +43,52 @@ pub enum OpenError {
         /// The drive.
         path: PathBuf,
     },
+    /// Another drive than the one that the path is known as.
+    #[error(
+        "drive {path}: drive {found} is here, and drive {known} was before; mount the right one, or run `waystation drive adopt {path}` to keep this one here"
+    )]
+    OtherDrive {
+        /// The drive.
+        path: PathBuf,
+        /// Id of the one that is here.
+        found: String,
+        /// Id of the one that was.
+        known: String,
+    },
+    /// It is a drive, and no empty one can be made there.
+    #[error(
+        "drive {path}: it is a drive already, {id}; to use it with this cache, name it in storage.drives, or run `waystation drive adopt {path}`"
+    )]
+    IsDrive {
+        /// The drive.
+        path: PathBuf,
+        /// Its id.
+        id: String,
+    },
+    /// Something else is there.
+    #[error(
+        "drive {path}: the directory has {found:?} in it; a new drive begins empty: choose an empty directory, or one below it"
+    )]
+    NotEmpty {
+        /// The path.
+        path: PathBuf,
+        /// One of the names in it.
+        found: String,
+    },
+    /// The configuration does not name it.
+    #[error("drive {path}: it is none of storage.drives; name the configuration that has it, with --config")]
+    NotConfigured {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It did not answer.
+    #[error("drive {path}: it did not answer within {seconds} s; check the disk and its file system")]
+    Hung {
+        /// The drive.
+        path: PathBuf,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// It is no drive.
     #[error("drive {path}: there is no waystation.json, so it is no drive; check the path, and that it is mounted")]
     NoDrive {

@@ -72,6 +72,11 @@ impl Store {
         Some(blob)
     }
 
+    /// Whether the drive of `entry` gives what it has.
+    pub fn is_served(&self, entry: &Entry) -> bool {
+        !entry.is_away(self.inner.entries.away())
+    }
+
     /// A handle on the complete body of `entry`.
     pub fn handle(&self, entry: &Entry) -> Option<BlobHandle> {
         match &entry.target {

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::blob::{Blob, Life};
 use super::drive::{DataFile, Drive, DriveId, Victim};
+use super::drives::Drives;
 use super::entries::{Entries, Known};
 use super::error::ReadError;
 use super::given::Given;
@@ -17,8 +18,9 @@ use super::journal_entry::Row;
 use super::memory::Memory;
 use super::mirror::Mirror;
 use super::pool::Pool;
+use super::pulse::Away;
 use super::queue::{Change, RowId};
-use super::settings::{DriveSettings, Settings};
+use super::settings::Settings;
 use super::table::{PendingBlob, Table};
 use super::{disk, layout};
 use crate::content::{CacheKey, Digest};
@@ -31,9 +33,7 @@ const ATTEMPTS: usize = 4;
 pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) drives: Vec<Arc<Drive>>,
-    /// Drives that could not be opened.
-    pub(super) absent: Vec<DriveSettings>,
+    pub(super) drives: Drives,
     pub(super) entries: Entries,
     pub(super) memory: Memory,
     /// Which version clients were given.
@@ -52,16 +52,16 @@ impl Inner {
     pub(super) fn new(
         settings: Settings,
         metrics: Arc<Metrics>,
-        drives: Vec<Arc<Drive>>,
-        absent: Vec<DriveSettings>,
+        drives: Drives,
+        away: Arc<Away>,
         lookups: Pool,
     ) -> Self {
         let memory = Memory::new(settings.memory, settings.open_blobs);
         let (ready, _) = watch::channel(false);
-        let (entries, given, sweeps) = (Entries::new(), Arc::new(Given::new()), AtomicU64::new(0));
+        let (entries, given, sweeps) = (Entries::new(away), Arc::new(Given::new()), AtomicU64::new(0));
         let mirror = Arc::new(Mirror::new());
-        let index = Arc::new(Index::new(&drives, Arc::clone(&mirror)));
-        Self { settings, metrics, drives, absent, entries, memory, given, lookups, index, mirror, ready, sweeps }
+        let index = Arc::new(Index::new(drives.iter(), Arc::clone(&mirror)));
+        Self { settings, metrics, drives, entries, memory, given, lookups, index, mirror, ready, sweeps }
     }
 
     pub(super) fn drive(&self, id: DriveId) -> Option<&Arc<Drive>> {
@@ -201,7 +201,8 @@ impl Inner {
             // Not under the lock, since it may wait for a disk.
             let place = self.locate(&life.digest).ok();
             let mut table = self.entries.lock();
-            if life.is_gone() {
+            if life.is_gone() || place.as_ref().is_some_and(|(drive, _)| !drive.in_service()) {
+                // Nothing can be said of what is on a drive that is out of service.
                 return;
             }
             if table.gone != gone {
@@ -220,9 +221,12 @@ impl Inner {
         let mut table = self.entries.lock();
         blob.drive().sieve.lock().remove(&Victim::Blob(blob.digest()));
         blob.drive().blob_gone();
-        table.end_life(&blob.digest());
+        // Unless it came anew on another drive.
+        if table.blobs.get(&blob.digest()).is_none_or(|pending| pending.serial == serial) {
+            table.end_life(&blob.digest());
+            self.memory.forget(&blob.digest());
+        }
         blob.life().end();
-        self.memory.forget(&blob.digest());
         table.retire_blob(&blob.digest(), serial);
         drop(table);
         self.entries.withdraw_row(&row);
@@ -234,7 +238,9 @@ impl Inner {
         let life = {
             let mut table = self.entries.lock();
             match table.blobs.get(&digest) {
-                Some(pending) if pending.blob.is_some() => return pending.blob.clone(),
+                Some(pending) if pending.blob.is_some() => {
+                    return pending.blob.clone().filter(|blob| blob.drive().in_service());
+                }
                 _ => table.life(digest)?,
             }
         };
@@ -248,6 +254,10 @@ impl Inner {
             }
             Err(_) => return None,
         };
+        // What is on a drive out of service counts as missing, and what is on one that takes nothing is stored anew.
+        if !blob.drive().in_service() {
+            return None;
+        }
         let identity = disk::identity(blob.file().file()).ok()?;
         let named = blob.drive().dir.stat(&layout::blob(&digest)).ok()?;
         if identity.size() == blob.length() && named.is_some_and(|named| identity.is(&named)) {

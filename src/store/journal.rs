@@ -22,6 +22,8 @@ pub(super) struct Journal {
 }
 
 struct Segment {
+    /// Of the directory in which it was opened.
+    era: u64,
     number: u64,
     file: File,
     length: u64,
@@ -57,7 +59,8 @@ impl Journal {
 
     /// The open segment; a new one when there is none or it is long enough.
     fn segment(&mut self) -> io::Result<&mut Segment> {
-        if self.open.as_ref().is_some_and(|segment| segment.length >= SEGMENT) {
+        let is_over = |segment: &Segment| segment.length >= SEGMENT || segment.era != self.drive.dir.era();
+        if self.open.as_ref().is_some_and(is_over) {
             self.open = None;
         }
         let segment = match self.open.take() {
@@ -68,7 +71,7 @@ impl Journal {
     }
 
     fn begin(&mut self) -> io::Result<Segment> {
-        let number = self.next;
+        let (number, era) = (self.next, self.drive.dir.era());
         // Used up even when this fails half-way.
         self.next = number.saturating_add(1);
         let header = encode_segment_header(&SegmentHeader { drive: self.drive.id.0, sequence: number });
@@ -76,7 +79,7 @@ impl Journal {
         disk::write_at(&file, &header, 0)?;
         disk::sync_data(&file)?;
         self.drive.dir.sync_directory(layout::JOURNAL)?;
-        Ok(Segment { number, file, length: header.len() as u64 })
+        Ok(Segment { era, number, file, length: header.len() as u64 })
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use super::disk::{self, Dir};
-use super::drive::Drive;
+use super::drive::{Drive, DriveId};
 
 const NAME: &str = "drives.json";
 const NEW: &str = "drives.json.new";
@@ -34,15 +34,25 @@ impl KnownDrives {
         }
     }
 
-    /// Whether `path` was a drive before.
-    pub(super) fn has(&self, path: &Path) -> bool {
-        self.drives.contains_key(&name(path))
+    /// Which drive `path` was before. An id that is none is the id of no drive.
+    pub(super) fn of(&self, path: &Path) -> Option<DriveId> {
+        let id = self.drives.get(&name(path))?;
+        Some(DriveId(u128::from_str_radix(id, 16).unwrap_or(0)))
     }
 
     /// Adds those that were opened; what was known and is not configured any more is forgotten only with the file.
     pub(super) fn note<'a>(&mut self, state: &Dir, drives: impl Iterator<Item = &'a Drive>) -> io::Result<()> {
+        self.note_as(state, drives.map(|drive| (drive.settings.path.as_path(), drive.id)))
+    }
+
+    /// From now on these paths are these drives.
+    pub(super) fn note_as<'a>(
+        &mut self,
+        state: &Dir,
+        drives: impl Iterator<Item = (&'a Path, DriveId)>,
+    ) -> io::Result<()> {
         let before = self.clone();
-        self.drives.extend(drives.map(|drive| (name(&drive.settings.path), format!("{:032x}", drive.id.0))));
+        self.drives.extend(drives.map(|(path, id)| (name(path), id.to_string())));
         if *self == before {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <drive>/lock                      held (flock) by the process that uses the drive
+//! <drive>/waystation.probe          written over and over to find out whether the drive keeps bytes
 //! <drive>/waystation.json           format version, drive id
 //! <drive>/blobs/sha256/ab/<62 hex>  exactly the content: `sha256sum` of the file equals its name
 //! <drive>/partial/<16 hex>.data     a body that is not complete, sparse
@@ -23,6 +24,7 @@ use crate::content::{Digest, PartialId};
 pub(super) const FORMAT: u32 = 2;
 
 pub(super) const LOCK: &str = "lock";
+pub(super) const PROBE: &str = "waystation.probe";
 pub(super) const IDENTITY: &str = "waystation.json";
 pub(super) const IDENTITY_NEW: &str = "waystation.json.new";
 pub(super) const BLOBS: &str = "blobs/sha256";

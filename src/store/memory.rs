@@ -8,6 +8,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 
 use super::blob::{Blob, Life};
+use super::drive::Drive;
 use crate::content::Digest;
 
 /// One in so many of the files that are opened again is kept open.
@@ -64,6 +65,16 @@ impl Memory {
         self.handles.insert(blob.digest(), Arc::new(Handle(Mutex::new(Some(Arc::clone(blob))))));
         if blob.life().is_gone() {
             self.forget(&blob.digest());
+        }
+    }
+
+    /// Closes what is open on a drive.
+    pub(super) fn forget_drive(&self, drive: &Drive) {
+        for (_, handle) in &self.handles {
+            let mut blob = handle.0.lock();
+            if blob.as_ref().is_some_and(|blob| blob.drive().id == drive.id) {
+                blob.take();
+            }
         }
     }
 

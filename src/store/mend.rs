@@ -119,7 +119,8 @@ impl Inner {
     pub(super) fn give_up_blob(&self, blob: &Blob, reason: String) {
         tracing::error!(drive = %blob.drive().label(), digest = %blob.digest(), reason, "a blob is given up");
         let mut table = self.entries.lock();
-        if blob.is_named() && !blob.life().is_gone() {
+        // Of a drive that fails nothing can be said.
+        if blob.is_named() && !blob.life().is_gone() && blob.drive().in_service() {
             self.drop_blob(&mut table, blob.drive(), blob.digest(), Some(reason));
         }
     }

@@ -85,15 +85,15 @@ impl Mirror {
     }
 
     /// Starts the thread that opens the mirror in the directory `state` and keeps it.
-    pub(super) fn start(self: &Arc<Self>, state: &Path, drives: &[Arc<Drive>], index: &Arc<Index>) {
-        let (mirror, state, drives, index) = (Arc::clone(self), state.to_owned(), drives.to_vec(), Arc::clone(index));
+    pub(super) fn start(self: &Arc<Self>, state: &Path, index: &Arc<Index>) {
+        let (mirror, state, index) = (Arc::clone(self), state.to_owned(), Arc::clone(index));
         let started = thread::Builder::new().name("mirror".to_owned()).spawn(move || {
             let opened = open(&state);
             mirror.set(opened.map_or(Phase::Away, |copies| Phase::Open(Arc::new(copies))));
             while mirror.wait_behind() {
-                mirror.copy_all(&drives, &index);
+                mirror.copy_all(&index);
             }
-            mirror.copy_all(&drives, &index);
+            mirror.copy_all(&index);
         });
         match started {
             Ok(thread) => self.state.lock().thread = Some(thread),
@@ -137,9 +137,9 @@ impl Mirror {
 
     /// Waits until everything is copied that is in the journals now.
     #[cfg(test)]
-    pub(super) fn settle(&self, drives: &[Arc<Drive>], index: &Index) {
+    pub(super) fn settle(&self, index: &Index) {
         self.open_copies();
-        self.copy_all(drives, index);
+        self.copy_all(index);
     }
 
     fn set(&self, copies: Phase) {
@@ -182,10 +182,10 @@ impl Mirror {
     }
 
     /// Copies what the journals have more.
-    fn copy_all(&self, drives: &[Arc<Drive>], index: &Index) {
+    fn copy_all(&self, index: &Index) {
         let Phase::Open(copies) = &self.state.lock().copies else { return };
         let copies = Arc::clone(copies);
-        for drive in drives {
+        for drive in index.drives().iter().filter(|drive| drive.pulse.gives()) {
             if let Err(error) = guarded(|| copies.follow(drive, index)) {
                 tracing::error!(drive = %drive.label(), %error, "the journal has no second copy from here on");
                 self.set(Phase::Away);

@@ -27,12 +27,14 @@
 //! journal and the mirror in the state directory may be deleted at any time.
 //!
 //! # Threads
-//! Four per drive for file operations, one for syncs of partial bodies and for mending, one for commits, two that read journals, one that keeps their mirror, one that
-//! recovers after start, one that writes down which version clients were given, one that reads what is stored in the
-//! background.
+//! Four per drive for file operations, one for syncs of partial bodies and for mending, one for commits, two that read
+//! journals, one that keeps their mirror, one that recovers after start, one that writes down which version clients were given, one that reads what is stored in the
+//! background; one per drive that probes it, and one that watches them all (`watch`).
 //! None of the async methods blocks its worker.
 
 mod adopt;
+mod adoption;
+mod arrival;
 mod at_rest;
 mod blob;
 mod block_map;
@@ -43,8 +45,11 @@ mod checked;
 mod commit;
 mod compact;
 mod compare;
+mod contents;
 mod disk;
+mod drain;
 mod drive;
+mod drives;
 mod entries;
 mod error;
 mod evict;
@@ -53,7 +58,9 @@ mod fill_file;
 pub mod fuzzing;
 mod given;
 mod hasher;
+mod health;
 mod hot;
+mod identity;
 mod index;
 mod inner;
 mod journal;
@@ -72,6 +79,7 @@ mod operation;
 mod partial;
 mod pool;
 mod publish;
+mod pulse;
 mod quarantine;
 mod queue;
 mod ready;
@@ -87,12 +95,13 @@ mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 mod unnamed;
+mod usage;
 mod verify;
+mod watch;
 mod window;
 mod writer;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -100,15 +109,19 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+pub use adoption::{Adopted, adopt_drive, init_drive};
 pub use blob::Blob;
 pub use body::{Body, Piece};
+pub use drain::{Drained, drain};
 pub use entries::{Entry, Known, Variants};
 pub use error::{CompleteError, OpenError, ReadError, StoreError};
 pub use given::{Gift, Holdings};
+pub use health::Reason as OutOfService;
 pub use hot::BlobHandle;
 pub use mend::{Broken, Mended, Patch};
 pub use partial::{Partial, Progress};
 pub use settings::{DriveSettings, Settings};
+pub use usage::{DriveUsage, Outage};
 pub use verify::{Finding, Progressed, Verification, verify};
 pub use window::{Hold, Window};
 pub use writer::{Completed, PartialWriter};
@@ -116,8 +129,10 @@ pub use writer::{Completed, PartialWriter};
 use crate::content::{BodyRef, CacheKey, Digest, Record, UnixMillis, Version};
 use crate::telemetry::Metrics;
 use disk::Dir;
-use drive::{Drive, take_lock};
+#[cfg(test)]
+use drive::Drive;
 use entries::Target;
+use identity::take_lock;
 use inner::Inner;
 use known_drives::KnownDrives;
 use pool::Pool;
@@ -132,30 +147,17 @@ pub struct Store {
     _running: Arc<Running>,
 }
 
-/// Use of one drive.
-#[derive(Debug, Clone)]
-pub struct DriveUsage {
-    /// Its directory.
-    pub path: PathBuf,
-    /// Most bytes that content may take.
-    pub quota: u64,
-    /// Real bytes taken. Grows after start until everything that was there is counted.
-    pub used: u64,
-    /// Complete blobs.
-    pub blobs: u64,
-    /// Whether it takes new content.
-    pub in_service: bool,
-}
-
 impl Store {
     /// Takes the lock of each drive, makes missing directories and starts the store's threads. The index opens and
     /// the journals are read in the background: see [`Store::ready`].
     ///
-    /// A drive that cannot be read or lost its mount is left out while there is another one.
+    /// A drive that cannot be read or lost its mount is left out while there is another one, and comes into service when it
+    /// is there.
     ///
     /// # Errors
     /// When a drive or the state directory is used by another process or was written by a newer release, when a
-    /// drive's identity is damaged, when the state directory or all drives cannot be read or written.
+    /// drive's identity is damaged, when the state directory cannot be read or written, or no drive can and not all of them
+    /// were drives before.
     pub fn open(settings: Settings, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
         let io = |action: &'static str| {
             let path = settings.state.clone();
@@ -168,42 +170,26 @@ impl Store {
         let state = Dir::open(&settings.state).map_err(io("open the directory"))?;
         let state_lock = take_lock(&state, &settings.state)?;
         let mut known = KnownDrives::read(&state);
-        let mut drives: Vec<Arc<Drive>> = Vec::new();
-        let mut absent = Vec::new();
-        let opened = settings.drives.iter().enumerate().try_for_each(|(number, drive)| {
-            match Drive::open(drive.clone(), number, known.has(&drive.path), &metrics) {
-                Ok(drive) => drives.push(drive),
-                // The others go on without it; its content counts as missing until the next start.
-                Err(error @ (OpenError::Lost { .. } | OpenError::Io { .. })) => absent.push((drive.clone(), error)),
-                Err(error) => return Err(error),
-            }
-            Ok(())
-        });
-        let opened = opened.and_then(|()| match absent.pop() {
-            Some((_, error)) if drives.is_empty() => Err(error),
-            last => {
-                absent.extend(last);
-                Ok(())
-            }
-        });
-        let opened = opened
+        let away = Arc::default();
+        let (drives, outcome) = arrival::open_all(&settings, &known, &away, &metrics);
+        let opened = outcome
             .and_then(|()| known.note(&state, drives.iter().map(|drive| &**drive)).map_err(io("note the drives")));
-        for (drive, error) in &absent {
-            tracing::error!(drive = %drive.path.display(), %error, "the drive is out of service");
-            metrics.drive_errors.with_label_values(&[&drive.path.display().to_string()]).inc();
-        }
-        let absent = absent.into_iter().map(|(drive, _)| drive).collect();
         let lookups = opened.and_then(|()| Pool::start("index", 2).map_err(io("start threads")));
         let lookups = lookups.inspect_err(|_| drives.iter().for_each(|drive| drive.close()))?;
-        let inner = Arc::new(Inner::new(settings.clone(), metrics, drives, absent, lookups));
+        let inner = Arc::new(Inner::new(settings.clone(), metrics, drives, away, lookups));
         let closing = Arc::new(AtomicBool::new(false));
         let (store, flag) = (Arc::clone(&inner), Arc::clone(&closing));
         let recovering = thread::Builder::new()
             .name("store-recover".to_owned())
             .spawn(move || recover::recover(&store, &flag))
             .map_err(io("start threads"))?;
-        let running =
-            Running { inner: Arc::clone(&inner), closing, recovering: Mutex::new(Some(recovering)), state_lock };
+        let (store, flag) = (Arc::clone(&inner), Arc::clone(&closing));
+        let watching = thread::Builder::new()
+            .name("drive-watch".to_owned())
+            .spawn(move || watch::run(&store, &flag))
+            .map_err(io("start threads"))?;
+        let (recovering, watching) = (Mutex::new(Some(recovering)), Mutex::new(Some(watching)));
+        let running = Running { inner: Arc::clone(&inner), closing, recovering, watching, state_lock };
         Ok(Self { inner, _running: Arc::new(running) })
     }
 
@@ -306,6 +292,9 @@ impl Store {
                 let located = self.inner.lookups.run(move || store.locate(&digest)).await?;
                 let (store, job_life) = (Arc::clone(&self.inner), Arc::clone(life));
                 let opened = match located {
+                    Ok((drive, _)) if !drive.pulse.gives() => {
+                        Err(std::io::Error::other("the drive is out of service").into())
+                    }
                     Ok((drive, row)) => {
                         let job_drive = Arc::clone(&drive);
                         drive.pool.run(move || store.open_blob(&job_life, &job_drive, &row)).await?
@@ -388,6 +377,20 @@ impl Store {
         self.inner.remove(&mut table, entry);
     }
 
+    /// From now on operations on the drive with this number do not end, before what is returned is dropped.
+    #[cfg(test)]
+    pub(crate) fn hang(&self, number: usize) -> impl Drop + use<> {
+        struct Hanging(Arc<pulse::Pulse>);
+        impl Drop for Hanging {
+            fn drop(&mut self) {
+                self.0.injected.set(pulse::injection::Inject::Nothing);
+            }
+        }
+        let pulse = Arc::clone(&self.inner.drives[number].pulse);
+        pulse.injected.set(pulse::injection::Inject::Hang);
+        Hanging(pulse)
+    }
+
     /// Keeps all threads for files busy until what is returned is dropped, as drives do that do not answer.
     #[cfg(test)]
     pub(crate) fn occupy_threads(&self) -> Vec<std::sync::mpsc::Sender<()>> {
@@ -403,25 +406,6 @@ impl Store {
             .collect()
     }
 
-    /// Use of each drive, for admin and start-up.
-    pub fn usage(&self) -> Vec<DriveUsage> {
-        let usage = |drive: &Arc<Drive>| DriveUsage {
-            path: drive.settings.path.clone(),
-            quota: drive.settings.quota,
-            used: drive.used(),
-            blobs: drive.blobs(),
-            in_service: drive.in_service(),
-        };
-        let absent = |settings: &DriveSettings| DriveUsage {
-            path: settings.path.clone(),
-            quota: settings.quota,
-            used: 0,
-            blobs: 0,
-            in_service: false,
-        };
-        self.inner.drives.iter().map(usage).chain(self.inner.absent.iter().map(absent)).collect()
-    }
-
     /// Commits everything that is visible but not yet durable, partials included.
     pub async fn flush(&self) {
         self.inner.wait_ready().await;
@@ -434,8 +418,7 @@ impl Store {
             }
         }
         for drive in &self.inner.drives {
-            // Fails only when the store is closed, after its last commit.
-            let _ = drive.queue.barrier().await;
+            drive.barrier().await;
         }
     }
 }

@@ -6,9 +6,12 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
+
+use super::pulse::Pulse;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -17,7 +20,12 @@ type Job = Box<dyn FnOnce() + Send>;
 pub(super) struct Pool {
     queue: Arc<Queue>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// Of the drive that they work for.
+    pulse: Option<Arc<Pulse>>,
 }
+
+/// How often it is looked whether threads have ended.
+const LOOK: Duration = Duration::from_millis(2);
 
 #[derive(Default)]
 struct Queue {
@@ -37,10 +45,26 @@ impl Pool {
     /// # Errors
     /// When the system refuses a thread.
     pub(super) fn start(name: &str, threads: usize) -> io::Result<Self> {
-        let pool = Self { queue: Arc::default(), threads: Arc::default() };
+        Self::with(name, threads, None)
+    }
+
+    /// The same for a drive: nobody waits for a job of it once it does not give what it has.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub(super) fn of_drive(name: &str, threads: usize, pulse: &Arc<Pulse>) -> io::Result<Self> {
+        Self::with(name, threads, Some(Arc::clone(pulse)))
+    }
+
+    fn with(name: &str, threads: usize, pulse: Option<Arc<Pulse>>) -> io::Result<Self> {
+        let pool = Self { queue: Arc::default(), threads: Arc::default(), pulse };
         for number in 0..threads {
-            let queue = Arc::clone(&pool.queue);
-            let started = thread::Builder::new().name(format!("{name}-{number}")).spawn(move || queue.work());
+            let (queue, pulse) = (Arc::clone(&pool.queue), pool.pulse.clone());
+            let work = move || {
+                pulse.inspect(Pulse::adopt_thread);
+                queue.work();
+            };
+            let started = thread::Builder::new().name(format!("{name}-{number}")).spawn(work);
             match started {
                 Ok(thread) => pool.threads.lock().push(thread),
                 Err(error) => {
@@ -56,7 +80,7 @@ impl Pool {
     /// its end even when the future is dropped.
     ///
     /// # Errors
-    /// When the job panicked or the pool is closed.
+    /// When the job panicked, the pool is closed, or its drive is out of service or goes so before the job has ended.
     pub(super) fn run<T: Send + 'static, J: FnOnce() -> T + Send + 'static>(
         &self,
         job: J,
@@ -67,8 +91,20 @@ impl Pool {
             // Nobody waits any more: the job was done for its effect.
             let _ = answer.send(outcome);
         }));
+        let pulse = self.pulse.clone();
         async move {
-            match answered.await {
+            let gone = async {
+                match &pulse {
+                    Some(pulse) => pulse.gone().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let answered = tokio::select! {
+                biased;
+                answered = answered => answered,
+                () = gone => return Err(io::Error::other("the drive is out of service")),
+            };
+            match answered {
                 Ok(Ok(value)) => Ok(value),
                 Ok(Err(panic)) => Err(io::Error::other(format!("a job panicked: {}", panic_text(panic.as_ref())))),
                 Err(_) => Err(io::Error::other("the store is closed")),
@@ -90,6 +126,26 @@ impl Pool {
             let _ = thread.join();
         }
     }
+
+    /// Waits until the threads have ended, or until the drive turns out to be hung: threads that hang are left behind.
+    pub(super) fn join_unless_hung(&self, pulse: &Pulse) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            join_unless(thread, || pulse.is_overdue());
+        }
+    }
+}
+
+/// Waits until the thread has ended, and returns what it left, or until `is_left` says that it is left behind.
+pub(super) fn join_unless<T>(thread: JoinHandle<T>, is_left: impl Fn() -> bool) -> Option<T> {
+    while !thread.is_finished() {
+        if is_left() {
+            return None;
+        }
+        thread::sleep(LOOK);
+    }
+    // One that panicked has left nothing to do.
+    thread.join().ok()
 }
 
 impl Queue {

@@ -13,7 +13,7 @@ use super::inner::Inner;
 use super::journal_entry::Row;
 use super::partial::{Partial, Phase, State};
 use super::queue::{Change, Older};
-use super::table::Table;
+use super::table::{PendingBlob, Table};
 use super::writer::Completed;
 use super::{layout, quarantine};
 use crate::content::{BodyRef, Record, Spoiled, UnixMillis};
@@ -137,7 +137,7 @@ impl Inner {
             stored.iter().for_each(|stored| Self::mend_from(stored, finished.file.file()));
             let mut table = self.entries.lock();
             // A blob that went, or came into the index, while we looked: look again.
-            let arrived = table.blobs.get(&digest).is_some_and(|pending| pending.life.is_some());
+            let arrived = table.blobs.get(&digest).is_some_and(PendingBlob::is_here);
             if table.gone != gone || (arrived && stored.is_none()) {
                 continue;
             }

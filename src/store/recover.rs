@@ -11,8 +11,10 @@ use super::adopt;
 use super::commit::Committer;
 use super::disk::Dir;
 use super::drive::{Drive, Victim};
+use super::drives::Slot;
 use super::entries::{Entry, Target};
 use super::given::Keeper;
+use super::index::Applied;
 use super::inner::Inner;
 use super::journal;
 use super::journal_entry::Row;
@@ -26,7 +28,7 @@ use crate::content::{BodyRef, PartialId};
 /// Does all of it, starts the threads that write, and returns them. `closing` ends it early.
 pub(super) fn recover(store: &Arc<Inner>, closing: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
     let mut committers = Vec::from_iter(keep_given(store));
-    store.mirror.start(&store.settings.state, &store.drives, &store.index);
+    store.mirror.start(&store.settings.state, &store.index);
     for drive in &store.drives {
         let segments = segments_of(drive);
         let copied = replay::bring_up(&store.index, drive, &segments, closing);
@@ -39,10 +41,8 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &Arc<AtomicBool>) -> Vec<thre
         if closing.load(Ordering::Relaxed) {
             return committers;
         }
-        let committer = Committer::new(Arc::clone(store), Arc::clone(drive), &segments, copied);
-        let name = format!("commit {}", drive.label());
-        match thread::Builder::new().name(name.chars().take(15).collect()).spawn(move || committer.run()) {
-            Ok(thread) => committers.push(thread),
+        match start_committer(store, drive, &segments, copied) {
+            Ok(thread) => drive.commits_on(thread),
             Err(error) => {
                 drive.failed("start the commit thread", &error);
                 // Nobody may wait for what no thread will do.
@@ -59,6 +59,37 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &Arc<AtomicBool>) -> Vec<thre
         Err(error) => tracing::error!(%error, "what is stored is not read in the background"),
     }
     committers
+}
+
+fn start_committer(
+    store: &Arc<Inner>,
+    drive: &Arc<Drive>,
+    segments: &[u64],
+    copied: Vec<Applied>,
+) -> std::io::Result<thread::JoinHandle<()>> {
+    let committer = Committer::new(Arc::clone(store), Arc::clone(drive), segments, copied);
+    let name = format!("commit {}", drive.label());
+    thread::Builder::new().name(name.chars().take(15).collect()).spawn(move || committer.run())
+}
+
+/// Reads in a drive that has come while the others serve, and puts it in its place; `false` when the store is closing.
+pub(super) fn take_in(
+    store: &Arc<Inner>,
+    slot: &Slot,
+    drive: &Arc<Drive>,
+    closing: &Arc<AtomicBool>,
+) -> std::io::Result<bool> {
+    let segments = segments_of(drive);
+    store.index.admit(drive);
+    let copied = replay::bring_up(&store.index, drive, &segments, closing);
+    scan_partials(store, drive, closing);
+    if closing.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
+    // In this order: who sees the drive has no older answer.
+    let mut table = store.entries.lock();
+    store.entries.forget_answers(&mut table);
+    store.drives.arrive(slot, drive, || start_committer(store, drive, &segments, copied))
 }
 
 /// Reads which version clients were given and starts the thread that goes on writing it down.
@@ -120,6 +151,10 @@ fn remove_leftover(drive: &Drive, name: &str) {
 
 /// `false` when the body is worth nothing.
 fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId, has_data: bool) -> bool {
+    if store.entries.lock().partials.contains_key(&id) {
+        // A drain that was stopped has left it on two drives.
+        return false;
+    }
     let decoded = match drive.dir.read(&layout::partial_map(id)) {
         Ok(bytes) => map_file::decode(&bytes),
         Err(error) => {
@@ -156,11 +191,20 @@ fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId, has_data: bool
 /// Loads which blobs there are, oldest first, and what they take.
 fn load_eviction_order(store: &Inner, closing: &AtomicBool) {
     for drive in &store.drives {
+        load_order_of(store, drive, closing);
+    }
+}
+
+/// The same of one drive.
+pub(super) fn load_order_of(store: &Inner, drive: &Drive, closing: &AtomicBool) {
+    {
         match quarantine::size(drive) {
             Ok(size) => drive.take(size),
             Err(error) => drive.failed("look into the quarantine", &error),
         }
-        for (digest, size) in store.index.blobs_in_order(drive.id) {
+        let blobs = store.index.blobs_in_order(drive.id);
+        drive.finds(blobs.iter().map(|(_, size)| size).sum());
+        for (digest, size) in blobs {
             if closing.load(Ordering::Relaxed) {
                 return;
             }

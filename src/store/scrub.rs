@@ -63,6 +63,8 @@ pub(super) fn run(store: &Arc<Inner>, closing: &AtomicBool) {
 /// Reads the blobs of a drive once, in the order of their digests from a random one on: a process that is often started
 /// anew does not always read the same ones.
 fn scrub(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool, pace: &mut Pace, seen: &mut Seen) {
+    // What hangs here, hangs for the drive.
+    drive.pulse.adopt_thread();
     let mut random = [0; 32];
     // Without randomness it begins at the first one.
     let _ = getrandom::fill(&mut random);
@@ -71,7 +73,7 @@ fn scrub(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool, pace: &mu
     loop {
         let digests = store.index.blobs_after(drive.id, after, BATCH);
         for digest in &digests {
-            if closing.load(Ordering::Relaxed) || (wrapped && *digest > start) {
+            if closing.load(Ordering::Relaxed) || !drive.in_service() || (wrapped && *digest > start) {
                 return;
             }
             scrub_blob(store, *digest, closing, pace, seen);

@@ -25,6 +25,12 @@ pub struct Settings {
     pub scrub_rate: u64,
     /// Time from the begin of one such pass to the begin of the next.
     pub scrub_every: std::time::Duration,
+    /// Time after which an operation on a drive that has not ended takes the drive out of service.
+    pub drive_timeout: std::time::Duration,
+    /// Bytes per second that are removed when a quota is below what is stored; 0 is all at once.
+    pub shrink_rate: u64,
+    /// Time from one probe of a drive to the next.
+    pub probe_every: std::time::Duration,
 }
 
 /// One drive: a directory with a quota of its own.
@@ -55,6 +61,9 @@ impl Default for Settings {
             reverify: std::time::Duration::from_secs(24 * 3600),
             scrub_rate: 4_000_000,
             scrub_every: std::time::Duration::from_secs(30 * 24 * 3600),
+            drive_timeout: std::time::Duration::from_secs(8),
+            shrink_rate: 20_000_000,
+            probe_every: std::time::Duration::from_secs(2),
         }
     }
 }

@@ -37,8 +37,7 @@ impl Inner {
             if excess == 0 {
                 return true;
             }
-            // Fails only when the store is closed.
-            let _ = drive.queue.barrier().await;
+            drive.barrier().await;
             if freed.saturating_add(leaving) >= excess {
                 // Blocks that readers still hold open stay for a while; that is no reason to refuse.
                 return true;
@@ -54,6 +53,9 @@ impl Inner {
 
     /// Removes what is above the watermarks, with the next batch.
     pub(super) fn relieve(&self, drive: &Drive) {
+        if !drive.in_service() {
+            return;
+        }
         // Whoever is at it sees to what is too much now.
         let Some(_turn) = drive.evicting.try_lock() else { return };
         self.evict_above(drive, drive.excess(0), drive.leaving());

@@ -71,6 +71,12 @@ impl PendingBlob {
         Self { serial, life, blob: Some(Arc::clone(blob)), anew }
     }
 
+    /// Whether it is on a drive in service.
+    pub(super) fn is_here(&self) -> bool {
+        let drive = self.blob.as_ref().map(|blob| blob.drive());
+        self.life.is_some() && drive.is_none_or(|drive| drive.in_service())
+    }
+
     /// A blob that went.
     pub(super) fn gone(serial: u64) -> Self {
         Self { serial, life: None, blob: None, anew: false }
@@ -114,6 +120,13 @@ impl Table {
     /// Whoever loads the key now must not remember it.
     pub(super) fn advance(&mut self, key: KeyHash) {
         if let Some(generation) = self.generations.get(slot(key)) {
+            generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// The same of all keys.
+    pub(super) fn advance_all(&mut self) {
+        for generation in self.generations.iter() {
             generation.fetch_add(1, Ordering::Release);
         }
     }

@@ -10,11 +10,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::block_sums::BlockSums;
 use super::disk::{self, Dir};
-use super::drive::{Identity, take_lock};
+use super::drive::DriveId;
 use super::error::OpenError;
+use super::identity::{Identity, take_lock};
 use super::journal_entry::JournalEntry;
 use super::journal_format::{Frame, Frames};
-use super::journal_segment::{SEGMENT_HEADER_LEN, decode_segment_header};
+use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
 use super::layout::{self, PartialFile};
 use super::map_file::{self, DecodedMap};
 use crate::content::{ByteRange, Digest};
@@ -79,7 +80,17 @@ impl fmt::Display for Finding {
 ///
 /// # Errors
 /// When there is no drive, it cannot be read, or a process uses it.
-pub fn verify(path: &Path, mut progress: impl FnMut(Progressed)) -> Result<Verification, OpenError> {
+pub fn verify(path: &Path, progress: impl FnMut(Progressed)) -> Result<Verification, OpenError> {
+    Ok(verify_some(path, None, progress)?.1)
+}
+
+/// The same of so many of its blobs, chosen by chance, and of no partial body; of all without a number. Also says which drive
+/// it is.
+pub(super) fn verify_some(
+    path: &Path,
+    most: Option<usize>,
+    mut progress: impl FnMut(Progressed),
+) -> Result<(DriveId, Verification), OpenError> {
     let io = |action: &'static str| {
         let path = path.to_owned();
         move |source| OpenError::Io { path, action, source }
@@ -91,8 +102,12 @@ pub fn verify(path: &Path, mut progress: impl FnMut(Progressed)) -> Result<Verif
     let _lock = take_lock(&dir, path)?;
     let (id, _) = Identity::read(&dir, path)?;
     let mut verification = Verification::default();
-    let sums = named_blobs(&dir, id.0, &mut verification.findings).map_err(io("read the journal"))?;
-    let partials = partials(&dir, &mut verification.findings).map_err(io("list the partial bodies"))?;
+    let named = named_blobs(&dir, id.0, &mut verification.findings).map_err(io("read the journal"))?;
+    let sums = most.map_or_else(|| named.clone(), |most| some_of(&named, most));
+    let partials = match most {
+        None => partials(&dir, &mut verification.findings).map_err(io("list the partial bodies"))?,
+        Some(_) => Vec::new(),
+    };
     let of_partials = partials.iter().map(|(_, map)| map.map.present().total());
     let all = sums.values().map(BlockSums::length).chain(of_partials).sum();
     let mut reading = Reading { dir: &dir, done: 0, all, progress: &mut progress };
@@ -104,7 +119,17 @@ pub fn verify(path: &Path, mut progress: impl FnMut(Progressed)) -> Result<Verif
     }
     (verification.blobs, verification.partials) = (sums.len() as u64, partials.len() as u64);
     verification.bytes = reading.done;
-    Ok(verification)
+    Ok((id, verification))
+}
+
+/// So many of the blobs: those that follow a digest chosen by chance.
+fn some_of(named: &BTreeMap<Digest, BlockSums>, most: usize) -> BTreeMap<Digest, BlockSums> {
+    let mut random = [0; 32];
+    // Without randomness it begins at the first one.
+    let _ = getrandom::fill(&mut random);
+    let start = Digest::from_bytes(random);
+    let some = named.range(start..).chain(named.range(..start)).take(most);
+    some.map(|(digest, sums)| (*digest, sums.clone())).collect()
 }
 
 /// The blobs that the drive's journal names.
@@ -121,8 +146,14 @@ fn named_blobs(dir: &Dir, drive: u128, findings: &mut Vec<Finding>) -> std::io::
                 continue;
             }
         };
-        if decode_segment_header(&bytes).is_ok_and(|header| header.drive != drive) {
-            continue;
+        match decode_segment_header(&bytes) {
+            Ok(header) if header.drive != drive => continue,
+            Err(error @ SegmentError::NewerFormat { .. }) => {
+                findings.push(Finding::Unreadable(layout::segment(segment), error.to_string()));
+                continue;
+            }
+            // The frames carry their own checksums.
+            Ok(_) | Err(_) => {}
         }
         for frame in Frames::new(&bytes, SEGMENT_HEADER_LEN) {
             match frame {

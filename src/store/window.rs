@@ -139,7 +139,7 @@ impl Window {
         let wanted = max.min(usize::try_from(self.len).unwrap_or(usize::MAX));
         let job = move || {
             let mut buffer = buffers::take(wanted);
-            let read = std::os::unix::fs::FileExt::read_exact_at(window.file(), &mut buffer, window.offset);
+            let read = disk::read_into(window.file(), window.offset, &mut buffer);
             read.map(|()| buffer.freeze()).map_err(|error| window.unreadable(error))
         };
         let read = self.drive().pool.run(job);

@@ -245,8 +245,11 @@ impl PartialWriter {
         done.await?
     }
 
-    /// Deletes the partial body and forgets its entry.
+    /// Deletes the partial body and forgets its entry. On a drive that is out of service it stays for when that is back.
     pub async fn discard(self) {
+        if !self.partial.drive.in_service() {
+            return;
+        }
         let mut table = self.store.entries.lock();
         self.store.drop_partial(&mut table, &self.entry, &self.partial, true);
     }

@@ -75,6 +75,10 @@ pub struct Metrics {
     pub mended_blocks: IntCounter,
     /// Failed file operations by `drive`.
     pub drive_errors: IntCounterVec,
+    /// Whether each `drive` takes new content: 1 or 0.
+    pub drive_in_service: IntGaugeVec,
+    /// Why a `drive` is out of service: 1 for the `reason`, 0 for others.
+    pub drive_out_of_service: IntGaugeVec,
     /// Access log lines that were dropped because the log could not keep up.
     pub log_lines_dropped: IntCounter,
 }
@@ -153,6 +157,12 @@ impl Metrics {
                 "Blocks of stored bodies that were fetched again and put in place",
             )?,
             drive_errors: counters("drive_errors_total", "Failed file operations", &["drive"])?,
+            drive_in_service: gauges("drive_in_service", "Whether a drive takes new content: 1 or 0", &["drive"])?,
+            drive_out_of_service: gauges(
+                "drive_out_of_service",
+                "Why a drive is out of service: 1 for the reason, else 0",
+                &["drive", "reason"],
+            )?,
             log_lines_dropped: counter("log_lines_dropped_total", "Access log lines dropped")?,
         };
         (metrics.registry, metrics.descriptions) = registrar.finish();

@@ -29,6 +29,8 @@ pub(super) const EFFECTS: &[Row] = &[
     ("storage.reverify", "1h", "1d", |c| format!("{:?}", c.store.reverify)),
     ("storage.scrub_rate", "0", "1 MiB", |c| c.store.scrub_rate.to_string()),
     ("storage.scrub_every", "1d", "7d", |c| format!("{:?}", c.store.scrub_every)),
+    ("storage.drive_timeout", "1s", "1m", |c| format!("{:?}", c.store.drive_timeout)),
+    ("storage.shrink_rate", "0", "1 MiB", |c| c.store.shrink_rate.to_string()),
     ("builtin_origins", "[]", "[delivery-optimization]", hosts),
     ("device_update_instances", "[]", "[contoso--account]", hosts),
     ("origins[].host", "a.example.com", "*.example.com", hosts),

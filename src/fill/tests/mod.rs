@@ -3,6 +3,7 @@
 
 #[cfg(target_os = "linux")]
 mod full;
+mod hanging;
 mod leading;
 mod leaving;
 mod random;
@@ -141,13 +142,34 @@ impl Rig {
         Self::at(TempDir::new().unwrap(), limit)
     }
 
-    fn at(root: TempDir, limit: Duration) -> Self {
+    /// With two drives whose operations are soon overdue.
+    fn watching_two_drives() -> Self {
+        let root = TempDir::new().unwrap();
+        let drive = |name: &str| DriveSettings { path: root.path().join(name), quota: 1 << 30, min_free: 0 };
         let settings = StoreSettings {
+            drives: vec![drive("drive1"), drive("drive2")],
+            drive_timeout: Duration::from_millis(400),
+            probe_every: Duration::from_millis(20),
+            ..Self::settings(&root)
+        };
+        Self::with(root, settings, Duration::from_secs(30))
+    }
+
+    fn settings(root: &TempDir) -> StoreSettings {
+        StoreSettings {
             state: root.path().join("state"),
             drives: vec![DriveSettings { path: root.path().join("drive"), quota: 1 << 30, min_free: 0 }],
             block_size: BLOCK as u32,
             ..StoreSettings::default()
-        };
+        }
+    }
+
+    fn at(root: TempDir, limit: Duration) -> Self {
+        let settings = Self::settings(&root);
+        Self::with(root, settings, limit)
+    }
+
+    fn with(root: TempDir, settings: StoreSettings, limit: Duration) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let store = Store::open(settings, Arc::clone(&metrics)).unwrap();
         let timeouts = crate::upstream::Timeouts { connect: limit, first_byte: limit, stall: limit, request: limit };

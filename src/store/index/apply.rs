@@ -22,20 +22,20 @@ impl Index {
         match &applied.entry {
             JournalEntry::Stored { row, sums, supersedes } => {
                 if let (BodyRef::Blob(digest), Some(sums)) = (row.record.body, sums) {
-                    put_blob(known, at, digest, sums, applied.allocated);
+                    put_blob(&known, at, digest, sums, applied.allocated);
                 }
                 if let Some(since) = supersedes {
                     let is_other = |there: &Row| !there.version().is_same(&row.version());
-                    self.supersede(known, row.record.key.hash(), row.record.variant(), *since, is_other);
+                    self.supersede(&known, row.record.key.hash(), row.record.variant(), *since, is_other);
                 }
-                put_row(known, at, row);
+                put_row(&known, at, row);
             }
-            JournalEntry::Updated { row } => put_row(known, at, row),
-            JournalEntry::Blob { digest, sums } => put_blob(known, at, *digest, sums, applied.allocated),
+            JournalEntry::Updated { row } => put_row(&known, at, row),
+            JournalEntry::Blob { digest, sums } => put_blob(&known, at, *digest, sums, applied.allocated),
             JournalEntry::Forgotten { key, place } => known.state.write().objects.remove_row(*key, *place),
             JournalEntry::BlobGone { digest } => known.state.write().objects.blob_gone(digest),
             JournalEntry::Superseded { key, variant, birth, at } => {
-                self.supersede(known, *key, *variant, *at, |older| older.birth == *birth);
+                self.supersede(&known, *key, *variant, *at, |older| older.birth == *birth);
             }
         }
     }

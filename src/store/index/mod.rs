@@ -12,6 +12,7 @@ mod snapshot;
 use std::io;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 
 use super::block_sums::BlockSums;
@@ -49,7 +50,7 @@ pub(super) struct Applied {
 
 /// What is known of the drives that are here.
 pub(super) struct Index {
-    drives: Vec<Known>,
+    drives: ArcSwap<Vec<Arc<Known>>>,
     mirror: Arc<Mirror>,
 }
 
@@ -67,6 +68,12 @@ struct State {
     saved: Option<Watermark>,
 }
 
+impl Known {
+    fn nothing(drive: &Arc<Drive>) -> Arc<Self> {
+        Arc::new(Self { drive: Arc::clone(drive), state: RwLock::new(State::empty()) })
+    }
+}
+
 impl State {
     fn empty() -> Self {
         Self { objects: Objects::new(), mark: None, saved: None }
@@ -75,13 +82,25 @@ impl State {
 
 impl Index {
     /// Of these drives, with nothing known. What their journals do not give any more `mirror` is asked for.
-    pub(super) fn new(drives: &[Arc<Drive>], mirror: Arc<Mirror>) -> Self {
-        let known = |drive: &Arc<Drive>| Known { drive: Arc::clone(drive), state: RwLock::new(State::empty()) };
-        Self { drives: drives.iter().map(known).collect(), mirror }
+    pub(super) fn new<'a>(drives: impl Iterator<Item = &'a Arc<Drive>>, mirror: Arc<Mirror>) -> Self {
+        Self { drives: ArcSwap::from_pointee(drives.map(Known::nothing).collect()), mirror }
     }
 
-    fn of(&self, drive: DriveId) -> Option<&Known> {
-        self.drives.iter().find(|known| known.drive.id == drive)
+    /// A drive has come; nothing is known of it yet.
+    pub(super) fn admit(&self, drive: &Arc<Drive>) {
+        self.drives.rcu(|drives| {
+            let others = drives.iter().filter(|known| known.drive.id != drive.id).cloned();
+            others.chain([Known::nothing(drive)]).collect::<Vec<_>>()
+        });
+    }
+
+    /// The drives that it knows of.
+    pub(super) fn drives(&self) -> Vec<Arc<Drive>> {
+        self.drives.load().iter().map(|known| Arc::clone(&known.drive)).collect()
+    }
+
+    fn of(&self, drive: DriveId) -> Option<Arc<Known>> {
+        self.drives.load().iter().find(|known| known.drive.id == drive).cloned()
     }
 
     /// How far the journal of `drive` is applied; `None` when nothing is.
@@ -99,14 +118,14 @@ impl Index {
     /// Whether anything may be stored under a key. Reads no file.
     pub(super) fn has_rows(&self, key: KeyHash) -> bool {
         let has_rows = |known: &Known| known.state.read().objects.of_key(key).iter().any(|found| found.has_blob);
-        self.drives.iter().any(has_rows)
+        self.drives.load().iter().any(|known| has_rows(known))
     }
 
     /// All responses of a key whose blobs are known, with their drives. Reads journals. One that cannot be read counts
-    /// as missing.
+    /// as missing, and so does all on drives that give nothing now.
     pub(super) fn rows(&self, key: KeyHash) -> Vec<(DriveId, Row)> {
         let mut rows = Vec::new();
-        for known in &self.drives {
+        for known in self.drives.load().iter().filter(|known| known.drive.pulse.gives()) {
             let found = known.state.read().objects.of_key(key);
             let found = found.into_iter().filter(|found| found.has_blob);
             rows.extend(found.filter_map(|found| Some((known.drive.id, self.read_row(known, found)?))));
@@ -118,7 +137,7 @@ impl Index {
     pub(super) fn row(&self, key: KeyHash, drive: DriveId, place: u64) -> Option<Row> {
         let known = self.of(drive)?;
         let found = known.state.read().objects.row(key, place)?;
-        self.read_row(known, found)
+        self.read_row(&known, found)
     }
 
     /// Where a response is told, if it is known. Reads no file.
@@ -140,7 +159,7 @@ impl Index {
     /// Every response on the drives that are here whose body is this blob. Reads journals.
     pub(super) fn pointing_to(&self, digest: &Digest) -> Vec<Row> {
         let mut rows = Vec::new();
-        for known in &self.drives {
+        for known in self.drives.load().iter().filter(|known| known.drive.pulse.gives()) {
             let found = known.state.read().objects.of_blob(digest);
             rows.extend(found.into_iter().filter_map(|found| self.read_row(known, found)));
         }
@@ -150,14 +169,17 @@ impl Index {
     /// A blob on one of the drives that are here. Reads the journal.
     ///
     /// # Errors
-    /// When the journal cannot be read.
+    /// When the journal cannot be read, or the blob is only on drives that give nothing now.
     pub(super) fn blob(&self, digest: &Digest) -> io::Result<Option<(Arc<Drive>, BlobRow)>> {
-        for known in &self.drives {
-            if let Some(row) = self.read_blob(known, digest)? {
+        let mut is_away = false;
+        for known in self.drives.load().iter() {
+            if !known.drive.pulse.gives() {
+                is_away |= known.state.read().objects.blob(digest).is_some();
+            } else if let Some(row) = self.read_blob(known, digest)? {
                 return Ok(Some((Arc::clone(&known.drive), row)));
             }
         }
-        Ok(None)
+        if is_away { Err(io::Error::other("its drive is out of service")) } else { Ok(None) }
     }
 
     /// Whether a drive has a blob. Reads no file.

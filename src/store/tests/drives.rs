@@ -95,13 +95,17 @@ async fn a_drive_that_lost_its_mount_is_out_of_service_and_comes_back_with_it() 
             }
         }
         assert!(missing > 0);
-        assert_eq!(store.usage().iter().filter(|usage| !usage.in_service).count(), 1);
+        assert_eq!(store.usage().iter().filter(|usage| !usage.in_service()).count(), 1);
         put(&store, "new", b"goes to the other one").await;
     }
     assert_eq!(fs::read_dir(&mounted).unwrap().count(), 0, "nothing is written below a mount point");
     let alone = Settings { drives: vec![rig.settings.drives[1].clone()], ..rig.settings.clone() };
-    let error = Store::open(alone, Arc::new(Metrics::new().unwrap())).unwrap_err();
-    assert!(matches!(error, OpenError::Lost { .. }), "{error}");
+    {
+        let store = Store::open(alone, Arc::new(Metrics::new().unwrap())).unwrap();
+        let refused = store.create(record("more", Some(1))).await;
+        assert!(matches!(refused, Err(StoreError::NoSpace { .. })), "it is not made anew: {refused:?}");
+        assert!(!store.usage()[0].in_service());
+    }
     fs::remove_dir(&mounted).unwrap();
     fs::rename(&elsewhere, &mounted).unwrap();
     let store = rig.open();

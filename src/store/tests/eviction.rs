@@ -194,3 +194,40 @@ async fn on_a_small_file_system() {
     let last = count - 1;
     assert_eq!(get(&store, &last.to_string()).await.unwrap(), body_of(length, last));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_above_a_smaller_quota_goes_bit_by_bit_while_fills_go_on() {
+    let mut rig = Rig::watched(1);
+    let bodies: Vec<_> = (0..40u64).map(|number| (number.to_string(), body_of(4 * BLOCK, 600 + number))).collect();
+    {
+        let store = rig.open();
+        for (name, content) in &bodies {
+            put(&store, name, content).await;
+        }
+    }
+    let (all, quota) = (40 * 4 * BLOCK as u64, 16 * 4 * BLOCK as u64);
+    rig.settings.drives[0].quota = quota;
+    // Some seconds for all of it.
+    rig.settings.shrink_rate = (all - quota) / 3;
+    let store = rig.open();
+    // What is there is counted in the background.
+    while store.usage()[0].used <= quota {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let (mut seen, mut number) = (Vec::new(), 0);
+    while store.inner.drives[0].ceiling() != quota || store.usage()[0].used > quota {
+        number += 1;
+        put(&store, &format!("new{number}"), &body_of(BLOCK, 700 + number)).await;
+        let used = store.usage()[0].used;
+        if seen.last() != Some(&used) {
+            seen.push(used);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let steps = seen.iter().filter(|used| (quota + quota / 4..all - quota / 4).contains(used)).count();
+    assert!(steps >= 4, "all at once: {seen:?}");
+    assert_eq!(get(&store, &format!("new{number}")).await.unwrap(), body_of(BLOCK, 700 + number));
+    let left = futures_util::future::join_all(bodies.iter().map(|(name, _)| get(&store, name))).await;
+    assert!(left.iter().zip(&bodies).all(|(got, (_, content))| got.as_ref().is_none_or(|got| got == content)));
+    assert!(left.iter().any(Option::is_some));
+}

@@ -10,10 +10,13 @@ mod filling;
 #[cfg(target_os = "linux")]
 mod full;
 mod kills;
+mod many;
+mod outages;
 pub(super) mod power;
 mod restart;
 mod scale;
 mod speed;
+mod tools;
 mod usage;
 mod versions;
 

@@ -358,7 +358,7 @@ async fn what_a_damaged_journal_does_not_say_its_mirror_does_and_it_is_written_a
         put(&store, "3", &small(20)).await;
         store.remove(&store.lookup(&key("4")).await[0]);
         store.flush().await;
-        store.inner.mirror.settle(&store.inner.drives, &store.inner.index);
+        store.inner.mirror.settle(&store.inner.index);
     }
     let segment = rig.drive().join("journal/0000000000000001.log");
     let length = fs::metadata(&segment).unwrap().len();

@@ -7,6 +7,7 @@ use super::*;
 use crate::content::PartialId;
 use crate::store::block_map::BlockSize;
 use crate::store::block_sums::BlockSums;
+use crate::store::drive::Opening;
 use crate::store::journal::{Journal, segments};
 use crate::store::journal_entry::{JournalEntry, Row};
 use crate::store::journal_format::encode_frame;
@@ -35,7 +36,9 @@ fn entry(number: u64) -> JournalEntry {
 fn write_objects(rig: &Rig, count: u64) {
     drop(rig.open());
     let metrics = Metrics::new().unwrap();
-    let drive = Drive::open(rig.settings.drives[0].clone(), 0, true, &metrics).unwrap();
+    let opening =
+        Opening { number: 0, known: None, limit: rig.settings.drive_timeout, away: &Arc::default(), metrics: &metrics };
+    let drive = Drive::open(rig.settings.drives[0].clone(), &opening).unwrap();
     let mut journal = Journal::new(Arc::clone(&drive), &segments(&drive).unwrap());
     for first in (0..count).step_by(10_000) {
         let frames: Vec<u8> = (first..count.min(first + 10_000)).flat_map(|n| encode_frame(&entry(n))).collect();

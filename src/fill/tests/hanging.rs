@@ -1,0 +1,53 @@
+//! A drive that hangs in mid-fill.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fill_on_a_drive_that_hangs_ends_and_the_next_one_is_on_another() {
+    let body = Arc::new(body_of(200 * KIB, 31));
+    let (gate, sent) = (Gate::new(), Arc::clone(&body));
+    let held = gate.clone();
+    let server = Server::start(move |number, _| match number {
+        0 => {
+            let first = [&head("200 OK", &[TAG, FRESH], sent.len())[..], &sent[..50_000]].concat();
+            vec![Step::Send(first), Step::Wait(held.clone()), Step::Send(sent[50_000..].to_vec())]
+        }
+        _ => vec![answer("200 OK", &[TAG, FRESH], &sent)],
+    })
+    .await;
+    let rig = Rig::watching_two_drives();
+    let want = want(&server, "/a");
+    let (_, partial, guard) = filling(rig.fill.obtain(want.clone()).await);
+    assert!(matches!(partial.wait(49_999).await, Progress::Present(_)));
+    let hanging = rig.store.hang(0);
+    gate.open();
+    let ended = tokio::time::timeout(Duration::from_secs(30), partial.wait(u64::MAX)).await;
+    assert_eq!(ended.expect("nobody waits for the drive"), Progress::Stopped);
+    drop(guard);
+    rig.idle().await;
+    assert_eq!(rig.ended_as("store"), 1);
+
+    let obtained = rig.fill.obtain(rig.look_up(want.clone()).await).await;
+    assert!(whole(&rig, obtained).await == *body);
+    assert_eq!(server.requests().len(), 2);
+    drop(hanging);
+    until(|| rig.store.usage().iter().all(|usage| usage.in_service())).await;
+    assert!(whole(&rig, rig.fill.obtain(rig.look_up(want.clone()).await).await).await == *body);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_no_drive_left_each_client_gets_its_answer_from_upstream() {
+    let body = Arc::new(body_of(100 * KIB, 32));
+    let sent = Arc::clone(&body);
+    let server = Server::start(move |_, _| vec![answer("200 OK", &[TAG, FRESH], &sent)]).await;
+    let rig = Rig::watching_two_drives();
+    let hanging = [rig.store.hang(0), rig.store.hang(1)];
+    until(|| rig.store.usage().iter().all(|usage| !usage.in_service())).await;
+    for _ in 0..2 {
+        let want = want(&server, "/a");
+        let asked = async { whole(&rig, rig.fill.obtain(rig.look_up(want).await).await).await };
+        let got = tokio::time::timeout(Duration::from_secs(30), asked).await.expect("nobody waits for a drive");
+        assert!(got == *body);
+    }
+    drop(hanging);
+}
