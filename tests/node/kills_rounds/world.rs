@@ -167,8 +167,17 @@ impl World {
         let (mut read, mut evicted) = (0, 0);
         let mut connection = Connection::open(self.data).await;
         for file in &mut self.files {
-            let Some(Durable { sent, blob }) = file.durable else { continue };
             let content = file.current();
+            let Some(Durable { sent, blob }) = file.durable else {
+                if self.kind == Kind::TooSmall
+                    && *file.seen.lock()
+                    && identity(&self.setup, self.kind, &content).is_none()
+                {
+                    *file.seen.lock() = false;
+                    self.sums.distinct += self.origin.ledger().forget(&file.path);
+                }
+                continue;
+            };
             let is_there = |kind| blob.is_some() && identity(&self.setup, kind, &content) == blob;
             let before = is_there(self.kind);
             let is_small = self.kind == Kind::TooSmall;
