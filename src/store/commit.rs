@@ -60,10 +60,7 @@ impl Committer {
     pub(super) fn run(mut self) {
         self.drive.pulse.adopt_thread();
         let copied = std::mem::take(&mut self.copied);
-        let entries = compact::true_of(&self.drive, &self.store.index, copied);
-        if !entries.is_empty() {
-            self.write(entries);
-        }
+        self.tell_anew(copied);
         // After all of the journal was read, so that the next start need not.
         if self.store.index.saved(self.drive.id).is_none() {
             self.save();
@@ -82,6 +79,14 @@ impl Committer {
             self.drive.queue.committed(changes);
         }
         self.save();
+    }
+
+    /// Writes entries that were damaged in the journal into it anew, those that are true still.
+    fn tell_anew(&mut self, copied: Vec<Applied>) {
+        let entries = compact::true_of(&self.drive, &self.store.index, copied, true);
+        if !entries.is_empty() {
+            self.write(entries);
+        }
     }
 
     /// Writes the index down, if it has become another one.
@@ -112,9 +117,16 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, batch: Vec<Change>) {
+    fn commit(&mut self, mut batch: Vec<Change>) {
         // Nothing gets better while a drive is out of service.
         *self.pauses.borrow_mut() = if self.drive.in_service() { PAUSES.iter() } else { [].iter() };
+        // Before all else, since what they tell is older.
+        for change in &mut batch {
+            if let Change::Told { copied } = change {
+                let copied = std::mem::take(copied);
+                self.tell_anew(copied);
+            }
+        }
         // 1. The bytes. A sync that failed is not tried again, since the kernel may have dropped the pages and
         //    would report success: the content is lost.
         let mut lost: HashSet<Digest> = HashSet::new();
@@ -368,7 +380,7 @@ impl Committer {
                     self.store.entries.lock().retire_blob(&digest, serial);
                 }
             }
-            Change::PartialGone { .. } | Change::Unnamed { .. } => {}
+            Change::PartialGone { .. } | Change::Unnamed { .. } | Change::Told { .. } => {}
             Change::Ack(sender) => {
                 // Whoever asked may have gone.
                 let _ = sender.send(());

@@ -120,10 +120,16 @@ fn still_true(drive: &Drive, index: &Index, segment: u64, tombstones: bool) -> i
     Ok(Some(Kept { entries, segment, mostly: true_bytes.saturating_mul(2) >= bytes.len(), tombstones }))
 }
 
-/// What is true still of entries that were told at some places of the journal, and what was forgotten there.
-pub(super) fn true_of(drive: &Drive, index: &Index, told: Vec<Applied>) -> Vec<(JournalEntry, Option<u64>)> {
+/// What is true still of entries that were told at some places of the journal; with `tombstones` also what was forgotten
+/// there.
+pub(super) fn true_of(
+    drive: &Drive,
+    index: &Index,
+    told: Vec<Applied>,
+    tombstones: bool,
+) -> Vec<(JournalEntry, Option<u64>)> {
     let mut kept = Vec::new();
-    told.into_iter().for_each(|applied| keep(drive, index, applied.at, applied.entry, true, &mut kept));
+    told.into_iter().for_each(|applied| keep(drive, index, applied.at, applied.entry, tombstones, &mut kept));
     kept
 }
 

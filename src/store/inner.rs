@@ -17,7 +17,6 @@ use super::index::{BlobRow, Index};
 use super::journal_entry::Row;
 use super::memory::Memory;
 use super::mirror::Mirror;
-use super::pool::Pool;
 use super::pulse::Away;
 use super::queue::{Change, RowId};
 use super::settings::Settings;
@@ -38,8 +37,6 @@ pub(super) struct Inner {
     pub(super) memory: Memory,
     /// Which version clients were given.
     pub(super) given: Arc<Given>,
-    /// Threads for what is read from the journals.
-    pub(super) lookups: Pool,
     /// Knows all when the store is ready.
     pub(super) index: Arc<Index>,
     pub(super) mirror: Arc<Mirror>,
@@ -49,19 +46,13 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(
-        settings: Settings,
-        metrics: Arc<Metrics>,
-        drives: Drives,
-        away: Arc<Away>,
-        lookups: Pool,
-    ) -> Self {
+    pub(super) fn new(settings: Settings, metrics: Arc<Metrics>, drives: Drives, away: Arc<Away>) -> Self {
         let memory = Memory::new(settings.memory, settings.open_blobs);
         let (ready, _) = watch::channel(false);
         let (entries, given, sweeps) = (Entries::new(away), Arc::new(Given::new()), AtomicU64::new(0));
         let mirror = Arc::new(Mirror::new());
         let index = Arc::new(Index::new(drives.iter(), Arc::clone(&mirror)));
-        Self { settings, metrics, drives, entries, memory, given, lookups, index, mirror, ready, sweeps }
+        Self { settings, metrics, drives, entries, memory, given, index, mirror, ready, sweeps }
     }
 
     pub(super) fn drive(&self, id: DriveId) -> Option<&Arc<Drive>> {
@@ -99,27 +90,39 @@ impl Inner {
         Known::default()
     }
 
+    /// What the drives have under a key. Each is asked on its own threads: nobody waits for one that hangs.
     async fn rows(&self, key: &CacheKey) -> std::io::Result<Vec<(DriveId, Row)>> {
-        let (index, hash) = (Arc::clone(&self.index), key.hash());
-        if !index.has_rows(hash) {
-            return Ok(Vec::new());
+        let hash = key.hash();
+        let mut rows = Vec::new();
+        for drive in self.index.drives_with(hash) {
+            let (index, id) = (Arc::clone(&self.index), drive.id);
+            match drive.pool.run(move || index.rows_on(id, hash)).await {
+                Ok(found) => rows.extend(found.into_iter().map(|row| (id, row))),
+                // What is on it counts as missing.
+                Err(_) if !drive.pulse.gives() => {}
+                Err(error) => return Err(error),
+            }
         }
-        self.lookups.run(move || index.rows(hash)).await
+        Ok(rows)
     }
 
     // === Blobs ===
 
-    /// Asks the table, then the index where a blob is. Runs on the calling thread.
-    pub(super) fn locate(&self, digest: &Digest) -> Result<(Arc<Drive>, Arc<BlobRow>), ReadError> {
+    /// The drive that has a blob, of those that the index knows of. Reads no file.
+    pub(super) fn home(&self, digest: &Digest) -> Result<Arc<Drive>, ReadError> {
         if self.entries.lock().blobs.contains_key(digest) {
             return Err(ReadError::Gone);
         }
-        let (drive, row) = self.index.blob(digest)?.ok_or(ReadError::Gone)?;
-        Ok((drive, Arc::new(row)))
+        self.index.home(digest)?.ok_or(ReadError::Gone)
     }
 
-    /// Opens the file of a blob. Runs on the calling thread.
-    pub(super) fn open_blob(
+    /// Opens the file of a blob on its drive. Runs on the calling thread.
+    pub(super) fn open_on(self: &Arc<Self>, drive: &Arc<Drive>, life: &Arc<Life>) -> Result<Arc<Blob>, ReadError> {
+        let row = self.index.blob_on(drive.id, &life.digest)?.ok_or(ReadError::Gone)?;
+        self.open_blob(life, drive, &row)
+    }
+
+    fn open_blob(
         self: &Arc<Self>,
         life: &Arc<Life>,
         drive: &Arc<Drive>,
@@ -198,11 +201,14 @@ impl Inner {
     pub(super) fn blob_missing(&self, life: &Arc<Life>) {
         loop {
             let gone = self.entries.lock().gone;
-            // Not under the lock, since it may wait for a disk.
-            let place = self.locate(&life.digest).ok();
-            let mut table = self.entries.lock();
-            if life.is_gone() || place.as_ref().is_some_and(|(drive, _)| !drive.in_service()) {
+            let place = match self.home(&life.digest) {
+                Ok(drive) if drive.in_service() => Some(drive),
+                Err(ReadError::Gone) => None,
                 // Nothing can be said of what is on a drive that is out of service.
+                Ok(_) | Err(_) => return,
+            };
+            let mut table = self.entries.lock();
+            if life.is_gone() {
                 return;
             }
             if table.gone != gone {
@@ -210,7 +216,7 @@ impl Inner {
             }
             let uncommitted = table.blobs.contains_key(&life.digest);
             return match place.filter(|_| !uncommitted) {
-                Some((drive, _)) => self.drop_blob(&mut table, &drive, life.digest, None),
+                Some(drive) => self.drop_blob(&mut table, &drive, life.digest, None),
                 None => life.end(),
             };
         }
@@ -245,7 +251,7 @@ impl Inner {
             }
         };
         let open = life.open_blob().filter(|_| !life.is_gone());
-        let open = open.map_or_else(|| self.locate(&digest).and_then(|(d, row)| self.open_blob(&life, &d, &row)), Ok);
+        let open = open.map_or_else(|| self.home(&digest).and_then(|drive| self.open_on(&drive, &life)), Ok);
         let blob = match open {
             Ok(blob) => blob,
             Err(ReadError::Gone) => {

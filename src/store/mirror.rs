@@ -26,7 +26,7 @@ use super::journal;
 use super::journal_entry::JournalEntry;
 use super::journal_format::{Frame, Frames, decode_frame};
 use super::journal_segment::SEGMENT_HEADER_LEN;
-use super::pool::panic_text;
+use super::pool::{join_unless, panic_text};
 use super::{disk, layout};
 
 /// Written into a new one; another value means: copy anew.
@@ -112,16 +112,15 @@ impl Mirror {
         }
     }
 
-    /// Ends the thread once all is copied; nothing is to be had from then on.
-    pub(super) fn close(&self) {
+    /// Ends the thread once all is copied, or leaves it behind when a drive hangs; nothing is to be had from then on.
+    pub(super) fn close(&self, is_hung: impl Fn() -> bool) {
         let thread = {
             let mut state = self.state.lock();
             state.closing = true;
             self.changed.notify_all();
             state.thread.take()
         };
-        // Its panics are caught.
-        let _ = thread.map(JoinHandle::join);
+        thread.map(|thread| join_unless(thread, is_hung));
         self.set(Phase::Away);
     }
 

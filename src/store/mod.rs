@@ -27,9 +27,9 @@
 //! journal and the mirror in the state directory may be deleted at any time.
 //!
 //! # Threads
-//! Four per drive for file operations, one for syncs of partial bodies and for mending, one for commits, two that read
-//! journals, one that keeps their mirror, one that recovers after start, one that writes down which version clients were given, one that reads what is stored in the
-//! background; one per drive that probes it, and one that watches them all (`watch`).
+//! Four per drive for file operations, one for syncs of partial bodies and for mending, one for commits, one
+//! that probes it; one that keeps the journals' mirror, one that recovers after start, one that writes down which version clients were given, one that reads what is stored in the
+//! background, and one that watches the drives (`watch`).
 //! None of the async methods blocks its worker.
 
 mod adopt;
@@ -64,6 +64,7 @@ mod identity;
 mod index;
 mod inner;
 mod journal;
+mod journal_check;
 mod journal_entry;
 mod journal_format;
 mod journal_segment;
@@ -135,7 +136,6 @@ use entries::Target;
 use identity::take_lock;
 use inner::Inner;
 use known_drives::KnownDrives;
-use pool::Pool;
 use running::Running;
 
 /// Handle on all drives and the index. Cheap to clone. When the last one is dropped everything that is visible is
@@ -174,9 +174,8 @@ impl Store {
         let (drives, outcome) = arrival::open_all(&settings, &known, &away, &metrics);
         let opened = outcome
             .and_then(|()| known.note(&state, drives.iter().map(|drive| &**drive)).map_err(io("note the drives")));
-        let lookups = opened.and_then(|()| Pool::start("index", 2).map_err(io("start threads")));
-        let lookups = lookups.inspect_err(|_| drives.iter().for_each(|drive| drive.close()))?;
-        let inner = Arc::new(Inner::new(settings.clone(), metrics, drives, away, lookups));
+        opened.inspect_err(|_| drives.iter().for_each(|drive| drive.close()))?;
+        let inner = Arc::new(Inner::new(settings.clone(), metrics, drives, away));
         let closing = Arc::new(AtomicBool::new(false));
         let (store, flag) = (Arc::clone(&inner), Arc::clone(&closing));
         let recovering = thread::Builder::new()
@@ -267,8 +266,11 @@ impl Store {
     /// within the last group commit may be missing.
     pub async fn shared_by_digest(&self, digest: Digest) -> Option<Arc<Entry>> {
         self.inner.wait_ready().await;
-        let index = Arc::clone(&self.inner.index);
-        let rows = self.inner.lookups.run(move || index.pointing_to(&digest)).await.ok()?;
+        let mut rows = Vec::new();
+        for drive in self.inner.index.drives_naming(&digest) {
+            let (index, id) = (Arc::clone(&self.inner.index), drive.id);
+            rows.extend(drive.pool.run(move || index.pointing_to(id, &digest)).await.unwrap_or_default());
+        }
         for journal_entry::Row { record, .. } in rows {
             let is_it = |entry: &&Arc<Entry>| {
                 entry.record.body == BodyRef::Blob(digest)
@@ -288,22 +290,16 @@ impl Store {
         Ok(match life.open_blob() {
             Some(blob) => blob,
             None => {
-                let (store, digest) = (Arc::clone(&self.inner), life.digest);
-                let located = self.inner.lookups.run(move || store.locate(&digest)).await?;
-                let (store, job_life) = (Arc::clone(&self.inner), Arc::clone(life));
-                let opened = match located {
-                    Ok((drive, _)) if !drive.pulse.gives() => {
-                        Err(std::io::Error::other("the drive is out of service").into())
-                    }
-                    Ok((drive, row)) => {
-                        let job_drive = Arc::clone(&drive);
-                        drive.pool.run(move || store.open_blob(&job_life, &job_drive, &row)).await?
+                let opened = match self.inner.home(&life.digest) {
+                    Ok(drive) => {
+                        let (store, job_drive, job_life) =
+                            (Arc::clone(&self.inner), Arc::clone(&drive), Arc::clone(life));
+                        drive.pool.run(move || store.open_on(&job_drive, &job_life)).await?
                     }
                     Err(error) => Err(error),
                 };
                 if let Err(ReadError::Gone) = opened {
-                    let (store, job_life) = (Arc::clone(&self.inner), Arc::clone(life));
-                    self.inner.lookups.run(move || store.blob_missing(&job_life)).await?;
+                    self.inner.blob_missing(life);
                 }
                 opened?
             }

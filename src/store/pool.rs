@@ -15,7 +15,7 @@ use super::pulse::Pulse;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The threads of one drive, or those of the index. Jobs begin in the order they came.
+/// The threads of one drive. Jobs begin in the order they came.
 #[derive(Clone)]
 pub(super) struct Pool {
     queue: Arc<Queue>,
@@ -44,6 +44,7 @@ impl Pool {
     ///
     /// # Errors
     /// When the system refuses a thread.
+    #[cfg(test)]
     pub(super) fn start(name: &str, threads: usize) -> io::Result<Self> {
         Self::with(name, threads, None)
     }
@@ -116,15 +117,6 @@ impl Pool {
     pub(super) fn close(&self) {
         self.queue.state.lock().closed = true;
         self.queue.changed.notify_all();
-    }
-
-    /// Waits until the threads have ended. Not to be called by a job.
-    pub(super) fn join(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            // Jobs catch their panics.
-            let _ = thread.join();
-        }
     }
 
     /// Waits until the threads have ended, or until the drive turns out to be hung: threads that hang are left behind.

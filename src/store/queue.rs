@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::blob::Blob;
 use super::drive::{DataFile, DriveId};
 use super::entries::Entry;
+use super::index::Applied;
 use crate::content::{Digest, KeyHash, PartialId, UnixMillis};
 
 /// Longest time that a change waits for others to share its syncs.
@@ -42,6 +43,8 @@ pub(super) enum Change {
     BlobGone { digest: Digest, serial: u64, file: Option<Arc<DataFile>>, size: u64, quarantine: Option<String> },
     /// A file that nothing names goes, if it is so still.
     Unnamed { digest: Digest },
+    /// Entries of a damaged place of the journal are told anew, those of them that are true still.
+    Told { copied: Vec<Applied> },
     /// The files of a partial body go.
     PartialGone { id: PartialId, file: Option<Arc<DataFile>>, size: u64 },
     /// Somebody wants to know when everything before is done.

@@ -31,7 +31,6 @@ impl Drop for Running {
         // Threads of a drive that hangs are left behind; nobody waits for them.
         let is_hung = || self.inner.drives.iter().any(|drive| drive.pulse.is_overdue());
         // Before the queues, so that what the last jobs make visible is committed too.
-        self.inner.lookups.close();
         for drive in &self.inner.drives {
             drive.pool.close();
             drive.pool.join_unless_hung(&drive.pulse);
@@ -65,9 +64,8 @@ impl Drop for Running {
         for drive in &self.inner.drives {
             drive.join_committer();
         }
-        self.inner.lookups.join();
         // Even when readers are left: another handle may open it.
-        self.inner.mirror.close();
+        self.inner.mirror.close(is_hung);
         for drive in &self.inner.drives {
             drive.unlock();
         }

@@ -1,4 +1,4 @@
-//! Reads what is stored, slowly and for ever: a byte that changed on a drive is found while its source may still have it,
+//! Reads what is stored and its journals, slowly and for ever: a byte that changed on a drive is found while its source may still have it,
 //! and not when a device asks for it. One thread for all drives; what becomes of a block that does not hold is `blob`'s and
 //! `mend`'s business.
 
@@ -11,6 +11,7 @@ use super::blob::Blob;
 use super::drive::Drive;
 use super::error::ReadError;
 use super::inner::Inner;
+use super::journal_check;
 use crate::content::Digest;
 
 /// Digests that are taken from the index at a time, which looks at all that it has for that.
@@ -65,6 +66,7 @@ pub(super) fn run(store: &Arc<Inner>, closing: &AtomicBool) {
 fn scrub(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool, pace: &mut Pace, seen: &mut Seen) {
     // What hangs here, hangs for the drive.
     drive.pulse.adopt_thread();
+    journal_check::check(&store.index, drive, closing, |bytes| pace.spend(bytes, closing));
     let mut random = [0; 32];
     // Without randomness it begins at the first one.
     let _ = getrandom::fill(&mut random);
@@ -92,7 +94,7 @@ fn scrub_blob(store: &Arc<Inner>, digest: Digest, closing: &AtomicBool, pace: &m
     let Some(life) = store.entries.lock().life(digest) else { return };
     let opened = match life.open_blob() {
         Some(blob) => Ok(blob),
-        None => store.locate(&digest).and_then(|(drive, row)| store.open_blob(&life, &drive, &row)),
+        None => store.home(&digest).and_then(|drive| store.open_on(&drive, &life)),
     };
     let blob: Arc<Blob> = match opened {
         Ok(blob) => blob,

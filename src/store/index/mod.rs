@@ -9,6 +9,7 @@ mod read;
 mod slots;
 mod snapshot;
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ pub(super) struct BlobRow {
 }
 
 /// A journal entry on its way into the index.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Applied {
     pub(super) entry: JournalEntry,
     /// Where the entry begins in the journal.
@@ -115,22 +116,29 @@ impl Index {
         }
     }
 
-    /// Whether anything may be stored under a key. Reads no file.
-    pub(super) fn has_rows(&self, key: KeyHash) -> bool {
+    /// The drives that have something under a key and give it now. Reads no file.
+    pub(super) fn drives_with(&self, key: KeyHash) -> Vec<Arc<Drive>> {
         let has_rows = |known: &Known| known.state.read().objects.of_key(key).iter().any(|found| found.has_blob);
-        self.drives.load().iter().any(|known| has_rows(known))
+        self.giving(|known| has_rows(known))
     }
 
-    /// All responses of a key whose blobs are known, with their drives. Reads journals. One that cannot be read counts
-    /// as missing, and so does all on drives that give nothing now.
-    pub(super) fn rows(&self, key: KeyHash) -> Vec<(DriveId, Row)> {
-        let mut rows = Vec::new();
-        for known in self.drives.load().iter().filter(|known| known.drive.pulse.gives()) {
-            let found = known.state.read().objects.of_key(key);
-            let found = found.into_iter().filter(|found| found.has_blob);
-            rows.extend(found.filter_map(|found| Some((known.drive.id, self.read_row(known, found)?))));
-        }
-        rows
+    /// The drives with responses whose body is this blob that give them now. Reads no file.
+    pub(super) fn drives_naming(&self, digest: &Digest) -> Vec<Arc<Drive>> {
+        self.giving(|known| !known.state.read().objects.of_blob(digest).is_empty())
+    }
+
+    fn giving(&self, is_meant: impl Fn(&Known) -> bool) -> Vec<Arc<Drive>> {
+        let drives = self.drives.load();
+        let giving = drives.iter().filter(|known| known.drive.pulse.gives() && is_meant(known));
+        giving.map(|known| Arc::clone(&known.drive)).collect()
+    }
+
+    /// All responses of a key on a drive whose blobs are known. Reads its journal. One that cannot be read counts as
+    /// missing.
+    pub(super) fn rows_on(&self, drive: DriveId, key: KeyHash) -> Vec<Row> {
+        let Some(known) = self.of(drive) else { return Vec::new() };
+        let found = known.state.read().objects.of_key(key);
+        found.into_iter().filter(|found| found.has_blob).filter_map(|found| self.read_row(&known, found)).collect()
     }
 
     /// One response, as it is now. Reads the journal.
@@ -156,30 +164,33 @@ impl Index {
         &self.mirror
     }
 
-    /// Every response on the drives that are here whose body is this blob. Reads journals.
-    pub(super) fn pointing_to(&self, digest: &Digest) -> Vec<Row> {
-        let mut rows = Vec::new();
-        for known in self.drives.load().iter().filter(|known| known.drive.pulse.gives()) {
-            let found = known.state.read().objects.of_blob(digest);
-            rows.extend(found.into_iter().filter_map(|found| self.read_row(known, found)));
-        }
-        rows
+    /// Every response on a drive whose body is this blob. Reads its journal.
+    pub(super) fn pointing_to(&self, drive: DriveId, digest: &Digest) -> Vec<Row> {
+        let Some(known) = self.of(drive) else { return Vec::new() };
+        let found = known.state.read().objects.of_blob(digest);
+        found.into_iter().filter_map(|found| self.read_row(&known, found)).collect()
     }
 
-    /// A blob on one of the drives that are here. Reads the journal.
+    /// A drive that has a blob. Reads no file.
     ///
     /// # Errors
-    /// When the journal cannot be read, or the blob is only on drives that give nothing now.
-    pub(super) fn blob(&self, digest: &Digest) -> io::Result<Option<(Arc<Drive>, BlobRow)>> {
-        let mut is_away = false;
-        for known in self.drives.load().iter() {
-            if !known.drive.pulse.gives() {
-                is_away |= known.state.read().objects.blob(digest).is_some();
-            } else if let Some(row) = self.read_blob(known, digest)? {
-                return Ok(Some((Arc::clone(&known.drive), row)));
-            }
+    /// When only drives have it that give nothing now.
+    pub(super) fn home(&self, digest: &Digest) -> io::Result<Option<Arc<Drive>>> {
+        let drives = self.drives.load();
+        let mut homes = drives.iter().filter(|known| known.state.read().objects.blob(digest).is_some()).peekable();
+        if homes.peek().is_none() {
+            return Ok(None);
         }
-        if is_away { Err(io::Error::other("its drive is out of service")) } else { Ok(None) }
+        let home = homes.find(|known| known.drive.pulse.gives());
+        home.map(|known| Some(Arc::clone(&known.drive))).ok_or_else(|| io::Error::other("its drive is out of service"))
+    }
+
+    /// What is known of a blob on a drive. Reads its journal.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub(super) fn blob_on(&self, drive: DriveId, digest: &Digest) -> io::Result<Option<BlobRow>> {
+        self.of(drive).map_or(Ok(None), |known| self.read_blob(&known, digest))
     }
 
     /// Whether a drive has a blob. Reads no file.
@@ -205,6 +216,21 @@ impl Index {
     /// Up to `count` blobs of a drive in the order of their digests, from the one behind `after` on. Looks at all.
     pub(super) fn blobs_after(&self, drive: DriveId, after: Option<Digest>, count: usize) -> Vec<Digest> {
         self.of(drive).map(|known| known.state.read().objects.blobs_after(after, count)).unwrap_or_default()
+    }
+
+    /// How many entries of a part of a segment are named. Looks at all that is known of the drive.
+    pub(super) fn named_in(&self, drive: DriveId, segment: u64, (from, end): (u64, u64)) -> usize {
+        let mut named = HashSet::new();
+        let mut note = |at: At| {
+            let mark = Watermark::from(at);
+            if mark.segment == segment && (from..end).contains(&mark.offset) {
+                named.insert(at);
+            }
+        };
+        if let Some(known) = self.of(drive) {
+            known.state.read().objects.each_place(&mut note);
+        }
+        named.len()
     }
 
     /// Number of responses and blobs of a drive.

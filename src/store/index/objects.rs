@@ -15,7 +15,7 @@ use crate::content::{Digest, KeyHash, UnixMillis};
 const UNIT: u64 = 4096;
 
 /// Where an entry begins in the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct At {
     pub(super) segment: u32,
     pub(super) offset: u32,
@@ -162,6 +162,12 @@ impl Objects {
             let slot = self.blobs.get(*number);
             each(slot, &self.linked_from(slot.first_row))
         })
+    }
+
+    /// Calls `each` with every place of the journal that is named.
+    pub(super) fn each_place(&self, mut each: impl FnMut(At)) {
+        self.by_digest.iter().for_each(|blob| each(self.blobs.get(*blob).at));
+        self.by_key.iter().for_each(|row| each(self.rows.get(*row).at));
     }
 
     /// Up to `count` blobs in the order of their digests, from the one behind `after` on. Looks at all of them.
