@@ -281,8 +281,8 @@ async fn on_a_drive_of_64_mib() {
     // A name in it, so that the mount point itself needs nothing.
     let (drive, quota) =
         if mount.is_empty() { ("drive1".to_owned(), "64 MiB") } else { (format!("{mount}/drive"), "10 GB") };
-    let sizes: &[u64] = if bars() { &[1, 2, 4, 8, 16, 24, 40, 56, 72, 100] } else { &[1, 3, 7, 20, 66] };
-    let (clients, rounds) = if bars() { (50, 4) } else { (20, 2) };
+    let sizes: &[u64] = if bars() { &[1, 2, 4, 8, 16, 24, 40, 56, 72, 100] } else { &[1, 5, 20, 66] };
+    let (clients, rounds) = if bars() { (50, 4) } else { (12, 2) };
     let origin = FakeOrigin::start().await;
     let file = |(number, size): (usize, &u64)| {
         let pattern = Pattern::new(910 + number as u64, size * MIB + 17);
