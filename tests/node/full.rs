@@ -157,6 +157,19 @@ async fn who_is_too_slow_is_left_behind_and_comes_back() {
 }
 
 #[tokio::test]
+async fn without_memory_for_windows_each_client_has_a_transfer_of_its_own() {
+    let origin = FakeOrigin::with(PATH, Reply::file(LARGE)).await;
+    let setup = Setup::new().origin(HOST, origin.address, Mode::Ranged.rule()).set("storage.window_memory", json!(0));
+    let node = small_drive(setup).start();
+    for _ in 0..2 {
+        let answer = node.get(&format!("{PATH}?cacheHostOrigin={HOST}"), &[]).await;
+        assert!(answer.end == End::Complete && LARGE.first_difference(0, &answer.body).is_none());
+        assert_eq!(answer.body.len() as u64, LARGE.len);
+    }
+    assert!(ratio(&origin, LARGE) >= 2.0);
+}
+
+#[tokio::test]
 async fn a_cut_of_upstream_in_a_window_is_not_noticed() {
     let (node, origin) = node_with(Reply::file(LARGE).cut_after(9 * MIB), Mode::Ranged).await;
     let answer = node.get(&format!("{PATH}?cacheHostOrigin={HOST}"), &[]).await;
@@ -268,8 +281,8 @@ async fn on_a_drive_of_64_mib() {
     // A name in it, so that the mount point itself needs nothing.
     let (drive, quota) =
         if mount.is_empty() { ("drive1".to_owned(), "64 MiB") } else { (format!("{mount}/drive"), "10 GB") };
-    let sizes: &[u64] = if bars() { &[1, 2, 4, 8, 16, 24, 40, 56, 72, 100] } else { &[1, 3, 7, 20, 66] };
-    let (clients, rounds) = if bars() { (50, 4) } else { (20, 2) };
+    let sizes: &[u64] = if bars() { &[1, 2, 4, 8, 16, 24, 40, 56, 72, 100] } else { &[1, 5, 20, 66] };
+    let (clients, rounds) = if bars() { (50, 4) } else { (12, 2) };
     let origin = FakeOrigin::start().await;
     let file = |(number, size): (usize, &u64)| {
         let pattern = Pattern::new(910 + number as u64, size * MIB + 17);
