@@ -182,8 +182,11 @@ impl Mirror {
 
     /// Copies what the journals have more.
     fn copy_all(&self, index: &Index) {
-        let Phase::Open(copies) = &self.state.lock().copies else { return };
-        let copies = Arc::clone(copies);
+        let copies = match &self.state.lock().copies {
+            Phase::Open(copies) => Arc::clone(copies),
+            Phase::Opening | Phase::Away => return,
+        };
+        // Without the lock, since a drive may hang.
         for drive in index.drives().iter().filter(|drive| drive.pulse.gives()) {
             if let Err(error) = guarded(|| copies.follow(drive, index)) {
                 tracing::error!(drive = %drive.label(), %error, "the journal has no second copy from here on");
