@@ -37,7 +37,7 @@ pub enum OpenError {
     },
     /// It was a drive before and has no `waystation.json` now.
     #[error(
-        "drive {path}: waystation.json is missing, although this was a drive before; mount it, or for a new and empty drive remove the path from drives.json in the state directory"
+        "drive {path}: waystation.json is missing, although this was a drive before; mount it, or for a new and empty drive run `waystation drive init {path} --config ...`"
     )]
     Lost {
         /// The drive.

@@ -4,7 +4,7 @@
 //! # Rules
 //! - An operation that is overdue, a file system that is read-only, gone or another one: out at once.
 //! - Errors of the medium (EIO and the like): a bad place of a disk is no bad disk. Out after [`FAILURES`] operations in a
-//!   row, none of which succeeded, or when a probe fails too; the first one has a probe made at once.
+//!   row, none of which succeeded, or after two probes in a row; the first failure has probes made at once.
 //! - A full file system is no fault of the drive.
 //! - Back after a good probe. What went out for errors of the medium rests before, each time twice as long if it did not
 //!   stay well for [`WELL`]: up to [`LONGEST_REST`].
@@ -16,6 +16,9 @@ use rustix::io::Errno;
 
 /// So many failed operations in a row, and no success between, are too many.
 pub(super) const FAILURES: u32 = 8;
+
+/// So many failed probes in a row are too many.
+const BAD_PROBES: u32 = 2;
 
 /// How long a drive that failed rests at first.
 const REST: Duration = Duration::from_secs(4);
@@ -75,6 +78,8 @@ pub(super) struct Health {
     state: State,
     /// Failures in a row.
     failures: u32,
+    /// Probes in a row that failed.
+    bad_probes: u32,
     /// How long it rests when it fails the next time.
     rest: Duration,
 }
@@ -134,7 +139,7 @@ impl Fault {
 impl Health {
     /// Of a drive that was just opened.
     pub(super) fn new() -> Self {
-        Self { state: State::InService { since: None }, failures: 0, rest: REST }
+        Self { state: State::InService { since: None }, failures: 0, bad_probes: 0, rest: REST }
     }
 
     /// Why it is out of service, and since when.
@@ -160,10 +165,17 @@ impl Health {
                     self.leave(Reason::Failing, now);
                 }
             }
+            Event::Bad(Fault::Medium) => {
+                self.failures = self.failures.max(1);
+                self.bad_probes = self.bad_probes.saturating_add(1);
+                if self.bad_probes >= BAD_PROBES {
+                    self.leave(Reason::Failing, now);
+                }
+            }
             Event::Failed(fault) | Event::Bad(fault) => self.leave(fault.reason(), now),
             Event::Overdue => self.leave(Reason::Hung, now),
             Event::Good => {
-                self.failures = 0;
+                (self.failures, self.bad_probes) = (0, 0);
                 if matches!(self.state, State::Out { until, .. } if now >= until) {
                     self.state = State::InService { since: Some(now) };
                 }
@@ -204,15 +216,17 @@ mod tests {
     #[test]
     fn a_drive_goes_out_and_comes_back() {
         use Event::{Bad, Done, Failed, Good, Overdue};
-        let medium = Failed(Fault::Medium);
-        let rows: [(&[Event], Option<Reason>); 15] = [
+        let (medium, bad) = (Failed(Fault::Medium), Bad(Fault::Medium));
+        let rows: [(&[Event], Option<Reason>); 17] = [
             (&[], None),
             (&[medium], None),
             (&[medium; 7], None),
             (&[medium; 8], Some(Reason::Failing)),
             (&[medium, medium, medium, medium, Done, medium, medium, medium, medium, medium], None),
             (&[medium, medium, medium, Good, medium, medium, medium, medium, medium, medium], None),
-            (&[medium, Bad(Fault::Medium)], Some(Reason::Failing)),
+            (&[medium, Bad(Fault::Medium)], None),
+            (&[medium, Bad(Fault::Medium), Done, Bad(Fault::Medium)], Some(Reason::Failing)),
+            (&[Bad(Fault::Medium), Good, Bad(Fault::Medium)], None),
             (&[Failed(Fault::ReadOnly)], Some(Reason::ReadOnly)),
             (&[Failed(Fault::ReadOnly), Done], Some(Reason::ReadOnly)),
             (&[Failed(Fault::ReadOnly), Good], None),
@@ -220,12 +234,12 @@ mod tests {
             (&[Bad(Fault::Gone), Good], None),
             (&[Overdue, Overdue, Done], Some(Reason::Hung)),
             (&[Overdue, Good], None),
-            (&[Bad(Fault::Medium), Good, Good, Good], Some(Reason::Failing)),
+            (&[bad, bad, Good, Good, Good], Some(Reason::Failing)),
         ];
         for (events, reason) in rows {
             assert_eq!(after(events), reason, "{events:?}");
         }
-        assert_eq!(after(&[Bad(Fault::Medium), Good, Good, Good, Good]), None, "it has rested");
+        assert_eq!(after(&[bad, bad, Good, Good, Good, Good]), None, "it has rested");
     }
 
     #[test]
@@ -233,7 +247,7 @@ mod tests {
         let (mut health, mut now) = (Health::new(), Instant::now());
         let mut rests = Vec::new();
         for _ in 0..9 {
-            health.on(Event::Bad(Fault::Medium), now);
+            (0..2).for_each(|_| health.on(Event::Bad(Fault::Medium), now));
             let begun = now;
             while health.out().is_some() {
                 now += Duration::from_secs(1);
@@ -244,7 +258,7 @@ mod tests {
         }
         assert_eq!(rests, [4, 8, 16, 32, 64, 128, 256, 300, 300]);
         now += WELL;
-        health.on(Event::Bad(Fault::Medium), now);
+        (0..2).for_each(|_| health.on(Event::Bad(Fault::Medium), now));
         health.on(Event::Good, now + REST);
         assert!(health.out().is_none(), "it was well for long");
     }

@@ -37,6 +37,8 @@ pub(super) struct Away {
 pub(super) struct Pulse {
     limit: Duration,
     health: Mutex<Health>,
+    /// Why it is out of service, and since when: until all is ready for its return.
+    out: Mutex<Option<(Reason, Instant)>>,
     operations: Mutex<Operations>,
     /// Whether the drive gives what it has.
     gives: watch::Sender<bool>,
@@ -84,6 +86,7 @@ impl Pulse {
         Arc::new(Self {
             limit,
             health: Mutex::new(Health::new()),
+            out: Mutex::new(None),
             operations: Mutex::default(),
             gives: watch::channel(true).0,
             takes: AtomicBool::new(true),
@@ -122,7 +125,12 @@ impl Pulse {
 
     /// Why it is out of service, and since when.
     pub(super) fn out(&self) -> Option<(Reason, Instant)> {
-        self.health.lock().out()
+        *self.out.lock()
+    }
+
+    /// Whether it could be in service.
+    pub(super) fn is_well(&self) -> bool {
+        self.health.lock().out().is_none()
     }
 
     /// Whether a probe should be made at once.
@@ -145,6 +153,7 @@ impl Pulse {
             health.on(event, Instant::now());
             let after = health.out();
             if let Some((reason, _)) = after {
+                *self.out.lock() = after;
                 self.takes.store(false, Ordering::Release);
                 self.show(reason.gives());
             }
@@ -161,6 +170,8 @@ impl Pulse {
         if health.out().is_none() {
             self.takes.store(true, Ordering::Release);
             self.show(true);
+            // Last: who sees it sees the rest.
+            *self.out.lock() = None;
         }
     }
 

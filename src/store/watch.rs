@@ -112,7 +112,7 @@ impl Seat<'_> {
 
     fn well(store: &Inner, drive: &Drive, other: Option<(Dir, File)>) {
         drive.pulse.on(Event::Good);
-        if drive.pulse.out().is_some() || drive.in_service() {
+        if !drive.pulse.is_well() || drive.in_service() {
             return;
         }
         if let Some((dir, lock)) = other {
