@@ -203,13 +203,11 @@ impl Committer {
                 self.drive.left(*size);
                 touched.insert(layout::blob_directory(digest));
             }
-            Change::Unnamed { digest } => {
-                if unnamed::is_unnamed(&self.store, &self.drive, digest) {
-                    if let Err(error) = dir.unlink(&layout::blob(digest)) {
-                        self.drive.failed("remove a file", &error);
-                    }
-                    touched.insert(layout::blob_directory(digest));
+            Change::Unnamed { digest } if unnamed::is_unnamed(&self.store, &self.drive, digest) => {
+                if let Err(error) = dir.unlink(&layout::blob(digest)) {
+                    self.drive.failed("remove a file", &error);
                 }
+                touched.insert(layout::blob_directory(digest));
             }
             _ => {}
         }

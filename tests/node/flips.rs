@@ -15,7 +15,7 @@ mod index_and_journal;
 mod site;
 
 /// Whether journals and index stand a flipped bit as all other files do.
-const JOURNALS_ARE_REDUNDANT: bool = false;
+const JOURNALS_ARE_REDUNDANT: bool = true;
 
 const BLOCK: u64 = 1 << 20;
 

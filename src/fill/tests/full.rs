@@ -23,7 +23,7 @@ async fn server() -> Server {
 }
 
 /// Reads a body on its way from its begin on.
-async fn follow(arriving: &Arriving, guard: &FlightGuard) -> Vec<u8> {
+pub(super) async fn follow(arriving: &Arriving, guard: &FlightGuard) -> Vec<u8> {
     let mut bytes: Vec<u8> = Vec::new();
     loop {
         let at = bytes.len() as u64;

@@ -25,7 +25,8 @@ async fn a_fill_on_a_drive_that_hangs_ends_and_the_next_one_is_on_another() {
     assert_eq!(ended.expect("nobody waits for the drive"), Progress::Stopped);
     drop(guard);
     rig.idle().await;
-    assert_eq!(rig.ended_as("store"), 1);
+    // Whether somebody was still there to whom the rest could be passed.
+    assert_eq!(rig.ended_as("store") + rig.ended_as("window"), 1);
 
     assert!(asked_again(&rig, &want).await == *body);
     assert_eq!(server.requests().len(), 2);

@@ -336,6 +336,8 @@ async fn whole(rig: &Rig, obtained: Obtained) -> Vec<u8> {
             drop(guard);
             bytes
         }
+        #[cfg(target_os = "linux")]
+        Obtained::Passing { guard, .. } => full::follow(&Arriving::new(None, &guard), &guard).await,
         Obtained::Validated(entry) => stored_bytes(rig, &entry).await,
         Obtained::Through(mut response) => {
             let mut bytes = Vec::new();
