@@ -79,7 +79,7 @@ fn tell(drive: &Drive, found: Found) {
             "the journal is damaged; all that it said there was found in its second copy and is written anew"
         );
     } else {
-        drive.doubt();
+        (0..lost).for_each(|_| drive.doubt());
         tracing::warn!(
             drive = %drive.label(), damaged, copied = entries, lost,
             "the journal is damaged; some of what it said there is lost and counts as missing"

@@ -75,6 +75,19 @@ pub(super) fn decode_frame(bytes: &[u8]) -> Option<JournalEntry> {
     Frames::new(bytes, 0).frame_at(0).map(|(entry, _)| entry)
 }
 
+/// Whether what follows the last intact frame of a segment is what a process or a power cut leaves that stops an append:
+/// the begin of a frame, or pages that were not written. Anything else was a frame, and was damaged since.
+pub(super) fn is_torn(tail: &[u8]) -> bool {
+    let written = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let tail = tail.get(..written).unwrap_or_default();
+    if !MARKER.starts_with(tail.get(..MARKER.len().min(tail.len())).unwrap_or_default()) {
+        return false;
+    }
+    // A payload has no zero byte.
+    let payload = frame_length(tail).and_then(|length| tail.get(FRAME_HEADER..length));
+    payload.is_none_or(|payload| payload.contains(&0))
+}
+
 impl<'a> Frames<'a> {
     /// Reads the frames of `bytes` from offset `start` on.
     pub(super) fn new(bytes: &'a [u8], start: usize) -> Self {
@@ -225,6 +238,22 @@ mod tests {
         assert_eq!(frames.has_torn_tail(), position < bytes.len());
         assert!(frames.next().is_none());
         (entries, damages, position)
+    }
+
+    #[test]
+    fn an_append_that_was_stopped_is_told_from_damage() {
+        let frame = encode_frame(&JournalEntry::BlobGone { digest: Digest::of(b"any") });
+        for end in 0..frame.len() {
+            assert!(is_torn(&frame[..end]), "cut at {end}");
+            let pages = [&frame[..end], &vec![0; frame.len() - end]].concat();
+            assert!(is_torn(&pages), "not written from {end} on");
+        }
+        for at in FRAME_HEADER..frame.len() {
+            let mut damaged = frame.clone();
+            damaged[at] = if damaged[at] == 1 { 2 } else { 1 };
+            assert!(!is_torn(&damaged), "changed at {at}");
+        }
+        assert!(!is_torn(b"something else"));
     }
 
     fn plain_row() -> Row {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::drive::Drive;
 use super::index::{Applied, Index, Loaded, Watermark};
-use super::journal_format::{Frame, Frames};
+use super::journal_format::{Frame, Frames, is_torn};
 use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
 use super::layout;
 
@@ -73,8 +73,10 @@ fn tell(drive: &Drive, index: &Index, from_snapshot: bool, seen: &Seen) {
         );
         return;
     }
-    drive.doubt();
-    tracing::error!(
+    for _ in 0..(*lost + *unread) {
+        drive.doubt();
+    }
+    tracing::warn!(
         drive = %drive.label(), responses, blobs, damaged, copied, lost, unread,
         "the journal is damaged; what it said there is lost and counts as missing"
     );
@@ -89,6 +91,7 @@ fn replay_segment(index: &Index, drive: &Drive, segment: u64, from: usize, seen:
             return;
         }
     };
+    let mut has_header = true;
     match decode_segment_header(&bytes) {
         Ok(header) if header.drive == drive.id.0 => {}
         Ok(_) => {
@@ -101,7 +104,10 @@ fn replay_segment(index: &Index, drive: &Drive, segment: u64, from: usize, seen:
             return;
         }
         // The frames carry their own checksums; a header that was torn has none behind it.
-        Err(error) => tracing::warn!(drive = %drive.label(), segment, %error, "journal segment"),
+        Err(SegmentError::NotASegment | SegmentError::Damaged) => {
+            has_header =
+                bytes.iter().take(SEGMENT_HEADER_LEN).all(|byte| *byte == 0) || bytes.len() < SEGMENT_HEADER_LEN;
+        }
     }
     let at = |offset: u64| Watermark { segment, offset };
     let mut frames = Frames::new(&bytes, from);
@@ -119,10 +125,12 @@ fn replay_segment(index: &Index, drive: &Drive, segment: u64, from: usize, seen:
         }
     }
     let end = frames.intact_end();
-    if frames.has_torn_tail() && take_copies(index, drive, segment, (end as u64, u64::MAX), seen) > 0 {
-        // It was durable, and was damaged since. Else it is what a process did not come to finish.
-        seen.damaged += 1;
-    }
+    let tail = bytes.get(end..).unwrap_or_default();
+    let copied = if tail.is_empty() { 0 } else { take_copies(index, drive, segment, (end as u64, u64::MAX), seen) };
+    // What the mirror has was durable, and damaged since.
+    let is_damaged = copied > 0 || !is_torn(tail) || !has_header;
+    seen.damaged += usize::from(is_damaged);
+    seen.lost += usize::from(is_damaged && copied < tail.len() as u64);
     index.set_mark(drive.id, at(end as u64));
 }
 
