@@ -1,3 +1,5 @@
+//! The index of a drive against plain maps.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

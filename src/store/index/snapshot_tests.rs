@@ -1,3 +1,5 @@
+//! Snapshots that are read again, and those that must not be used.
+
 use std::os::unix::fs::FileExt as _;
 
 use super::*;
