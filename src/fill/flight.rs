@@ -211,7 +211,7 @@ impl Flight {
         match &*self.head.borrow() {
             Head::Pending => true,
             Head::Filling(entry, _) | Head::Passing(entry) => want.selects(&entry.record) && self.reaches(want, entry),
-            Head::Validated(entry) => want.selects(&entry.record),
+            Head::Validated(entry) => want.selects(&entry.record) && !want.refuses(&entry.record),
             Head::Changed | Head::Answer(_) | Head::NotShared | Head::Behind(_) | Head::Failed(_) => false,
         }
     }

@@ -211,6 +211,8 @@ impl Fill {
                     // Another variant: the next round passes this flight by.
                     Head::Filling(entry, _) | Head::Passing(entry) | Head::Validated(entry)
                         if !want.selects(&entry.record) => {}
+                    // It is current for another host with this key, which has no such rule.
+                    Head::Validated(entry) if want.refuses(&entry.record) => {}
                     // What passes has left behind, or does not come to, what this request asks for.
                     Head::Filling(entry, _) | Head::Passing(entry) if !guard.flight().reaches(&want, &entry) => {}
                     // Its fill has just ended before its end.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{FillError, FlightGuard};
 use crate::content::{CacheKey, ExpectedDigest, Origin, Policy, Record};
-use crate::decide::{self, FirstAsked};
+use crate::decide::{self, FirstAsked, UnderRule};
 use crate::store::{Entry, Partial};
 use crate::upstream::{FetchRequest, FetchResponse, RequestBody};
 
@@ -125,6 +125,11 @@ impl Want {
             body,
             deadline,
         }
+    }
+
+    /// Whether what is stored is not what this request's digest rule says, though it may be right for another host.
+    pub(super) fn refuses(&self, record: &Record) -> bool {
+        decide::under_rule(record, self.policy.digest_of(&self.path)) == UnderRule::Refused
     }
 
     /// The digest that the content must have by the rule that applies.

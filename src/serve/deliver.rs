@@ -82,6 +82,9 @@ pub(super) async fn stored(
         }
         _ => length,
     };
+    if matches!(&body, Body::Partial(partial) if partial.is_unlike(entry.record.expected)) {
+        return Delivery::Unusable;
+    }
     let is_there = |range: &ByteRange| body.present_until(range.start()).min(verified) >= range.end();
     let ranges = selection.ranges(length);
     if !ranges.iter().all(is_there) {
@@ -216,6 +219,9 @@ pub(super) async fn growing(handler: &Handler, ask: &Ask, growing: Growing, reas
         Some(Progress::Present(_) | Progress::Ended(_)) => {}
         Some(Progress::Stopped) => return Delivery::Unusable,
         None => return Delivery::Done(come_back("deadline", body, guard)),
+    }
+    if body.partial().is_some_and(|partial| partial.is_unlike(entry.record.expected)) {
+        return Delivery::Unusable;
     }
     let guard = Arc::new(guard);
     let layout = lay(entry, selection, length, |start, end| {

@@ -21,7 +21,7 @@ use super::inner::Inner;
 use super::layout;
 use super::map_file::DecodedMap;
 use super::ready::Ready;
-use crate::content::{ByteRange, Digest, PartialId, RangeSet, UnixMillis};
+use crate::content::{ByteRange, Digest, ExpectedDigest, PartialId, RangeSet, UnixMillis};
 
 /// A body that is not complete. It stays readable through this handle after it became a blob.
 pub struct Partial {
@@ -278,6 +278,11 @@ impl Partial {
             Phase::Ended(blob) => Some(blob.length()),
             _ => state.length,
         }
+    }
+
+    /// Whether it is complete and is not what it is expected to be: it was completed before that was known of it.
+    pub fn is_unlike(&self, expected: Option<ExpectedDigest>) -> bool {
+        self.digest().zip(expected).is_some_and(|(digest, expected)| digest != expected.digest())
     }
 
     pub(super) fn digest(&self) -> Option<Digest> {
