@@ -47,8 +47,15 @@ impl std::fmt::Display for DriveId {
 pub(super) enum Victim {
     /// A complete blob.
     Blob(Digest),
-    /// A partial body that nobody is writing.
-    Partial(PartialId),
+    /// A partial body that nobody is writing, by the bytes of its id: there may be a million of these in memory.
+    Partial([u8; 8]),
+}
+
+impl Victim {
+    /// A partial body.
+    pub(super) fn partial(id: PartialId) -> Self {
+        Self::Partial(id.0.to_be_bytes())
+    }
 }
 
 /// One drive in use by this process.

@@ -328,7 +328,7 @@ impl Partial {
             }
             file.recount();
             self.state.lock().counted = file.counted();
-            self.drive.sieve.lock().resize(&Victim::Partial(self.id()), file.counted());
+            self.drive.sieve.lock().resize(&Victim::partial(self.id()), file.counted());
         }
         synced
     }

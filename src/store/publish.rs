@@ -108,7 +108,7 @@ impl Inner {
         let Some(file) = partial.fail(forced) else { return };
         let (drive, id) = (&partial.drive, partial.id());
         let size = partial.counted();
-        drive.sieve.lock().remove(&Victim::Partial(id));
+        drive.sieve.lock().remove(&Victim::partial(id));
         drive.leaves(size);
         self.entries.remove_partial(table, entry.record.key.hash(), id);
         drive.queue.push(Change::PartialGone { id, file, size });
@@ -309,7 +309,7 @@ impl Inner {
             return;
         }
         // Before it may go, so that whoever drops it finds it there.
-        let victim = Victim::Partial(partial.id());
+        let victim = Victim::partial(partial.id());
         partial.drive.sieve.lock().insert(victim, partial.counted());
         let stopped = {
             let mut state = partial.state.lock();

@@ -182,7 +182,7 @@ fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId, has_data: bool
     let entry = Entry::new(row, drive.id, 0, Target::Partial(Arc::clone(&partial)));
     partial.state.lock().entry = Arc::downgrade(&entry);
     drive.take(size);
-    drive.sieve.lock().insert(Victim::Partial(id), size);
+    drive.sieve.lock().insert(Victim::partial(id), size);
     let mut table = store.entries.lock();
     store.entries.add_partial(&mut table, &entry);
     true
@@ -202,9 +202,9 @@ pub(super) fn load_order_of(store: &Inner, drive: &Drive, closing: &AtomicBool) 
             Ok(size) => drive.take(size),
             Err(error) => drive.failed("look into the quarantine", &error),
         }
-        let blobs = store.index.blobs_in_order(drive.id);
-        drive.finds(blobs.iter().map(|(_, size)| size).sum());
-        for (digest, size) in blobs {
+        drive.finds(store.index.allocated(drive.id));
+        for place in store.index.blobs_in_order(drive.id) {
+            let Some((digest, size)) = store.index.blob_in_place(drive.id, place) else { continue };
             if closing.load(Ordering::Relaxed) {
                 return;
             }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::drive::{Drive, Victim};
 use super::inner::Inner;
+use crate::content::PartialId;
 
 /// Once something has to go, so much of the quota more goes with it: 1/20, down to 95 %.
 const MARGIN: u64 = 20;
@@ -77,7 +78,7 @@ impl Inner {
             let mut table = self.entries.lock();
             let victim = drive.sieve.lock().next_victim(|victim| match victim {
                 Victim::Blob(digest) => table.blobs.contains_key(digest),
-                Victim::Partial(id) => table.partials.get(id).is_none_or(|partial| partial.has_writer()),
+                Victim::Partial(id) => table.partials.get(&partial_id(*id)).is_none_or(|partial| partial.has_writer()),
             });
             self.sweeps.fetch_add(1, Ordering::AcqRel);
             let Some((victim, size)) = victim else { break };
@@ -87,7 +88,7 @@ impl Inner {
                     self.metrics.evictions.inc();
                 }
                 Victim::Partial(id) => {
-                    let partial = table.partials.get(&id).cloned();
+                    let partial = table.partials.get(&partial_id(id)).cloned();
                     let entry = partial.as_ref().and_then(|partial| partial.state.lock().entry.upgrade());
                     if let Some((partial, entry)) = partial.zip(entry) {
                         self.drop_partial(&mut table, &entry, &partial, false);
@@ -101,4 +102,8 @@ impl Inner {
         }
         freed
     }
+}
+
+fn partial_id(bytes: [u8; 8]) -> PartialId {
+    PartialId(u64::from_be_bytes(bytes))
 }

@@ -107,7 +107,7 @@ impl PartialWriter {
         // From here on the writer's drop gives the body back.
         let partial = Arc::clone(partial);
         let writer = Self { store, entry, partial, number, promise };
-        writer.partial.drive.sieve.lock().remove(&drive::Victim::Partial(writer.partial.id()));
+        writer.partial.drive.sieve.lock().remove(&drive::Victim::partial(writer.partial.id()));
         let job = Arc::clone(&writer.partial);
         match writer.partial.drive.pool.run(move || job.reopen(number)).await {
             Ok(Ok(())) => Some(writer),

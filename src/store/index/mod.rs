@@ -204,13 +204,26 @@ impl Index {
         Some((at.into(), allocated))
     }
 
-    /// All blobs of a drive in the order in which they came, with their real bytes.
-    pub(super) fn blobs_in_order(&self, drive: DriveId) -> Vec<(Digest, u64)> {
+    /// The places in memory of all blobs of a drive, in the order in which they came.
+    pub(super) fn blobs_in_order(&self, drive: DriveId) -> Vec<u32> {
         let Some(known) = self.of(drive) else { return Vec::new() };
-        let mut blobs: Vec<(At, Digest, u64)> = Vec::new();
-        known.state.read().objects.each_blob(|at, digest, allocated| blobs.push((at, digest, allocated)));
-        blobs.sort_unstable();
-        blobs.into_iter().map(|(_, digest, allocated)| (digest, allocated)).collect()
+        let mut places: Vec<(At, u32)> = known.state.read().objects.blob_places().collect();
+        places.sort_unstable();
+        places.into_iter().map(|(_, place)| place).collect()
+    }
+
+    /// The blob at a place in memory, if one is there still, with its real bytes.
+    pub(super) fn blob_in_place(&self, drive: DriveId, place: u32) -> Option<(Digest, u64)> {
+        self.of(drive)?.state.read().objects.blob_in_place(place)
+    }
+
+    /// Real bytes of all blobs of a drive.
+    pub(super) fn allocated(&self, drive: DriveId) -> u64 {
+        let mut all = 0_u64;
+        if let Some(known) = self.of(drive) {
+            known.state.read().objects.each_blob(|_, _, allocated| all = all.saturating_add(allocated));
+        }
+        all
     }
 
     /// Up to `count` blobs of a drive in the order of their digests, from the one behind `after` on. Looks at all.

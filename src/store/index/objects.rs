@@ -156,6 +156,19 @@ impl Objects {
         }
     }
 
+    /// The places in memory of all blobs that are there, and where in the journal each is told.
+    pub(super) fn blob_places(&self) -> impl Iterator<Item = (At, u32)> {
+        let told = self.by_digest.iter().map(|place| (self.blobs.get(*place).at, *place));
+        told.filter(|(at, _)| *at != At::NOWHERE)
+    }
+
+    /// The blob at a place in memory, if one is there, and its real bytes.
+    pub(super) fn blob_in_place(&self, place: u32) -> Option<(Digest, u64)> {
+        let digest = self.blobs.peek(place)?.digest;
+        // A place that is free keeps what was there.
+        self.blob(&digest).map(|(_, allocated)| (digest, allocated))
+    }
+
     /// Calls `each` with every blob, also those that are only named, and its responses, up to the first error.
     pub(super) fn each_slot<E>(&self, mut each: impl FnMut(&BlobSlot, &[Found]) -> Result<(), E>) -> Result<(), E> {
         self.by_digest.iter().try_for_each(|number| {

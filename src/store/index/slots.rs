@@ -37,6 +37,11 @@ impl<T> Slots<T> {
         self.places.len() - self.free.len()
     }
 
+    /// What is in this place, if it was ever used.
+    pub(super) fn peek(&self, number: u32) -> Option<&T> {
+        self.places.get(number as usize)
+    }
+
     /// The value with this number.
     pub(super) fn get(&self, number: u32) -> &T {
         #[allow(clippy::indexing_slicing, reason = "numbers come from `insert` alone, and no place ever goes")]
