@@ -37,7 +37,7 @@ const CACHE: u64 = 4 * 1024 * 1024;
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// Bodies of more bytes than this have more than one block.
 const SMALL: u64 = if cfg!(test) { 1024 } else { 1024 * 1024 };
-/// How long the journals are let grow before they are copied.
+/// How long the journals are let grow before they are copied again.
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 });
 
 /// The second copy; shared by the index, which asks it, and the thread that keeps it.
@@ -90,7 +90,8 @@ impl Mirror {
         let started = thread::Builder::new().name("mirror".to_owned()).spawn(move || {
             let opened = open(&state);
             mirror.set(opened.map_or(Phase::Away, |copies| Phase::Open(Arc::new(copies))));
-            while mirror.wait_behind() {
+            let mut last = None;
+            while mirror.wait_behind(&mut last) {
                 mirror.copy_all(&index);
             }
             mirror.copy_all(&index);
@@ -146,15 +147,19 @@ impl Mirror {
         self.changed.notify_all();
     }
 
-    /// Waits until a journal has grown and some time has passed since; `false` when it is to close.
-    fn wait_behind(&self) -> bool {
+    /// Waits until a journal has grown, but not for less than the pause since it was waited for last; `false` when it is to
+    /// close.
+    fn wait_behind(&self, last: &mut Option<Instant>) -> bool {
         let mut state = self.state.lock();
+        while !state.closing && last.is_some_and(|last| last.elapsed() < PAUSE) {
+            let until = last.map_or_else(Instant::now, |last| last + PAUSE);
+            self.changed.wait_until(&mut state, until);
+        }
         while !state.behind && !state.closing {
             self.changed.wait(&mut state);
         }
-        let until = Instant::now() + PAUSE;
-        while !state.closing && !self.changed.wait_until(&mut state, until).timed_out() {}
         state.behind = false;
+        *last = Some(Instant::now());
         !state.closing
     }
 
