@@ -102,13 +102,19 @@ impl Committer {
             self.save();
         }
         let index = Arc::clone(&self.store.index);
+        let Some(due) = self.compaction.due().filter(|_| !index.is_incomplete(self.drive.id)) else { return };
+        // What was forgotten in the segment must not come back from an older snapshot. Before anything is written, since
+        // there may be no room.
+        let is_beyond = |mark: Watermark| mark.segment > due;
+        if !index.saved(self.drive.id).is_some_and(is_beyond) && !self.save() {
+            self.compaction.postpone();
+            return;
+        }
         let Some(mut kept) = self.compaction.oldest(&self.drive, &index) else { return };
         let entries = std::mem::take(&mut kept.entries);
         let count = entries.len();
         let written = entries.is_empty() || self.write(entries);
-        // What was forgotten in the segment must not come back from an older snapshot.
-        let is_beyond = |mark: Watermark| mark.segment > kept.segment();
-        if !written || !(index.saved(self.drive.id).is_some_and(is_beyond) || self.save()) {
+        if !written {
             return;
         }
         match self.compaction.remove(&self.drive, &kept) {

@@ -49,6 +49,16 @@ impl Compaction {
         }
     }
 
+    /// The oldest segment, when there are enough.
+    pub(super) fn due(&self) -> Option<u64> {
+        self.segments.front().copied().filter(|_| self.segments.len() >= self.at)
+    }
+
+    /// Nothing can be done now.
+    pub(super) fn postpone(&mut self) {
+        self.at = self.segments.len().saturating_add(self.segments.len() / 2);
+    }
+
     /// Reads the oldest segment, when there are enough.
     pub(super) fn oldest(&mut self, drive: &Drive, index: &Index) -> Option<Kept> {
         if self.segments.len() < self.at {
@@ -79,13 +89,6 @@ impl Compaction {
         drive.dir.sync_directory(layout::JOURNAL)?;
         self.older_left = kept.tombstones;
         Ok(())
-    }
-}
-
-impl Kept {
-    /// Where it was.
-    pub(super) fn segment(&self) -> u64 {
-        self.segment
     }
 }
 
@@ -188,7 +191,8 @@ fn keep(
         }
         // The older version itself moves with the entry that stored it.
         JournalEntry::Superseded { key, variant, birth, at } => {
-            if tombstones && index.row_at(key, drive.id, older_place(variant, birth)).is_some() {
+            // Also when the older one is forgotten: its entry may be there still, and would be the newest then.
+            if tombstones {
                 kept.push((JournalEntry::Superseded { key, variant, birth, at }, None));
             }
         }

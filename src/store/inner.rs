@@ -74,13 +74,7 @@ impl Inner {
         self.wait_ready().await;
         for attempt in 0.. {
             let generation = self.entries.lock().generation(key.hash());
-            let (rows, sound) = match self.rows(key).await {
-                Ok(rows) => (rows, true),
-                Err(error) => {
-                    tracing::error!(%key, %error, "the index could not be asked; counts as missing");
-                    (Vec::new(), false)
-                }
-            };
+            let (rows, sound) = self.rows(key).await;
             let last = attempt >= ATTEMPTS;
             let generation = if last { self.entries.lock().generation(key.hash()) } else { generation };
             if let Some(known) = self.entries.join(key, generation, &rows, sound && !last) {
@@ -90,20 +84,24 @@ impl Inner {
         Known::default()
     }
 
-    /// What the drives have under a key. Each is asked on its own threads: nobody waits for one that hangs.
-    async fn rows(&self, key: &CacheKey) -> std::io::Result<Vec<(DriveId, Row)>> {
+    /// What the drives have under a key, and whether that is all. Each is asked on its own threads: nobody waits for one
+    /// that hangs.
+    async fn rows(&self, key: &CacheKey) -> (Vec<(DriveId, Row)>, bool) {
         let hash = key.hash();
-        let mut rows = Vec::new();
+        let (mut rows, mut sound) = (Vec::new(), true);
         for drive in self.index.drives_with(hash) {
             let (index, id) = (Arc::clone(&self.index), drive.id);
-            match drive.pool.run(move || index.rows_on(id, hash)).await {
+            match drive.pool.run(move || index.rows_on(id, hash)).await.flatten() {
                 Ok(found) => rows.extend(found.into_iter().map(|row| (id, row))),
                 // What is on it counts as missing.
                 Err(_) if !drive.pulse.gives() => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    tracing::error!(%key, drive = %drive.label(), %error, "the journal could not be read; counts as missing");
+                    sound = false;
+                }
             }
         }
-        Ok(rows)
+        (rows, sound)
     }
 
     // === Blobs ===

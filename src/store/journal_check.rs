@@ -26,16 +26,20 @@ pub(super) fn check(index: &Index, drive: &Drive, closing: &AtomicBool, mut read
     // What comes later was written by this process.
     let (Some(end), Ok(segments)) = (index.watermark(drive.id), journal::segments(drive)) else { return };
     let mut found = Found::default();
+    let last = index.last_places(drive.id);
     for segment in segments.into_iter().filter(|segment| *segment <= end.segment) {
         if closing.load(Ordering::Relaxed) || !drive.pulse.gives() {
             return;
         }
         // One that was compacted meanwhile has nothing that is true.
         let Ok(mut bytes) = drive.dir.read(&layout::segment(segment)) else { continue };
+        let mut until = u64::MAX;
         if segment == end.segment {
             bytes.truncate(usize::try_from(end.offset).unwrap_or(usize::MAX));
+            until = end.offset;
         }
-        look_at(index, drive, segment, &bytes, &mut found);
+        let last = last.get(&segment).copied().filter(|last| *last < until);
+        look_at(index, drive, segment, (&bytes, last, until), &mut found);
         read(bytes.len() as u64);
     }
     if found.damaged > 0 {
@@ -43,7 +47,14 @@ pub(super) fn check(index: &Index, drive: &Drive, closing: &AtomicBool, mut read
     }
 }
 
-fn look_at(index: &Index, drive: &Drive, segment: u64, bytes: &[u8], found: &mut Found) {
+/// `last` is the last place below `until` that is named.
+fn look_at(
+    index: &Index,
+    drive: &Drive,
+    segment: u64,
+    (bytes, last, until): (&[u8], Option<u64>, u64),
+    found: &mut Found,
+) {
     let mut frames = Frames::new(bytes, SEGMENT_HEADER_LEN);
     let mut damaged = Vec::new();
     for frame in frames.by_ref() {
@@ -52,7 +63,10 @@ fn look_at(index: &Index, drive: &Drive, segment: u64, bytes: &[u8], found: &mut
         }
     }
     // Also what was cut off: the index may name it all the same.
-    damaged.push((frames.intact_end() as u64, u64::MAX));
+    let intact = frames.intact_end() as u64;
+    if last.is_some_and(|last| last >= intact) {
+        damaged.push((intact, until));
+    }
     for (from, end) in damaged {
         let named = index.named_in(drive.id, segment, (from, end));
         if named == 0 {

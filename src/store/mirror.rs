@@ -273,16 +273,21 @@ impl Copies {
 
     /// Copies what the journal of `drive` has more, and forgets segments that are gone.
     fn follow(&self, drive: &Drive, index: &Index) -> Result<(), MirrorError> {
-        let Some(end) = index.watermark(drive.id) else { return Ok(()) };
+        let Some(end) = index.to_mirror(drive.id) else { return Ok(()) };
         let mut mark = self.mark(drive.id)?;
         if mark == Some(end) {
             return Ok(());
         }
         let Ok(segments) = journal::segments(drive) else { return Ok(()) };
-        if mark.is_some_and(|mark| mark > end) {
-            // Another journal than the one that was copied.
-            self.forget(&[&b"c"[..], &drive.id.0.to_be_bytes()].concat())?;
-            mark = None;
+        if let Some(ahead) = mark.filter(|mark| *mark > end) {
+            if ahead.segment > end.segment && segments.binary_search(&ahead.segment).is_err() {
+                // Another journal than the one that was copied.
+                self.forget(&[&b"c"[..], &drive.id.0.to_be_bytes()].concat())?;
+                mark = None;
+            } else {
+                // Its end was damaged; what was copied of that stays.
+                return self.set_mark(drive.id, end);
+            }
         }
         self.forget_others(drive.id, &segments)?;
         for segment in segments {
@@ -291,8 +296,13 @@ impl Copies {
             if segment > end.segment || mark.is_some_and(|mark| segment < mark.segment) {
                 continue;
             }
-            // It may be compacted meanwhile, or its drive be away: what it says is copied from elsewhere, or later.
-            let Ok(bytes) = drive.dir.read(&layout::segment(segment)) else { continue };
+            let bytes = match drive.dir.read(&layout::segment(segment)) {
+                Ok(bytes) => bytes,
+                // Compacted meanwhile: what is true of it is told further on.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                // Later.
+                Err(_) => return Ok(()),
+            };
             let length = bytes.len() as u64;
             let to = if segment == end.segment { end.offset.min(length) } else { length };
             let (begin_at, to_at) = (usize::try_from(begin), usize::try_from(to));
@@ -302,6 +312,7 @@ impl Copies {
                 self.forget(&segment_prefix(drive.id, segment))?;
             }
             self.copy(drive.id, Watermark { segment, offset: begin }, part)?;
+            self.set_mark(drive.id, Watermark { segment, offset: begin.saturating_add(part.len() as u64) })?;
         }
         self.set_mark(drive.id, end)
     }

@@ -30,7 +30,11 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &Arc<AtomicBool>) -> Vec<thre
     let mut committers = Vec::from_iter(keep_given(store));
     store.mirror.start(&store.settings.state, &store.index);
     for drive in &store.drives {
-        let segments = segments_of(drive);
+        let Ok(segments) = segments_of(drive) else {
+            // Nothing is added to a journal of which nothing is known.
+            drive.queue.close();
+            continue;
+        };
         let copied = replay::bring_up(&store.index, drive, &segments, closing);
         // Look-ups wait for all of this: whatever a drive holds, it must come to its end.
         let scan = || scan_partials(store, drive, closing);
@@ -79,7 +83,7 @@ pub(super) fn take_in(
     drive: &Arc<Drive>,
     closing: &Arc<AtomicBool>,
 ) -> std::io::Result<bool> {
-    let segments = segments_of(drive);
+    let segments = segments_of(drive)?;
     store.index.admit(drive);
     let copied = replay::bring_up(&store.index, drive, &segments, closing);
     scan_partials(store, drive, closing);
@@ -107,11 +111,10 @@ fn keep_given(store: &Arc<Inner>) -> Option<thread::JoinHandle<()>> {
         .ok()
 }
 
-fn segments_of(drive: &Drive) -> Vec<u64> {
-    journal::segments(drive).unwrap_or_else(|error| {
-        drive.failed("list the journal", &error);
+fn segments_of(drive: &Drive) -> std::io::Result<Vec<u64>> {
+    journal::segments(drive).inspect_err(|error| {
+        drive.failed("list the journal", error);
         drive.doubt();
-        Vec::new()
     })
 }
 

@@ -34,6 +34,10 @@ pub(super) fn bring_up(index: &Index, drive: &Drive, segments: &[u64], closing: 
                 "the index's snapshot does not go with the journal; all of the journal is read"
             );
             index.forget_drive(drive.id);
+            // It may seem to go with it again when that has grown.
+            if let Err(error) = drive.dir.unlink(layout::SNAPSHOT) {
+                drive.failed("remove the snapshot of the index", &error);
+            }
             None
         }
         Loaded::Missing => None,
@@ -50,6 +54,7 @@ pub(super) fn bring_up(index: &Index, drive: &Drive, segments: &[u64], closing: 
         let known = mark.filter(|mark| mark.segment == *segment).map(|mark| mark.offset as usize);
         replay_segment(index, drive, *segment, known.unwrap_or(SEGMENT_HEADER_LEN), &mut seen);
     }
+    index.replayed(drive.id, seen.unread > 0 || closing.load(Ordering::Relaxed));
     tell(drive, index, mark.is_some(), &seen);
     seen.copied
 }
@@ -87,6 +92,7 @@ fn replay_segment(index: &Index, drive: &Drive, segment: u64, from: usize, seen:
         Ok(bytes) => bytes,
         Err(error) => {
             drive.failed("read the journal", &error);
+            take_copies(index, drive, segment, (0, u64::MAX), seen);
             seen.unread += 1;
             return;
         }

@@ -100,7 +100,7 @@ fn scrub_blob(store: &Arc<Inner>, digest: Digest, closing: &AtomicBool, pace: &m
         Ok(blob) => blob,
         Err(ReadError::Gone) => return store.blob_missing(&life),
         // It has been logged where it happened.
-        Err(_) => return,
+        Err(_) => return pace.spend(LEAST, closing),
     };
     seen.blobs += 1;
     for block in 0..blob.sums().crcs().len() as u64 {

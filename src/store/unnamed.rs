@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::drive::{Drive, Victim};
 use super::inner::Inner;
 use super::journal_entry::JournalEntry;
-use super::journal_format::{Frame, Frames};
-use super::journal_segment::SEGMENT_HEADER_LEN;
+use super::journal_format::{Frame, Frames, is_torn};
+use super::journal_segment::{SEGMENT_HEADER_LEN, decode_segment_header};
 use super::queue::Change;
 use super::{journal, layout};
 use crate::content::{BodyRef, Digest};
@@ -72,7 +72,8 @@ fn named_in_journal(
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             read => read?,
         };
-        for frame in Frames::new(&bytes, SEGMENT_HEADER_LEN) {
+        let mut frames = Frames::new(&bytes, SEGMENT_HEADER_LEN);
+        for frame in frames.by_ref() {
             if closing.load(Ordering::Relaxed) {
                 return Ok(None);
             }
@@ -93,6 +94,11 @@ fn named_in_journal(
                 }
                 _ => {}
             }
+        }
+        let tail = bytes.get(frames.intact_end()..).unwrap_or_default();
+        let is_whole = decode_segment_header(&bytes).is_ok() || bytes.len() < SEGMENT_HEADER_LEN;
+        if !is_torn(tail) || !is_whole {
+            return Ok(None);
         }
     }
     Ok(Some(named))

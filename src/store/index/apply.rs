@@ -54,7 +54,7 @@ impl Index {
     fn supersede(&self, known: &Known, key: KeyHash, variant: u64, since: UnixMillis, is_meant: impl Fn(&Row) -> bool) {
         let found = known.state.read().objects.row(key, variant);
         let Some(found) = found.filter(|found| found.superseded.is_none()) else { return };
-        let Some(row) = self.read_row(known, found).filter(|row| is_meant(row)) else { return };
+        let Some(row) = self.read_row(known, found).ok().flatten().filter(|row| is_meant(row)) else { return };
         let objects = &mut known.state.write().objects;
         objects.remove_row(key, variant);
         objects.put_row(key, row.superseded_at(since).place(), found.at, found.digest, Some(since));

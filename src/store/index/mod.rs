@@ -9,7 +9,7 @@ mod read;
 mod slots;
 mod snapshot;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
@@ -67,6 +67,10 @@ struct State {
     mark: Option<Watermark>,
     /// What of that the snapshot has.
     saved: Option<Watermark>,
+    /// All that the journal says is applied, so that the mirror may follow.
+    replayed: bool,
+    /// A part of the journal could not be read: nothing may be built on what is known.
+    incomplete: bool,
 }
 
 impl Known {
@@ -77,7 +81,7 @@ impl Known {
 
 impl State {
     fn empty() -> Self {
-        Self { objects: Objects::new(), mark: None, saved: None }
+        Self { objects: Objects::new(), mark: None, saved: None, replayed: false, incomplete: false }
     }
 }
 
@@ -109,6 +113,41 @@ impl Index {
         self.of(drive)?.state.read().mark
     }
 
+    /// The journal of `drive` has been read; with `incomplete` not all of it could be.
+    pub(super) fn replayed(&self, drive: DriveId, incomplete: bool) {
+        if let Some(known) = self.of(drive) {
+            let mut state = known.state.write();
+            (state.replayed, state.incomplete) = (true, incomplete);
+        }
+        self.mirror.follow();
+    }
+
+    /// Whether the next start has to read the journal again, since a part of it could not be read.
+    pub(super) fn is_incomplete(&self, drive: DriveId) -> bool {
+        self.of(drive).is_none_or(|known| known.state.read().incomplete)
+    }
+
+    /// Up to where the mirror may copy the journal of `drive`.
+    pub(super) fn to_mirror(&self, drive: DriveId) -> Option<Watermark> {
+        let known = self.of(drive)?;
+        let state = known.state.read();
+        state.mark.filter(|_| state.replayed && !state.incomplete)
+    }
+
+    /// The last place of each segment of a drive's journal that is named.
+    pub(super) fn last_places(&self, drive: DriveId) -> HashMap<u64, u64> {
+        let mut last = HashMap::new();
+        let mut note = |at: At| {
+            let mark = Watermark::from(at);
+            let offset: &mut u64 = last.entry(mark.segment).or_default();
+            *offset = mark.offset.max(*offset);
+        };
+        if let Some(known) = self.of(drive) {
+            known.state.read().objects.each_place(&mut note);
+        }
+        last
+    }
+
     /// Forgets all of a drive, before its journal is replayed from the begin.
     pub(super) fn forget_drive(&self, drive: DriveId) {
         if let Some(known) = self.of(drive) {
@@ -133,19 +172,23 @@ impl Index {
         giving.map(|known| Arc::clone(&known.drive)).collect()
     }
 
-    /// All responses of a key on a drive whose blobs are known. Reads its journal. One that cannot be read counts as
+    /// All responses of a key on a drive whose blobs are known. Reads its journal. One that is damaged there counts as
     /// missing.
-    pub(super) fn rows_on(&self, drive: DriveId, key: KeyHash) -> Vec<Row> {
-        let Some(known) = self.of(drive) else { return Vec::new() };
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub(super) fn rows_on(&self, drive: DriveId, key: KeyHash) -> io::Result<Vec<Row>> {
+        let Some(known) = self.of(drive) else { return Ok(Vec::new()) };
         let found = known.state.read().objects.of_key(key);
-        found.into_iter().filter(|found| found.has_blob).filter_map(|found| self.read_row(&known, found)).collect()
+        let found = found.into_iter().filter(|found| found.has_blob);
+        found.filter_map(|found| self.read_row(&known, found).transpose()).collect()
     }
 
     /// One response, as it is now. Reads the journal.
     pub(super) fn row(&self, key: KeyHash, drive: DriveId, place: u64) -> Option<Row> {
         let known = self.of(drive)?;
         let found = known.state.read().objects.row(key, place)?;
-        self.read_row(&known, found)
+        self.read_row(&known, found).ok().flatten()
     }
 
     /// Where a response is told, if it is known. Reads no file.
@@ -168,7 +211,7 @@ impl Index {
     pub(super) fn pointing_to(&self, drive: DriveId, digest: &Digest) -> Vec<Row> {
         let Some(known) = self.of(drive) else { return Vec::new() };
         let found = known.state.read().objects.of_blob(digest);
-        found.into_iter().filter_map(|found| self.read_row(&known, found)).collect()
+        found.into_iter().filter_map(|found| self.read_row(&known, found).ok().flatten()).collect()
     }
 
     /// A drive that has a blob. Reads no file.

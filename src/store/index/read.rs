@@ -16,26 +16,30 @@ const FIRST_READ: usize = 4096;
 const ATTEMPTS: usize = 3;
 
 impl Index {
-    pub(super) fn read_row(&self, known: &Known, found: Found) -> Option<Row> {
+    /// # Errors
+    /// When the journal cannot be read.
+    pub(super) fn read_row(&self, known: &Known, found: Found) -> io::Result<Option<Row>> {
         let mut found = found;
         for _ in 0..ATTEMPTS {
             let read = self.entry_at(known, found.at, |entry| as_row(entry, &found));
-            match read {
-                Ok(Some(row)) => return Some(row),
-                Ok(None) => {}
-                Err(error) => known.drive.failed("read the journal", &error),
+            if let Ok(Some(row)) = read {
+                return Ok(Some(row));
             }
-            let now = known.state.read().objects.row(found.key, found.place)?;
+            let Some(now) = known.state.read().objects.row(found.key, found.place) else { return Ok(None) };
             if now == found {
+                if let Err(error) = read {
+                    known.drive.failed("read the journal", &error);
+                    return Err(error);
+                }
                 tracing::error!(
                     drive = %known.drive.label(), segment = found.at.segment, offset = found.at.offset,
                     "the journal is damaged here; a stored response counts as missing"
                 );
-                return None;
+                return Ok(None);
             }
             found = now;
         }
-        None
+        Ok(None)
     }
 
     pub(super) fn read_blob(&self, known: &Known, digest: &Digest) -> io::Result<Option<BlobRow>> {
@@ -78,7 +82,8 @@ impl Index {
             return Ok(Some(taken));
         }
         match read {
-            Err(error) if !disk::is_unreadable(&error) && error.kind() != io::ErrorKind::NotFound => Err(error),
+            // Of bytes that cannot be read now nothing is known: they may be right.
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => Err(error),
             _ => Ok(None),
         }
     }

@@ -54,7 +54,7 @@ impl Index {
         let read = disk::identity(&file).and_then(|identity| decode(&file, identity.size(), drive));
         match read {
             Ok((objects, mark)) => {
-                *known.state.write() = State { objects, mark: Some(mark), saved: Some(mark) };
+                *known.state.write() = State { objects, mark: Some(mark), saved: Some(mark), ..State::empty() };
                 Loaded::UpTo(mark)
             }
             Err(error) => Loaded::Unusable(error.to_string()),
@@ -74,8 +74,12 @@ impl Index {
         let Some(known) = self.of(drive) else { return Ok(()) };
         let mark = {
             let state = known.state.read();
-            let Some(mark) = state.mark.filter(|mark| state.saved != Some(*mark)) else { return Ok(()) };
-            write(&known.drive, &state.objects, mark)?;
+            let is_due = |mark: &Watermark| state.saved != Some(*mark) && !state.incomplete;
+            let Some(mark) = state.mark.filter(is_due) else { return Ok(()) };
+            write(&known.drive, &state.objects, mark).inspect_err(|_| {
+                // It takes room for nothing.
+                let _ = known.drive.dir.unlink(layout::SNAPSHOT_NEW);
+            })?;
             mark
         };
         known.state.write().saved = Some(mark);
