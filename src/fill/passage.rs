@@ -15,6 +15,8 @@ use crate::store::Progress;
 
 /// Most bytes that one window keeps.
 pub(super) const LONGEST: u64 = 32 * 1024 * 1024;
+/// Bytes that a window lets go of at a time.
+const PIECE: usize = 64 * 1024;
 /// What a window may keep however many there are, in bytes. Half of it is for what comes at once.
 const LEAST: u64 = 2 * 1024 * 1024;
 /// The part of the memory that is kept for that: one in so many.
@@ -196,8 +198,11 @@ impl Passage {
     /// The next bytes have come.
     pub(super) fn push(&self, bytes: &[Bytes]) {
         let mut state = self.state.lock();
-        // In memory of their own: what came may be a small part of a large buffer.
-        state.window.push(bytes.concat().into());
+        // In memory of their own: what came may be a small part of a large buffer. In small pieces, since the window lets
+        // go of whole ones, and a client may hold one for long.
+        for piece in bytes.concat().chunks(PIECE) {
+            state.window.push(Bytes::copy_from_slice(piece));
+        }
         let len = state.window.len();
         state.share.note(len);
         drop(state);

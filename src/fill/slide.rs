@@ -182,7 +182,9 @@ impl<'a> Slide<'a> {
             let clients: Vec<u64> = waiting.iter().map(ByteRange::start).collect();
             let wanted =
                 waiting.iter().map(ByteRange::end).max().unwrap_or(0).min(self.record.length.unwrap_or(TO_THE_END));
-            let pace = self.passage.pace(now, &clients);
+            // Nobody is left behind for bytes that are not to come.
+            let is_wanted = self.passage.ended().is_none() && wanted > self.passage.end();
+            let pace = if is_wanted { self.passage.pace(now, &clients) } else { Pace::Go };
             self.foresee(now);
             let ended = self.passage.ended();
             let is_over = ended.is_some();

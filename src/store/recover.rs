@@ -154,9 +154,9 @@ fn remove_leftover(drive: &Drive, name: &str) {
 
 /// `false` when the body is worth nothing.
 fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId, has_data: bool) -> bool {
-    if store.entries.lock().partials.contains_key(&id) {
-        // A drain that was stopped has left it on two drives.
-        return false;
+    if let Some(known) = store.entries.lock().partials.get(&id) {
+        // A drain that was stopped has left it on two drives; or an earlier attempt to read this one in got so far.
+        return known.drive.id == drive.id;
     }
     let decoded = match drive.dir.read(&layout::partial_map(id)) {
         Ok(bytes) => map_file::decode(&bytes),
