@@ -105,7 +105,8 @@ impl Damage {
             (Class::Blob | Class::Journal | Class::State, _) => 0,
             (_, Kind::Flip { .. }) => BLOCK,
             (Class::PartialData, Kind::Overwrite { at, len }) => ((at + len - 1) / BLOCK - at / BLOCK + 1) * BLOCK,
-            _ => site.longest_partial(),
+            // And what was on its way when the first request for it ended.
+            _ => site.longest_partial() + BLOCK,
         }
     }
 }
