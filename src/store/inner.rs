@@ -50,7 +50,7 @@ impl Inner {
         let memory = Memory::new(settings.memory, settings.open_blobs);
         let (ready, _) = watch::channel(false);
         let (entries, given, sweeps) = (Entries::new(away), Arc::new(Given::new()), AtomicU64::new(0));
-        let mirror = Arc::new(Mirror::new());
+        let mirror = Arc::new(Mirror::new(metrics.store_mirror_behind.clone()));
         let index = Arc::new(Index::new(drives.iter(), Arc::clone(&mirror)));
         Self { settings, metrics, drives, entries, memory, given, index, mirror, ready, sweeps }
     }

@@ -19,6 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use prometheus::IntGauge;
 
 use super::drive::{Drive, DriveId};
 use super::index::{Index, Watermark};
@@ -44,6 +45,8 @@ const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 1000 }
 pub(super) struct Mirror {
     state: Mutex<State>,
     changed: Condvar,
+    /// 1 while something is not copied.
+    behind: IntGauge,
 }
 
 struct State {
@@ -79,9 +82,9 @@ pub(super) struct Copy {
 
 impl Mirror {
     /// To be opened by [`Mirror::start`].
-    pub(super) fn new() -> Self {
+    pub(super) fn new(behind: IntGauge) -> Self {
         let state = State { copies: Phase::Opening, behind: false, closing: false, thread: None };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { state: Mutex::new(state), changed: Condvar::new(), behind }
     }
 
     /// Starts the thread that opens the mirror in the directory `state` and keeps it.
@@ -109,6 +112,7 @@ impl Mirror {
     pub(super) fn follow(&self) {
         let mut state = self.state.lock();
         if !std::mem::replace(&mut state.behind, true) {
+            self.behind.set(1);
             self.changed.notify_all();
         }
     }
@@ -185,7 +189,7 @@ impl Mirror {
         guarded(|| question(&copies)).inspect_err(|error| tracing::error!(%error, "it could not be asked")).ok()
     }
 
-    /// Copies what the journals have more.
+    /// Copies what the journals have more, so that a process that is killed leaves it.
     fn copy_all(&self, index: &Index) {
         let copies = match &self.state.lock().copies {
             Phase::Open(copies) => Arc::clone(copies),
@@ -198,6 +202,15 @@ impl Mirror {
                 self.set(Phase::Away);
                 return;
             }
+        }
+        if let Err(error) = guarded(|| copies.database.flush().map(drop).map_err(failed)) {
+            tracing::error!(%error, "the second copy of the journals could not be written");
+            self.set(Phase::Away);
+            return;
+        }
+        let state = self.state.lock();
+        if !state.behind {
+            self.behind.set(0);
         }
     }
 }

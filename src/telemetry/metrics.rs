@@ -63,6 +63,8 @@ pub struct Metrics {
     pub store_quota_bytes: IntGaugeVec,
     /// Changes on each `drive` that are visible and not durable yet.
     pub store_uncommitted: IntGaugeVec,
+    /// 1 while a journal says more of large bodies than its second copy.
+    pub store_mirror_behind: IntGauge,
     /// Complete blobs over all drives.
     pub store_blobs: IntGauge,
     /// Blobs evicted.
@@ -144,6 +146,10 @@ impl Metrics {
                 "store_uncommitted",
                 "Changes on a drive that are visible and would be lost with the power",
                 &["drive"],
+            )?,
+            store_mirror_behind: gauge(
+                "store_mirror_behind",
+                "Whether a journal says more of large bodies than its second copy: 1 or 0",
             )?,
             store_blobs: gauge("store_blobs", "Complete blobs")?,
             evictions: counter("evictions_total", "Blobs evicted")?,

@@ -55,12 +55,10 @@ async fn whatever_changes_on_a_drive_no_wrong_body_is_whole_and_a_bit_costs_one_
         let what = format!("{number}: {first:?}, {allowed} bytes allowed");
         let second = site.read_all(&mut own).await;
         assert_eq!((second.fetched, second.requests, second.cuts, second.refused), (0, 0, 0, 0), "{what}: {second:?}");
-        // More than a bit of a journal may be all that knew of something; the state directory is derived. What was told
-        // less than a second before a node was stopped has no second copy yet: of a few bits that may be the one.
-        let is_told = JOURNALS_ARE_REDUNDANT && flips > 100;
+        // More than a bit of a journal may be all that knew of something; the state directory is derived.
         let may_miss = match damage.class {
-            Class::Journal => !is_told || !damage.is_flip(),
-            Class::State => !is_told,
+            Class::Journal => !JOURNALS_ARE_REDUNDANT || !damage.is_flip(),
+            Class::State => !JOURNALS_ARE_REDUNDANT,
             Class::Blob | Class::PartialData | Class::PartialMap => false,
         };
         let of_journals = if damage.class.is_of_journals() { BLOCK } else { 0 };

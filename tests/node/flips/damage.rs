@@ -105,8 +105,8 @@ impl Damage {
             (Class::Blob | Class::Journal | Class::State, _) => 0,
             (_, Kind::Flip { .. }) => BLOCK,
             (Class::PartialData, Kind::Overwrite { at, len }) => ((at + len - 1) / BLOCK - at / BLOCK + 1) * BLOCK,
-            // And what was on its way when the first request for it ended.
-            _ => site.longest_partial() + BLOCK,
+            // Blocks are fetched whole.
+            _ => site.longest_partial().next_multiple_of(BLOCK),
         }
     }
 }

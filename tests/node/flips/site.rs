@@ -107,6 +107,8 @@ impl Site {
         if let Some(node) = &self.node {
             node.wait_until_idle().await;
             node.wait_for_commits().await;
+            // A bit that flips before that may be the only one that knew of something.
+            node.wait_for_mirror().await;
         }
     }
 

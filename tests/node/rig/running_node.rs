@@ -183,6 +183,14 @@ impl RunningNode {
         }
     }
 
+    /// Waits until what the journals say has its second copy.
+    pub(crate) async fn wait_for_mirror(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.metric("waystation_store_mirror_behind", "").await > 0.0 {
+            assert!(Instant::now() < deadline, "the journals are not copied");
+        }
+    }
+
     /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
