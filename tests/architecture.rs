@@ -286,8 +286,8 @@ fn engines_are_named_in_one_place() {
     let elsewhere = |word: &str, home: &dyn Fn(&Path) -> bool| -> Vec<String> {
         sources.iter().filter(|source| !home(&source.path)).flat_map(|source| source.places_of(word)).collect()
     };
-    let mirror = |path: &Path| path == Path::new("store/mirror.rs");
-    assert_none(&elsewhere("sled", &mirror), "sled may be named in src/store/mirror.rs only:");
+    let copies = |path: &Path| path == Path::new("store/copies.rs");
+    assert_none(&elsewhere("sled", &copies), "sled may be named in src/store/copies.rs only:");
     let config = |path: &Path| path.starts_with("config");
     assert_none(&elsewhere("serde_yaml", &config), "serde_yaml may be named in src/config only:");
     assert_none(&elsewhere("unsafe", &|_| false), "unsafe code is forbidden:");

@@ -46,6 +46,7 @@ mod commit;
 mod compact;
 mod compare;
 mod contents;
+mod copies;
 mod disk;
 mod drain;
 mod drive;
