@@ -15,6 +15,7 @@ use tower::Layer as _;
 
 use crate::admin::{self, NodeState, Readiness};
 use crate::config::{Config, Loaded};
+use crate::content::Digest;
 use crate::fill::Fill;
 use crate::resolve::{self, Rules};
 use crate::serve::{
@@ -22,7 +23,7 @@ use crate::serve::{
     WireContext,
 };
 use crate::shutdown::{Drain, Signals};
-use crate::store::{self, OpenError, Store};
+use crate::store::{self, OpenError, PinTarget, Store};
 use crate::telemetry::{self, AccessLog, LogFormat, Metrics};
 use crate::upstream::{TlsSetupError, Upstream};
 
@@ -122,9 +123,11 @@ impl Node {
         let (limits, clients) = (config.serve.limits, config.serve.clients.clone());
         let limit = RequestLimit::new(limits.requests, Arc::clone(&metrics), drain.clone());
         let handler =
-            Handler::new(config.serve, settings, store.clone(), fill, log.clone(), Arc::clone(&metrics)).map_err(
-                |error| StartError::System { what: "random bytes", source: io::Error::other(error.to_string()) },
-            )?;
+            Handler::new(config.serve, Arc::clone(&settings), store.clone(), fill, log.clone(), Arc::clone(&metrics))
+                .map_err(|error| StartError::System {
+                what: "random bytes",
+                source: io::Error::other(error.to_string()),
+            })?;
         let context = WireContext::new(limits, Arc::clone(&metrics), drain.clone())
             .logged(log.clone())
             .recalling(handler.recall(limit.clone()));
@@ -136,7 +139,7 @@ impl Node {
             .collect();
 
         let drained = Arc::new(tokio::sync::Notify::new());
-        let sources = admin_sources(&metrics, &store, &upstream, &drain);
+        let sources = admin_sources(&metrics, &store, &upstream, &drain, settings);
         let until = Arc::clone(&drained);
         let admin_task = tokio::spawn(admin::serve(admin_listeners, config.admin, sources, async move {
             until.notified().await;
@@ -193,8 +196,21 @@ fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
     listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
 }
 
-fn admin_sources(metrics: &Arc<Metrics>, store: &Store, upstream: &Upstream, drain: &Drain) -> admin::Sources {
+fn admin_sources(
+    metrics: &Arc<Metrics>,
+    store: &Store,
+    upstream: &Upstream,
+    drain: &Drain,
+    settings: Arc<resolve::Settings>,
+) -> admin::Sources {
     let (store_of_state, upstream, drain) = (store.clone(), upstream.clone(), drain.clone());
+    let target = move |text: &str| match text.strip_prefix("sha256:") {
+        Some(hex) => Digest::from_hex(hex).map(PinTarget::Digest).map_err(|error| error.to_string()),
+        None => {
+            resolve::resolve_url(text, &settings).map(|it| PinTarget::Key(it.key)).map_err(|error| error.to_string())
+        }
+    };
+    let pins = Some(admin::PinDesk { store: store.clone(), target: Arc::new(target) });
     let store = store.clone();
     let said = AtomicBool::new(false);
     admin::Sources {
@@ -212,6 +228,7 @@ fn admin_sources(metrics: &Arc<Metrics>, store: &Store, upstream: &Upstream, dra
             readiness
         }),
         drives: Arc::new(move || store.usage()),
+        pins,
     }
 }
 

@@ -20,7 +20,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("serve", &["resolve", "decide", "store", "fill"]),
     ("admin", &["store", "fill", "upstream"]),
     ("config", &["admin", "fill", "resolve", "serve", "store", "upstream"]),
-    ("cli", &["node", "config", "store"]),
+    ("cli", &["node", "config", "store", "admin"]),
 ];
 
 /// Parts that all others may import; they import nothing of ours.

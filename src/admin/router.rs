@@ -1,15 +1,17 @@
 //! From a request to an answer: which path, for whom, with which fields.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
 use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::{Settings, Sources, summary};
+use super::{Settings, Sources, api, summary};
 
 /// The Prometheus text format.
 const METRICS_TYPE: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -38,14 +40,20 @@ enum Refusal {
 }
 
 /// Answers one request of `client`.
-pub(super) async fn answer(
-    settings: &Settings,
+pub(super) async fn answer<B>(
+    settings: &Arc<Settings>,
     sources: &Sources,
     client: IpAddr,
-    method: &Method,
-    path: &str,
-) -> Response<Full<Bytes>> {
-    match route(settings, client, method, path) {
+    request: Request<B>,
+) -> Response<Full<Bytes>>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if request.uri().path().starts_with("/api/v1/") {
+        return api::answer(settings, sources.pins.as_ref(), client, request).await;
+    }
+    match route(settings, client, request.method(), request.uri().path()) {
         Ok(endpoint) => content(endpoint, sources).await.unwrap_or_else(refuse),
         Err(refusal) => refuse(refusal),
     }
@@ -70,7 +78,7 @@ fn route(settings: &Settings, client: IpAddr, method: &Method, path: &str) -> Re
 }
 
 async fn content(endpoint: Endpoint, sources: &Sources) -> Result<Response<Full<Bytes>>, Refusal> {
-    let Sources { metrics, readiness, drives } = sources.clone();
+    let Sources { metrics, readiness, drives, .. } = sources.clone();
     match endpoint {
         Endpoint::Healthz => Ok(json_answer(StatusCode::OK, &json!({ "status": "ok" }))),
         Endpoint::Readyz => {
@@ -102,7 +110,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
     let (status, reason) = match refusal {
-        Refusal::Unknown => (StatusCode::NOT_FOUND, "no such path; there are /healthz, /readyz, /summary and /metrics"),
+        Refusal::Unknown => {
+            (StatusCode::NOT_FOUND, "no such path; there are /healthz, /readyz, /summary, /metrics and /api/v1/pins")
+        }
         Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are offered"),
         Refusal::Client => (StatusCode::FORBIDDEN, "this path is not offered to this client address"),
         Refusal::Fault => (StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be made; the log has the reason"),
@@ -114,7 +124,7 @@ fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
     response
 }
 
-fn json_answer(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
+pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
     with_fields(status, JSON_TYPE, format!("{body}\n"))
 }
 
@@ -139,6 +149,7 @@ mod tests {
             addresses: Vec::new(),
             summary_clients: AccessList::private(),
             metrics_clients: AccessList::loopback(),
+            ..Settings::default()
         };
         let rows = [
             ("127.0.0.1", Method::GET, "/metrics", Ok(Endpoint::Metrics)),
@@ -152,7 +163,7 @@ mod tests {
             ("127.0.0.1", Method::DELETE, "/summary", Err(Refusal::Method)),
             ("127.0.0.1", Method::GET, "/healthz/", Err(Refusal::Unknown)),
             ("127.0.0.1", Method::GET, "/", Err(Refusal::Unknown)),
-            ("127.0.0.1", Method::GET, "/api/v1/objects", Err(Refusal::Unknown)),
+            ("127.0.0.1", Method::GET, "/api/v2/pins", Err(Refusal::Unknown)),
         ];
         for (client, method, path, expected) in rows {
             let found = route(&settings, client.parse().unwrap(), &method, path);

@@ -112,9 +112,7 @@ async fn connection(
     let client = peer.ip();
     let service = service_fn(|request: Request<Incoming>| {
         let (settings, sources) = (&settings, &sources);
-        async move {
-            Ok::<_, Infallible>(router::answer(settings, sources, client, request.method(), request.uri().path()).await)
-        }
+        async move { Ok::<_, Infallible>(router::answer(settings, sources, client, request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -159,6 +157,7 @@ mod tests {
             metrics: Arc::clone(&metrics),
             readiness: Arc::new(move || readiness.lock().clone()),
             drives: Arc::new(Vec::new),
+            pins: None,
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(serve(vec![listener], settings, sources, async {

@@ -52,7 +52,7 @@ fn configured_addresses() -> Vec<SocketAddr> {
 
 /// The addresses at which a listener is reached from here. One on `[::]` is asked by IPv4 first: where IPv6 is
 /// off there may be no `::1`.
-fn local(address: SocketAddr) -> Vec<SocketAddr> {
+pub(super) fn local(address: SocketAddr) -> Vec<SocketAddr> {
     let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     let ips: Vec<IpAddr> = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => vec![v4],

@@ -1,12 +1,14 @@
 //! The command line: words and flags, what they print, and the table of exit codes. What commands do lives in
 //! the parts that they call.
 
+mod admin_client;
 mod config;
 mod demo;
 mod drive;
 mod exit_codes;
 mod healthcheck;
 mod output;
+mod pins;
 mod progress;
 mod run;
 mod settings;
@@ -22,6 +24,7 @@ pub use drive::{DriveArgs, DriveCommand};
 pub use exit_codes::Exit;
 pub use healthcheck::HealthcheckArgs;
 pub use output::Output;
+pub use pins::{PinArgs, UnpinArgs};
 pub use settings::{RunArgs, SettingFlags};
 pub use store::StoreCommand;
 
@@ -33,6 +36,7 @@ Examples:
   waystation config check site.yaml               everything that is wrong, at once
   waystation config show                          what is in effect, and why
   waystation store verify --config site.yaml      whether every stored byte is what it was
+  waystation store pin http://host/a.swu --reason line-4 --for 30d   it stays when room is made
   waystation drive drain /mnt/old --config site.yaml  its content moves to the other drives
   waystation demo                                 a cache and its origin on this machine, no network needed
 
@@ -62,7 +66,7 @@ pub enum Command {
     /// Check or show the settings
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Look at what is stored
+    /// Look at what is stored, and say what must stay
     #[command(subcommand)]
     Store(StoreCommand),
     /// Make, take over or empty a drive
@@ -123,6 +127,10 @@ mod tests {
             "waystation config show --config a.yaml",
             "waystation healthcheck --address 127.0.0.1:5001",
             "waystation demo",
+            "waystation store pin http://a/b sha256:00 --reason why --for 30d --config a.yaml",
+            "waystation store pin http://a/b --reason why --until 2027-01-31T00:00:00Z",
+            "waystation store unpin a/b --admin 127.0.0.1:5001",
+            "waystation store pins --output json",
             "waystation drive init /mnt/new",
             "waystation drive adopt /mnt/new --verify --config a.yaml",
             "waystation drive drain /mnt/old --evict --state /s --drive /mnt/old --output json",
@@ -136,6 +144,11 @@ mod tests {
             "waystation run --set =1",
             "waystation config",
             "waystation drive init",
+            "waystation store pin --reason why",
+            "waystation store pin http://a/b",
+            "waystation store pin http://a/b --reason why --for soon",
+            "waystation store pin http://a/b --reason why --for 1d --until 2027-01-31T00:00:00Z",
+            "waystation store unpin",
             "waystation config show a.yaml --config b.yaml",
             "waystation healthcheck --address localhost",
         ] {

@@ -1,4 +1,4 @@
-//! `waystation store verify`: whether every byte that is stored is what it was when it came.
+//! `waystation store`: whether every byte that is stored is what it was when it came. The words for pins are in `pins`.
 
 use std::path::Path;
 
@@ -7,7 +7,9 @@ use serde_json::json;
 use super::config::FileArgs;
 use super::exit_codes::Exit;
 use super::output::{self, Output};
+use super::pins::{self, PinArgs, UnpinArgs};
 use super::progress::bar;
+use super::settings::RunArgs;
 use crate::store::{Finding, OpenError, Verification, verify};
 
 /// What to do with the store.
@@ -15,11 +17,26 @@ use crate::store::{Finding, OpenError, Verification, verify};
 pub enum StoreCommand {
     /// Read everything that is stored and compare it with its checksums; the cache must not run. Changes nothing
     Verify(FileArgs),
+    /// Keep something from eviction, until a time or until it is taken off
+    Pin(PinArgs),
+    /// Take pins off
+    Unpin(UnpinArgs),
+    /// List what is pinned, why, and how much of it is stored
+    Pins(RunArgs),
+}
+
+/// Does what the command says.
+pub(super) fn run(command: &StoreCommand, output: Output) -> Exit {
+    match command {
+        StoreCommand::Verify(args) => verify_all(args, output),
+        StoreCommand::Pin(args) => pins::pin(args, output),
+        StoreCommand::Unpin(args) => pins::unpin(args, output),
+        StoreCommand::Pins(run) => pins::list(run, output),
+    }
 }
 
 /// Reads all drives; [`Exit::Success`] when everything holds.
-pub(super) fn run(command: &StoreCommand, output: Output) -> Exit {
-    let StoreCommand::Verify(args) = command;
+fn verify_all(args: &FileArgs, output: Output) -> Exit {
     let loaded = match args.load() {
         Ok(loaded) => loaded,
         Err(errors) => {

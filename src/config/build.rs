@@ -63,14 +63,11 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         let connect = root.section("connect", connect);
         let limits = root.section("limits", limits);
         let clients_may_refetch = root.value("clients_may_refetch", values::boolean);
-        let access = root.section("admin", |section| {
-            let (summary, metrics) = (access(section, "summary_clients"), access(section, "metrics_clients"));
-            Some((summary?, metrics?))
-        });
+        let admin = root.section("admin", admin);
         let log = root.section("log", log);
         let drain_grace = root.value("drain_grace", values::duration(Duration::ZERO..=HOUR, "up to 1h"));
         let pseudonym = root.value("pseudonym", values::optional(values::token));
-        let (listen, rules, upstream, connect, access) = (listen?, rules?, upstream?, connect?, access?);
+        let (listen, rules, upstream, connect, admin) = (listen?, rules?, upstream?, connect?, admin?);
         if rules.is_empty() {
             notes.push("there is no origin rule: every request is refused".to_owned());
         }
@@ -82,6 +79,9 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         }
         if !connect.rules.is_empty() && listen.clients == AccessList::Any {
             notes.push("connect.allow opens tunnels for everybody, since listen.clients says any".to_owned());
+        }
+        if admin.allow_plaintext && admin.token_file.is_some() {
+            notes.push("admin.allow_plaintext: who listens on the way learns the token".to_owned());
         }
         Some(Config {
             serve: serve::Settings {
@@ -100,7 +100,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
             rules: rules.into_iter().map(|(_, policy)| Arc::new(policy)).collect(),
             default_origin: default_origin?,
             connect: connect.rules,
-            admin: admin::Settings { addresses: listen.admin, summary_clients: access.0, metrics_clients: access.1 },
+            admin: admin::Settings { addresses: listen.admin, ..admin },
             log: log?,
             notes,
         })
@@ -135,6 +135,20 @@ fn listen(section: &mut Section<'_>) -> Option<Listen> {
     let clients = clients?.map_or(AccessList::Any, AccessList::Networks);
     let digest_clients = digest_clients?.map_or(AccessList::Any, AccessList::Networks);
     Some(Listen { data: data?, admin: admin?, clients, trusted_proxies: trusted_proxies?, digest_clients })
+}
+
+fn admin(section: &mut Section<'_>) -> Option<admin::Settings> {
+    let summary_clients = access(section, "summary_clients");
+    let metrics_clients = access(section, "metrics_clients");
+    let token_file = section.value("token_file", values::optional(values::path));
+    let allow_plaintext = section.value("allow_plaintext", values::boolean);
+    Some(admin::Settings {
+        summary_clients: summary_clients?,
+        metrics_clients: metrics_clients?,
+        token_file: token_file?,
+        allow_plaintext: allow_plaintext?,
+        ..admin::Settings::default()
+    })
 }
 
 fn storage(section: &mut Section<'_>) -> Option<store::Settings> {

@@ -42,12 +42,10 @@ pub(super) struct Section<'a> {
 
 /// Names that a reader of the documentation may try: they are planned, and this release has nothing behind
 /// them.
-const LATER: [&str; 9] = [
+const LATER: [&str; 7] = [
     "listen.tls",
     "admin.token",
-    "admin.token_file",
     "admin.tls",
-    "admin.allow_plaintext",
     "origins[].fill",
     "upstream.parents",
     "upstream.proxy",

@@ -19,6 +19,7 @@ mod sas;
 mod target;
 #[cfg(test)]
 mod tests;
+mod url;
 
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ pub use request::ContentRequest;
 pub use rules::{PatternError, Rules};
 pub use sas::{AZURE_SAS, AuthToken, parse_expiry};
 pub use target::{MAX_TARGET_BYTES, TargetFault, check_target};
+pub use url::{UrlFault, resolve_url};
 
 /// What requests are resolved against.
 #[derive(Debug, Clone, Default)]

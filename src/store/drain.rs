@@ -25,6 +25,7 @@ use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_he
 use super::known_drives::KnownDrives;
 use super::layout::{self, PartialFile};
 use super::map_file;
+use super::pinning;
 use super::settings::Settings;
 use super::verify::Progressed;
 use crate::content::{Digest, PartialId, UnixMillis};
@@ -112,7 +113,9 @@ pub fn drain(
     let all = source.contents.blobs().iter().map(|(_, sums)| sums.length()).sum();
     let at = Progressed { done: 0, all };
     let mut draining = Draining { source, targets, cached: None, drained: Drained::default(), at, progress };
-    let outcome = draining.run(evict).map_err(io("move the content"));
+    let carried = draining.targets.iter().try_for_each(|side| pinning::carry(&draining.source.drive, &side.drive));
+    let outcome =
+        carried.map_err(io("move the pins")).and_then(|()| draining.run(evict).map_err(io("move the content")));
     for side in draining.targets.iter().chain([&draining.source]) {
         side.drive.close();
         side.drive.unlock();

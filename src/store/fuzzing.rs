@@ -8,6 +8,7 @@ use super::block_map::{BlockMap, BlockSize, MapRecord};
 use super::journal_format::{Frame, Frames, encode_frame};
 use super::map_file::{decode, encode_header};
 use super::meta::{decode_record, encode_record};
+use super::pins::Pins;
 use crate::content::{BodyRef, CacheKey, PartialId, Record, UnixMillis};
 
 /// Length of a checked record in a map's file without its checksum.
@@ -21,6 +22,24 @@ pub fn record(bytes: &[u8]) {
     if let Ok(record) = decode_record(bytes) {
         let again = encode_record(&record);
         assert!(decode_record(&again).is_ok_and(|found| encode_record(&found) == again));
+    }
+}
+
+/// Reads `bytes` as the pins of a drive, as they are and with the right checksum for each line.
+///
+/// # Panics
+/// When what is read does not come back.
+pub fn pins(bytes: &[u8]) {
+    let mut text = b"waystation-pins 1\n".to_vec();
+    for line in bytes.split(|byte| *byte == b'\n') {
+        text.extend_from_slice(format!("{:08x} ", crc32c(line)).as_bytes());
+        text.extend_from_slice(line);
+        text.push(b'\n');
+    }
+    for text in [bytes, &text] {
+        let Ok(read) = Pins::decode(text) else { continue };
+        let Ok(again) = Pins::decode(&read.pins.encode()) else { panic!("pins that were written cannot be read") };
+        assert!(again.damaged == 0 && again.pins == read.pins);
     }
 }
 

@@ -17,6 +17,7 @@ use super::index::{BlobRow, Index};
 use super::journal_entry::Row;
 use super::memory::Memory;
 use super::mirror::Mirror;
+use super::pinning::Pinning;
 use super::pulse::Away;
 use super::queue::{Change, RowId};
 use super::settings::Settings;
@@ -40,6 +41,8 @@ pub(super) struct Inner {
     /// Knows all when the store is ready.
     pub(super) index: Arc<Index>,
     pub(super) mirror: Arc<Mirror>,
+    /// What must not be evicted.
+    pub(super) pinning: Pinning,
     pub(super) ready: watch::Sender<bool>,
     /// How often a hand of the evictions has moved, and may have cleared the bits of what was asked for.
     pub(super) sweeps: AtomicU64,
@@ -52,7 +55,8 @@ impl Inner {
         let (entries, given, sweeps) = (Entries::new(away), Arc::new(Given::new()), AtomicU64::new(0));
         let mirror = Arc::new(Mirror::new(metrics.store_mirror_behind.clone()));
         let index = Arc::new(Index::new(drives.iter(), Arc::clone(&mirror)));
-        Self { settings, metrics, drives, entries, memory, given, index, mirror, ready, sweeps }
+        let pinning = Pinning::new(&metrics);
+        Self { settings, metrics, drives, entries, memory, given, index, mirror, pinning, ready, sweeps }
     }
 
     pub(super) fn drive(&self, id: DriveId) -> Option<&Arc<Drive>> {

@@ -35,6 +35,7 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &Arc<AtomicBool>) -> Vec<thre
             drive.queue.close();
             continue;
         };
+        store.pinning.read_in(drive);
         let copied = replay::bring_up(&store.index, drive, &segments, closing);
         // Look-ups wait for all of this: whatever a drive holds, it must come to its end.
         let scan = || scan_partials(store, drive, closing);
@@ -85,6 +86,7 @@ pub(super) fn take_in(
 ) -> std::io::Result<bool> {
     let segments = segments_of(drive)?;
     store.index.admit(drive);
+    store.pinning.read_in(drive);
     let copied = replay::bring_up(&store.index, drive, &segments, closing);
     scan_partials(store, drive, closing);
     if closing.load(Ordering::Relaxed) {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::drive::{Drive, Victim};
 use super::inner::Inner;
+use super::pinning;
 use crate::content::PartialId;
 
 /// Once something has to go, so much of the quota more goes with it: 1/20, down to 95 %.
@@ -69,19 +70,33 @@ impl Inner {
         }
     }
 
-    /// Chooses victims of `wanted` bytes and queues their removal. Blobs that are not durable yet and bodies that
-    /// somebody writes stay. Returns the bytes that will be free.
+    /// Chooses victims of `wanted` bytes and queues their removal. Blobs that are not durable yet, bodies that
+    /// somebody writes, and what is pinned stay. Returns the bytes that will be free.
     fn evict(&self, drive: &Drive, wanted: u64) -> u64 {
-        let mut freed: u64 = 0;
+        let (mut freed, pins, now) = (0_u64, self.pinning.pins(), pinning::now());
         while freed < wanted {
             // Anew for each victim, so that look-ups need not wait for all of them.
             let mut table = self.entries.lock();
+            let mut pinned = false;
+            let mut is_pinned = |is_it: bool| {
+                pinned |= is_it;
+                is_it
+            };
             let victim = drive.sieve.lock().next_victim(|victim| match victim {
-                Victim::Blob(digest) => table.blobs.contains_key(digest),
-                Victim::Partial(id) => table.partials.get(&partial_id(*id)).is_none_or(|partial| partial.has_writer()),
+                Victim::Blob(digest) => {
+                    table.blobs.contains_key(digest) || is_pinned(self.is_pinned_blob(&table, &pins, digest, now))
+                }
+                Victim::Partial(id) => table.partials.get(&partial_id(*id)).is_none_or(|partial| {
+                    partial.has_writer() || is_pinned(Self::is_pinned_partial(partial, &pins, now))
+                }),
             });
             self.sweeps.fetch_add(1, Ordering::AcqRel);
-            let Some((victim, size)) = victim else { break };
+            let Some((victim, size)) = victim else {
+                if pinned {
+                    self.pinning.refused_room(drive, wanted.saturating_sub(freed));
+                }
+                break;
+            };
             match victim {
                 Victim::Blob(digest) => {
                     self.drop_blob_sized(&mut table, drive, digest, size, None);

@@ -23,6 +23,8 @@ use super::layout;
 const LOOK: Duration = Duration::from_millis(200);
 /// Least time between two probes of a drive that fails.
 const AGAIN: Duration = Duration::from_millis(100);
+/// How often it is looked which pins hold still.
+const RECOUNT: Duration = Duration::from_secs(10);
 /// What a probe writes: as much as the smallest sector.
 const PROBE: [u8; 512] = [b'p'; 512];
 
@@ -42,6 +44,8 @@ struct Seat<'a> {
     probe: Option<Receiver<Found>>,
     arrival: Option<Receiver<Outcome>>,
     looked: Option<Instant>,
+    /// When pins were written last because the drive lacked them.
+    pinned: Option<Instant>,
     /// Since when the ceiling of the drive is being lowered, and when that was done last.
     shrinking: Option<Instant>,
 }
@@ -49,19 +53,34 @@ struct Seat<'a> {
 /// Watches until the store is closing.
 pub(super) fn run(store: &Arc<Inner>, closing: &Arc<AtomicBool>) {
     let now = Instant::now();
-    let seat = |slot| Seat { slot, told: None, since: now, probe: None, arrival: None, looked: None, shrinking: None };
+    let seat = |slot| Seat {
+        slot,
+        told: None,
+        since: now,
+        probe: None,
+        arrival: None,
+        looked: None,
+        pinned: None,
+        shrinking: None,
+    };
     let mut seats: Vec<Seat<'_>> = store.drives.slots().iter().map(seat).collect();
     for seat in &mut seats {
         let absence = seat.slot.drive().is_none().then(|| seat.slot.absence());
         show(store, seat.slot, absence.map(|absence| absence.reason));
     }
+    let mut counted = now;
     while !closing.load(Ordering::Relaxed) {
+        if counted.elapsed() >= RECOUNT {
+            counted = Instant::now();
+            store.pinning.recount();
+        }
         for seat in &mut seats {
             match seat.slot.drive() {
                 Some(drive) => {
                     seat.has_arrived(store);
                     seat.look(store, drive);
                     seat.shrink(store, drive);
+                    seat.pin(store, drive);
                 }
                 None => seat.await_arrival(store, closing),
             }
@@ -144,6 +163,21 @@ impl Seat<'_> {
         }
         let (job, store) = (Arc::clone(drive), Arc::clone(store));
         drop(drive.pool.run(move || store.relieve(&job)));
+    }
+
+    /// Sees to it that a drive that was away, or is new, has the pins of the others.
+    fn pin(&mut self, store: &Arc<Inner>, drive: &Arc<Drive>) {
+        let due = self.pinned.is_none_or(|at| at.elapsed() >= store.settings.probe_every);
+        if !due || !drive.in_service() || !*store.ready.borrow() || !store.pinning.is_behind(drive) {
+            return;
+        }
+        self.pinned = Some(Instant::now());
+        let (store, job) = (Arc::clone(store), Arc::clone(drive));
+        drop(drive.syncs.run(move || {
+            if let Err(error) = store.pinning.write_on(&job) {
+                job.failed("write the pins", &error);
+            }
+        }));
     }
 
     /// Says so, when it is another state than before.

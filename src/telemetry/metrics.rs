@@ -67,6 +67,10 @@ pub struct Metrics {
     pub store_mirror_behind: IntGauge,
     /// Complete blobs over all drives.
     pub store_blobs: IntGauge,
+    /// Pins that hold.
+    pub store_pins: IntGauge,
+    /// Evictions that ended early, since all that was left was pinned or in use.
+    pub pin_refusals: IntCounter,
     /// Blobs evicted.
     pub evictions: IntCounter,
     /// Blocks whose CRC did not hold when they were read.
@@ -152,6 +156,8 @@ impl Metrics {
                 "Whether a journal says more of large bodies than its second copy: 1 or 0",
             )?,
             store_blobs: gauge("store_blobs", "Complete blobs")?,
+            store_pins: gauge("store_pins", "Pins that hold")?,
+            pin_refusals: counter("pin_refusals_total", "Attempts to make room that pins kept from their end")?,
             evictions: counter("evictions_total", "Blobs evicted")?,
             damaged_blocks: counter("damaged_blocks_total", "Blocks whose checksum did not hold")?,
             scrubbed_bytes: counter(

@@ -18,6 +18,8 @@ pub(super) const EFFECTS: &[Row] = &[
     ("listen.trusted_proxies", "[]", "[10.0.0.1]", |c| format!("{:?}", c.serve.trusted_proxies)),
     ("admin.summary_clients", "[any]", "[loopback]", |c| format!("{:?}", c.admin.summary_clients)),
     ("admin.metrics_clients", "[]", "[10.0.0.0/8]", |c| format!("{:?}", c.admin.metrics_clients)),
+    ("admin.token_file", "/a", "/b", |c| format!("{:?}", c.admin.token_file)),
+    ("admin.allow_plaintext", "false", "true", |c| c.admin.allow_plaintext.to_string()),
     ("storage.state", "/a", "/b", |c| format!("{:?}", c.store.state)),
     ("storage.drives[].path", "/a", "/b", |c| format!("{:?}", c.store.drives)),
     ("storage.drives[].quota", "1 GB", "1 GiB", |c| format!("{:?}", c.store.drives)),

@@ -32,6 +32,7 @@ mod methods;
 mod outages;
 mod part_digests;
 mod passed;
+mod pins;
 mod ranges;
 mod repeats;
 mod restart;

@@ -166,6 +166,12 @@ impl Index {
         self.giving(|known| !known.state.read().objects.of_blob(digest).is_empty())
     }
 
+    /// Whether this blob is the body of a current response whose key `is_meant`. Reads no file.
+    pub(super) fn is_body_of(&self, digest: &Digest, is_meant: impl Fn(KeyHash) -> bool) -> bool {
+        let is_it = |found: &Found| found.superseded.is_none() && is_meant(found.key);
+        self.drives.load().iter().any(|known| known.state.read().objects.of_blob(digest).iter().any(is_it))
+    }
+
     fn giving(&self, is_meant: impl Fn(&Known) -> bool) -> Vec<Arc<Drive>> {
         let drives = self.drives.load();
         let giving = drives.iter().filter(|known| known.drive.pulse.gives() && is_meant(known));

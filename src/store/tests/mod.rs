@@ -12,6 +12,7 @@ mod full;
 mod kills;
 mod many;
 mod outages;
+mod pins;
 pub(super) mod power;
 mod restart;
 mod scale;

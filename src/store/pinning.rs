@@ -1,0 +1,343 @@
+//! [`Pinning`]: the pins of this store in memory and on its drives, each of which has all of them in one small file. What
+//! pins say of each other is `pins`' business, that they keep bodies from eviction `space`'s.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntGauge};
+
+use super::Store;
+use super::disk::{self, Dir};
+use super::drive::{Drive, DriveId};
+use super::inner::Inner;
+use super::layout;
+use super::partial::Partial;
+use super::pins::{Pin, PinError, PinTarget, Pins};
+use super::table::{Pending, RowState, Table};
+use crate::content::{BodyRef, CacheKey, Digest, UnixMillis};
+use crate::telemetry::Metrics;
+
+/// Least time between two complaints that pins leave no room.
+const COMPLAINT: Duration = Duration::from_secs(60);
+
+/// All pins of a store.
+pub(super) struct Pinning {
+    pins: ArcSwap<Pins>,
+    /// Held while they are changed.
+    changing: Mutex<()>,
+    /// Counts the changes.
+    version: AtomicU64,
+    drives: Mutex<HashMap<DriveId, Arc<Mutex<Kept>>>>,
+    complained: Mutex<Option<Instant>>,
+    count: IntGauge,
+    refusals: IntCounter,
+}
+
+/// What is in the file of a drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Kept {
+    /// That is not known yet.
+    #[default]
+    Unread,
+    /// This version.
+    Version(u64),
+    /// What a newer release wrote. It stays as it is.
+    Newer,
+}
+
+/// A pin and what is stored of its target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// The pin.
+    pub pin: Pin,
+    /// Length of what it keeps, in bytes: complete bodies, and the present parts of others.
+    pub bytes: u64,
+    /// Whether there is a complete body.
+    pub complete: bool,
+}
+
+impl Pinning {
+    /// Without any.
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            pins: ArcSwap::default(),
+            changing: Mutex::new(()),
+            version: AtomicU64::new(0),
+            drives: Mutex::default(),
+            complained: Mutex::new(None),
+            count: metrics.store_pins.clone(),
+            refusals: metrics.pin_refusals.clone(),
+        }
+    }
+
+    /// As they are now.
+    pub(super) fn pins(&self) -> Arc<Pins> {
+        self.pins.load_full()
+    }
+
+    /// Changes them; what `change` returns beside goes to the caller.
+    fn change<T, E>(&self, change: impl FnOnce(&Pins) -> Result<(Pins, T), E>) -> Result<T, E> {
+        let _turn = self.changing.lock();
+        let (pins, beside) = change(&self.pins.load())?;
+        self.pins.store(Arc::new(pins));
+        self.recount();
+        // Behind them: who sees the number sees the pins.
+        self.version.fetch_add(1, Ordering::AcqRel);
+        Ok(beside)
+    }
+
+    /// Takes in what a drive has, before anything on it is evicted. Blocking; on the thread that reads the drive in.
+    pub(super) fn read_in(&self, drive: &Drive) {
+        if let Err(error) = self.read(drive, &mut self.of(drive).lock()) {
+            drive.failed("read the pins", &error);
+        }
+    }
+
+    fn read(&self, drive: &Drive, kept: &mut Kept) -> io::Result<()> {
+        let text = match drive.dir.read(layout::PINS) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                *kept = Kept::Version(0);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let decoded = match Pins::decode(&text) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                tracing::warn!(drive = %drive.label(), %error, "the pins of the drive do not count, and stay as they are");
+                *kept = Kept::Newer;
+                return Ok(());
+            }
+        };
+        if decoded.damaged > 0 {
+            let (lines, intact) = (decoded.damaged, decoded.pins.count(now()));
+            tracing::warn!(drive = %drive.label(), lines, intact, "{} is damaged; look whether a pin is missing", layout::PINS);
+        }
+        let merged = |pins: &Pins| Ok::<_, std::convert::Infallible>((pins.merged(&decoded.pins, now()), ()));
+        let Ok(()) = self.change(merged);
+        *kept = Kept::Version(0);
+        Ok(())
+    }
+
+    /// Writes them on a drive, if it does not have them as they are. Blocking; on a thread of the drive.
+    pub(super) fn write_on(&self, drive: &Drive) -> io::Result<()> {
+        let kept = self.of(drive);
+        let mut kept = kept.lock();
+        if *kept == Kept::Unread {
+            self.read(drive, &mut kept)?;
+        }
+        // In this order: what is written is no older than its number says.
+        let (now, pins) = (self.version.load(Ordering::Acquire), self.pins());
+        match *kept {
+            Kept::Version(version) if version >= now => return Ok(()),
+            Kept::Newer => return Err(io::Error::other("a newer release of waystation wrote the pins of this drive")),
+            Kept::Version(_) | Kept::Unread => {}
+        }
+        let text = pins.encode();
+        if drive.dir.read(layout::PINS).ok().as_ref() != Some(&text) {
+            replace(&drive.dir, &text)?;
+        }
+        *kept = Kept::Version(now);
+        Ok(())
+    }
+
+    /// Whether a drive lacks what was pinned meanwhile: it was away, or is new.
+    pub(super) fn is_behind(&self, drive: &Drive) -> bool {
+        let now = self.version.load(Ordering::Acquire);
+        let lacks = |kept: &Kept| match kept {
+            Kept::Unread => true,
+            Kept::Version(version) => *version < now,
+            Kept::Newer => false,
+        };
+        // What is being written is not behind for long.
+        now > 0 && self.of(drive).try_lock().is_some_and(|kept| lacks(&kept))
+    }
+
+    /// Counts those that hold: they end by themselves, too.
+    pub(super) fn recount(&self) {
+        self.count.set(i64::try_from(self.pins().count(now())).unwrap_or(i64::MAX));
+    }
+
+    /// Says, now and then, that room could not be made because of pins.
+    pub(super) fn refused_room(&self, drive: &Drive, wanted: u64) {
+        self.refusals.inc();
+        let mut complained = self.complained.lock();
+        if complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
+            *complained = Some(Instant::now());
+            let pins = self.pins().count(now());
+            tracing::warn!(
+                drive = %drive.label(), wanted, pins,
+                "pinned bodies take the room of others; take pins off (waystation store unpin) or give the drive a higher quota"
+            );
+        }
+    }
+
+    fn of(&self, drive: &Drive) -> Arc<Mutex<Kept>> {
+        Arc::clone(self.drives.lock().entry(drive.id).or_default())
+    }
+}
+
+impl Store {
+    /// Keeps these from eviction until `expires`, or until they are taken off; also what is stored of them later. All
+    /// drives in service have it written down when this returns.
+    ///
+    /// # Errors
+    /// See [`PinError`].
+    pub async fn pin(&self, targets: &[PinTarget], reason: &str, expires: Option<UnixMillis>) -> Result<(), PinError> {
+        self.inner.wait_ready().await;
+        self.inner.pin(targets, reason, expires).await
+    }
+
+    /// Takes pins off; says which of the targets had one.
+    ///
+    /// # Errors
+    /// [`PinError::NotWritten`].
+    pub async fn unpin(&self, targets: &[PinTarget]) -> Result<Vec<PinTarget>, PinError> {
+        self.inner.wait_ready().await;
+        self.inner.unpin(targets).await
+    }
+
+    /// The pins that hold, with what is stored of each.
+    pub async fn pinned(&self) -> Vec<Pinned> {
+        self.inner.wait_ready().await;
+        self.inner.pinned().await
+    }
+}
+
+impl Inner {
+    /// Sets pins on all drives in service.
+    pub(super) async fn pin(
+        self: &Arc<Self>,
+        targets: &[PinTarget],
+        reason: &str,
+        expires: Option<UnixMillis>,
+    ) -> Result<(), PinError> {
+        self.pinning.change(|pins| Ok((pins.set(targets, reason, expires, now())?, ())))?;
+        self.write_pins().await
+    }
+
+    /// Takes pins off on all drives in service; says which targets had one.
+    pub(super) async fn unpin(self: &Arc<Self>, targets: &[PinTarget]) -> Result<Vec<PinTarget>, PinError> {
+        let had = self.pinning.change(|pins| Ok::<_, PinError>(pins.end(targets, now())))?;
+        self.write_pins().await.map(|()| had)
+    }
+
+    /// The pins that hold, with what is stored of each.
+    pub(super) async fn pinned(self: &Arc<Self>) -> Vec<Pinned> {
+        let mut pinned = Vec::new();
+        for pin in self.pinning.pins().list(now()) {
+            let (bytes, complete) = match &pin.target {
+                PinTarget::Digest(digest) => self.length_of(digest).await.map_or((0, false), |length| (length, true)),
+                PinTarget::Key(key) => self.kept_under(key).await,
+            };
+            pinned.push(Pinned { pin, bytes, complete });
+        }
+        pinned
+    }
+
+    async fn length_of(self: &Arc<Self>, digest: &Digest) -> Option<u64> {
+        let pending = self.entries.lock().blobs.get(digest).map(|pending| pending.blob.clone());
+        if let Some(pending) = pending {
+            return pending.map(|blob| blob.length());
+        }
+        let drive = self.index.home(digest).ok().flatten()?;
+        let (index, id, digest) = (Arc::clone(&self.index), drive.id, *digest);
+        let row = drive.pool.run(move || index.blob_on(id, &digest)).await.ok()?.ok()??;
+        Some(row.sums.length())
+    }
+
+    async fn kept_under(&self, key: &CacheKey) -> (u64, bool) {
+        let (mut bytes, mut complete) = (0_u64, false);
+        for entry in self.lookup(key).await.current.iter() {
+            let length = match entry.partial() {
+                None => {
+                    complete = true;
+                    entry.record.length.unwrap_or(0)
+                }
+                Some(partial) => partial.state.lock().map.present().total(),
+            };
+            bytes = bytes.saturating_add(length);
+        }
+        (bytes, complete)
+    }
+
+    /// Whether a complete body must stay when room is made. Reads no file.
+    pub(super) fn is_pinned_blob(&self, table: &Table, pins: &Pins, digest: &Digest, now: UnixMillis) -> bool {
+        if pins.hold_digest(digest, now) {
+            return true;
+        }
+        if pins.keys().len() == 0 {
+            return false;
+        }
+        let is_its_body = |pending: &Pending| {
+            pending.rows.iter().any(|row| match &row.state {
+                RowState::Live(entry) => entry.superseded.is_none() && entry.record.body == BodyRef::Blob(*digest),
+                RowState::Dead(_) => false,
+            })
+        };
+        // What is not in the index yet is little.
+        let mut pending = table.keys.iter().filter(|(key, _)| pins.hold_key(**key, now));
+        pending.any(|(_, pending)| is_its_body(pending)) || self.index.is_body_of(digest, |key| pins.hold_key(key, now))
+    }
+
+    /// Whether a partial body must stay when room is made.
+    pub(super) fn is_pinned_partial(partial: &Partial, pins: &Pins, now: UnixMillis) -> bool {
+        let entry = partial.state.lock().entry.upgrade();
+        entry.is_some_and(|entry| {
+            let expected = entry.record.expected.is_some_and(|expected| pins.hold_digest(&expected.digest(), now));
+            entry.superseded.is_none() && (expected || pins.hold_key(entry.record.key.hash(), now))
+        })
+    }
+
+    /// Drives that are out of service get them when they are back.
+    async fn write_pins(self: &Arc<Self>) -> Result<(), PinError> {
+        let write = |drive: &Arc<Drive>| {
+            let (store, job) = (Arc::clone(self), Arc::clone(drive));
+            drive.syncs.run(move || store.pinning.write_on(&job))
+        };
+        let writing: Vec<_> = self.drives.iter().filter(|drive| drive.in_service()).map(|d| (d, write(d))).collect();
+        let (mut written, mut failed) = (false, "no drive is in service".to_owned());
+        for (drive, writing) in writing {
+            match writing.await {
+                Ok(Ok(())) => written = true,
+                Err(error) | Ok(Err(error)) => {
+                    drive.failed("write the pins", &error);
+                    failed = format!("{}: {error}", drive.label());
+                }
+            }
+        }
+        if written { Ok(()) } else { Err(PinError::NotWritten(failed)) }
+    }
+}
+
+/// Adds the pins of one drive to those of another: for tools, while no cache runs.
+pub(super) fn carry(from: &Drive, to: &Drive) -> io::Result<()> {
+    let read = |drive: &Drive| match drive.dir.read(layout::PINS) {
+        Ok(text) => Pins::decode(&text).map(|decoded| decoded.pins).map_err(io::Error::other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Pins::default()),
+        Err(error) => Err(error),
+    };
+    let (more, there) = (read(from)?, read(to)?);
+    let merged = there.merged(&more, now());
+    if merged == there { Ok(()) } else { replace(&to.dir, &merged.encode()) }
+}
+
+fn replace(dir: &Dir, text: &[u8]) -> io::Result<()> {
+    dir.unlink(layout::PINS_NEW)?;
+    let file = dir.create_file(layout::PINS_NEW)?;
+    disk::write_at(&file, text, 0)?;
+    disk::sync_data(&file)?;
+    dir.rename(layout::PINS_NEW, layout::PINS)?;
+    dir.sync_directory(".")
+}
+
+/// The time by the clock of this machine.
+pub(super) fn now() -> UnixMillis {
+    UnixMillis::from(SystemTime::now())
+}
