@@ -67,8 +67,9 @@ async fn download(rig: &Rig, want: &Want, body: &[u8]) -> usize {
     panic!("a client is cut again and again");
 }
 
-/// So many operations from the `first`-th on fail while some clients want a body. How many operations there were.
-async fn story(mode: FillMode, first: u64, many: u64, error: Errno) -> u64 {
+/// So many operations from the `first`-th on fail while some clients want a body. How many operations there were, and how
+/// often a client was cut.
+async fn story(mode: FillMode, first: u64, many: u64, error: Errno) -> (u64, usize) {
     let (rig, server, body) = (Rig::new(), server().await, body_of(LENGTH, 31));
     rig.store.ready().await;
     let policy = Policy { fill: mode, ..policy(Abandon::Complete) };
@@ -94,13 +95,13 @@ async fn story(mode: FillMode, first: u64, many: u64, error: Errno) -> u64 {
     let rig = rig.restarted(|_| {}).await;
     rig.store.ready().await;
     assert!(rig.stored(&want).await.iter().any(|entry| is_blob(entry)), "{mode:?} {first} {many} {error:?}: lost");
-    count
+    (count, cuts)
 }
 
 #[tokio::test]
 async fn a_full_drive_is_no_error_to_any_client() {
     for mode in [FillMode::Ranged, FillMode::Whole] {
-        let operations = story(mode, u64::MAX, 0, Errno::NOSPC).await;
+        let (operations, _) = story(mode, u64::MAX, 0, Errno::NOSPC).await;
         println!("{mode:?}: {operations} operations");
         let told = futures_util::stream::iter(1..=operations).map(|first| {
             let error = if first % 2 == 0 { Errno::NOSPC } else { Errno::DQUOT };
@@ -110,4 +111,14 @@ async fn a_full_drive_is_no_error_to_any_client() {
         // Each waits for its disk most of the time.
         told.buffer_unordered(AT_A_TIME).collect::<Vec<_>>().await;
     }
+}
+
+#[tokio::test]
+async fn a_write_that_fails_once_cuts_nobody() {
+    let (operations, _) = story(FillMode::Ranged, u64::MAX, 0, Errno::IO).await;
+    let told = futures_util::stream::iter(1..=operations).map(|first| async move {
+        let (_, cuts) = story(FillMode::Ranged, first, 1, Errno::IO).await;
+        assert_eq!(cuts, 0, "operation {first}");
+    });
+    told.buffer_unordered(AT_A_TIME).collect::<Vec<_>>().await;
 }

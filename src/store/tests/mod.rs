@@ -13,6 +13,7 @@ mod kills;
 mod many;
 mod outages;
 pub(super) mod power;
+mod read_in;
 mod restart;
 mod scale;
 mod speed;
