@@ -300,6 +300,12 @@ impl<'a> Copying<'a> {
         }
     }
 
+    /// Ends all requests that are under way, and says whose they were.
+    pub(super) fn let_go(&mut self) -> Cow<'a, Want> {
+        (self.events, self.claims) = (FuturesUnordered::new(), Vec::new());
+        self.want.clone()
+    }
+
     /// Tells clients what to expect.
     fn foresee(&mut self, permit: &Permit, now: Instant) {
         if now < self.foreseen {

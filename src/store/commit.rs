@@ -316,7 +316,11 @@ impl Committer {
         let bytes = frames.concat();
         let begin = loop {
             // Asked anew each time: after an error the next attempt goes to a new segment.
-            let attempt = self.journal.begin_of_next().and_then(|begin| self.journal.append(&bytes).map(|()| begin));
+            let attempt = self.journal.begin_of_next().and_then(|begin| {
+                // Also when this fails: the segment is there then, and goes in its turn.
+                self.compaction.begun(begin.segment);
+                self.journal.append(&bytes).map(|()| begin)
+            });
             match attempt {
                 Ok(begin) => break begin,
                 Err(error) => {
@@ -326,7 +330,6 @@ impl Committer {
                 }
             }
         };
-        self.compaction.begun(begin.segment);
         let mut at = begin;
         let mut applied = Vec::with_capacity(entries.len());
         for ((entry, allocated), frame) in entries.into_iter().zip(&frames) {

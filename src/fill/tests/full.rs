@@ -5,6 +5,7 @@ use futures_util::StreamExt as _;
 use rustix::io::Errno;
 
 use super::*;
+use crate::content::Digest;
 use crate::fill::{Arrived, Arriving};
 use crate::store::tests::faults::Faults;
 
@@ -24,9 +25,14 @@ async fn server() -> Server {
 
 /// Reads a body on its way from its begin on.
 pub(super) async fn follow(arriving: &Arriving, guard: &FlightGuard) -> Vec<u8> {
+    follow_from(0, arriving, guard).await
+}
+
+/// The same from another position on.
+async fn follow_from(start: u64, arriving: &Arriving, guard: &FlightGuard) -> Vec<u8> {
     let mut bytes: Vec<u8> = Vec::new();
     loop {
-        let at = bytes.len() as u64;
+        let at = start + bytes.len() as u64;
         guard.advance(at);
         match arriving.wait(at).await {
             Progress::Present(until) => match arriving.take(at, until) {
@@ -121,4 +127,65 @@ async fn a_write_that_fails_once_cuts_nobody() {
         assert_eq!(cuts, 0, "operation {first}");
     });
     told.buffer_unordered(AT_A_TIME).collect::<Vec<_>>().await;
+}
+
+/// A client that comes back for the rest of what it has gets its end, though nothing can tell the digest of the whole.
+#[tokio::test]
+async fn who_goes_on_behind_a_gap_gets_the_end() {
+    let body = Arc::new(body_of(LENGTH, 35));
+    let (sent, digest) = (Arc::clone(&body), format!("sha-256=:{}:", Digest::of(&body).to_base64()));
+    let server = Server::start(move |_, request| vec![rest(request, &[TAG, FRESH, ("Repr-Digest", &digest)], &sent)]);
+    let (server, rig) = (server.await, Rig::new());
+    let policy = Policy { fill: FillMode::Ranged, ..policy(Abandon::Stop) };
+    let want = Want { policy: Arc::new(policy), ..want(&server, "/f") };
+    let (_, partial, guard) = filling(rig.fill.obtain(with_fields(want.clone(), &[("range", "bytes=0-99")])).await);
+    assert!(matches!(partial.wait(99).await, Progress::Present(_)));
+    drop(guard);
+    rig.idle().await;
+    assert!(partial.present_total() < LENGTH as u64 / 2);
+
+    let faults = Faults::below(rig.root.path(), 1, u64::MAX, Errno::NOSPC);
+    let (from, length) = (8 * BLOCK as u64, LENGTH as u64);
+    let want = rig.look_up(with_fields(want, &[("range", &format!("bytes={from}-"))])).await;
+    let (_, partial, guard) = filling(rig.fill.obtain(want).await);
+    let arriving = Arriving::new(Some(partial), &guard);
+    let got = follow_from(from, &arriving, &guard).await;
+    assert!(got == body[from as usize..], "{} bytes", got.len());
+    assert_eq!(arriving.wait(u64::MAX).await, Progress::Ended(length), "what is held back of it is let go");
+    drop((guard, faults));
+}
+
+/// A part that has less than it says is a failure of the source: it is asked again after a pause.
+#[tokio::test]
+async fn a_part_that_is_short_is_asked_for_again_after_a_pause() {
+    let body = Arc::new(body_of(LENGTH, 36));
+    let (sent, asked) = (Arc::clone(&body), Arc::new(parking_lot::Mutex::new(Vec::new())));
+    let log = Arc::clone(&asked);
+    let server = Server::start(move |number, request| {
+        log.lock().push(std::time::Instant::now());
+        let range = format!(
+            "bytes {}-{}/{LENGTH}",
+            field(request, "range").unwrap()[6..].split('-').next().unwrap(),
+            LENGTH - 1
+        );
+        match number {
+            0 => {
+                let range = format!("bytes 0-{}/{LENGTH}", BLOCK - 1);
+                vec![answer("206 Partial Content", &[TAG, FRESH, ("Content-Range", &range)], &sent[..BLOCK])]
+            }
+            1..=3 => vec![answer("206 Partial Content", &[TAG, FRESH, ("Content-Range", &range)], b"")],
+            _ => vec![rest(request, &[TAG, FRESH], &sent)],
+        }
+    });
+    let (server, rig) = (server.await, Rig::new());
+    rig.store.ready().await;
+    let faults = Faults::below(rig.root.path(), 1, u64::MAX, Errno::NOSPC);
+    let policy = Policy { fill: FillMode::Ranged, ..policy(Abandon::Stop) };
+    let want = Want { policy: Arc::new(policy), ..want(&server, "/f") };
+    let Obtained::Passing { guard, .. } = rig.fill.obtain(want).await else { panic!("there is no room") };
+    assert!(follow(&Arriving::new(None, &guard), &guard).await == *body);
+    let asked = asked.lock();
+    assert_eq!(asked.len(), 5);
+    assert!(asked[1..].windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(40)), "{asked:?}");
+    drop(faults);
 }

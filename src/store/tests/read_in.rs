@@ -84,7 +84,7 @@ async fn a_drive_that_arrives_late_gives_nothing_before_all_that_it_has_is_known
         fs::remove_file(mounted.join(layout::SNAPSHOT)).unwrap();
         fs::rename(&mounted, &elsewhere).unwrap();
         let store = rig.open();
-        check(&store, &bodies, Some(1)).await;
+        store.ready().await;
         hang_next(id, OPENING + number);
         fs::rename(&elsewhere, &mounted).unwrap();
         let pulse = hanging(&store, id).await;
