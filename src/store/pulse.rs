@@ -113,6 +113,11 @@ impl Pulse {
         self.injected.is_of(drive);
     }
 
+    /// Whether it is known what the drive has.
+    pub(super) fn is_known(&self) -> bool {
+        self.read_in.load(Ordering::Acquire)
+    }
+
     /// What the drive has is known: it gives and takes, if it is in service.
     pub(super) fn is_read_in(&self) {
         let health = self.health.lock();

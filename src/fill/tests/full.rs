@@ -186,6 +186,42 @@ async fn a_part_that_is_short_is_asked_for_again_after_a_pause() {
     assert!(follow(&Arriving::new(None, &guard), &guard).await == *body);
     let asked = asked.lock();
     assert_eq!(asked.len(), 5);
-    assert!(asked[1..].windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(40)), "{asked:?}");
+    assert!(asked[2..].windows(2).all(|pair| pair[1] - pair[0] >= Duration::from_millis(40)), "{asked:?}");
+    drop(faults);
+}
+
+/// What goes on in a window asks with the credentials that upstream takes, not with those that the fill was begun with.
+#[tokio::test]
+async fn a_window_asks_with_the_credentials_that_are_taken() {
+    let (gate, full) = (Gate::new(), Gate::new());
+    let body = Arc::new(body_of(LENGTH, 37));
+    let (sent, held, stopped) = (Arc::clone(&body), gate.clone(), full.clone());
+    let fields = [TAG, ("Cache-Control", "max-age=3600, public")];
+    let server = Server::start(move |number, request| match (number, field(request, "authorization")) {
+        (0, _) => {
+            let first = [&head("200 OK", &fields, LENGTH)[..], &sent[..BLOCK]].concat();
+            vec![Step::Send(first), Step::Wait(held.clone()), Step::Cut]
+        }
+        (_, Some("basic a")) => vec![answer("403 Forbidden", &[], b"no")],
+        (2, _) => {
+            let (from, to) = asked(request, LENGTH);
+            let range = format!("bytes {from}-{}/{LENGTH}", to - 1);
+            let part = head("206 Partial Content", &[&fields[..], &[("Content-Range", &range)]].concat(), to - from);
+            vec![Step::Wait(stopped.clone()), Step::Send([&part[..], &sent[from..from + BLOCK]].concat()), Step::Cut]
+        }
+        _ => vec![rest(request, &fields, &sent)],
+    });
+    let (server, rig) = (server.await, Rig::new());
+    let of = |credentials| with_fields(want(&server, "/f"), &[("authorization", credentials)]);
+    let (_, partial, guard) = filling(rig.fill.obtain(of("Basic a")).await);
+    let (_, shared, follower) = filling(rig.fill.obtain(of("Basic b")).await);
+    assert!(matches!(partial.wait(BLOCK as u64 - 1).await, Progress::Present(_)));
+    gate.open();
+    until(|| server.requests().len() == 3).await;
+    let faults = Faults::below(rig.root.path(), 1, u64::MAX, Errno::NOSPC);
+    full.open();
+    let arriving = [Arriving::new(Some(partial), &guard), Arriving::new(Some(shared), &follower)];
+    let (one, other) = tokio::join!(follow(&arriving[0], &guard), follow(&arriving[1], &follower));
+    assert!(one == *body && other == *body, "{} and {} bytes, {:?}", one.len(), other.len(), server.requests());
     drop(faults);
 }

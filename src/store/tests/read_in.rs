@@ -50,7 +50,7 @@ async fn nothing_of_the_first_is_left(store: &Store) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_waits_for_a_drive_that_hangs_while_it_is_read_in() {
-    for number in 1..=8 {
+    for number in 1..=12 {
         let rig = Rig::watched(2);
         let (bodies, id) = filled(&rig).await;
         // Its journal is read, too.
