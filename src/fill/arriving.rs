@@ -49,6 +49,13 @@ impl Arriving {
         }
     }
 
+    /// Resolves when no more of the body lands in the store: it is whole, or was given up, or passes through a window.
+    pub async fn landed(&self) {
+        if let Some(partial) = &self.partial {
+            partial.wait(u64::MAX).await;
+        }
+    }
+
     /// Whether the body is complete and verified.
     pub fn is_complete(&self) -> bool {
         let stored = self.partial.as_ref().is_some_and(|partial| partial.is_complete());

@@ -74,6 +74,8 @@ pub(super) enum End {
     /// Upstream brings nothing more.
     GaveUp,
     StoreFailed,
+    /// The drive fails while what is there is compared with what comes: whether that goes on where this ends is not known.
+    NotCompared,
     /// The drive is full.
     Full,
 }
@@ -266,8 +268,15 @@ impl<'a> Copying<'a> {
     /// Writes what is absent of `range`. `Some(Some(end))` when that ends the fill, `Some(None)` when only the
     /// request is over.
     async fn put(&mut self, id: u64, range: ByteRange, bytes: &[Bytes]) -> Option<Option<End>> {
-        if self.ways == Ways::Again && write::differs(self.writer.partial(), range, bytes).await {
-            return Some(Some(End::OtherVersion));
+        if self.ways == Ways::Again {
+            match write::differs(self.writer.partial(), range, bytes).await {
+                Ok(false) => {}
+                Ok(true) => return Some(Some(End::OtherVersion)),
+                Err(error) => {
+                    tracing::warn!(key = %self.want.key, %error, "what is stored cannot be compared with what comes");
+                    return Some(Some(End::NotCompared));
+                }
+            }
         }
         match write::absent(&mut self.writer, range, bytes).await {
             Ok(0) => None,
@@ -289,6 +298,12 @@ impl<'a> Copying<'a> {
                 Some(Some(if is_full { End::Full } else { End::StoreFailed }))
             }
         }
+    }
+
+    /// Ends all requests that are under way, and says whose they were.
+    pub(super) fn let_go(&mut self) -> Cow<'a, Want> {
+        (self.events, self.claims) = (FuturesUnordered::new(), Vec::new());
+        self.want.clone()
     }
 
     /// Tells clients what to expect.

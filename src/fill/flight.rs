@@ -228,7 +228,7 @@ impl Flight {
             Head::Filling(_, partial) => Body::Partial(Arc::clone(partial)).present_until(begin),
             _ => begin,
         };
-        want.asks_one_part() && passage.reaches(partial)
+        want.asks_one_part() && want.has_its_rule(&entry.record) && passage.reaches(partial)
     }
 
     /// The window that the body passes through, if no drive has room for it.

@@ -172,13 +172,13 @@ impl Leader<'_> {
                 let slide = if is_store { self.go_on_without(&mut copying).await } else { None };
                 match slide {
                     Some(slide) => {
+                        // Who reads what is there reads on, and turns to the window behind it.
+                        let stopped = copying.writer.stop();
+                        slide.run().await;
                         // Nothing can ever be joined to a file that takes no more; a full drive may have room again.
                         if end == End::StoreFailed {
-                            copying.writer.discard().await
-                        } else {
-                            drop(copying.writer)
+                            stopped.discard();
                         }
-                        slide.run().await;
                     }
                     None => self.end_early(copying.writer, end).await,
                 }
@@ -217,12 +217,12 @@ impl Leader<'_> {
             End::OtherVersion => "changed",
             End::WrongPart => "mismatch",
             End::GaveUp => "cut",
-            End::StoreFailed | End::Full => "store",
+            End::StoreFailed | End::NotCompared | End::Full => "store",
         };
         self.count(outcome);
         tracing::info!(key = %self.want.key, outcome, bytes = writer.partial().present_total(), "fill ended before its end");
         match end {
-            End::StoreFailed => writer.discard().await,
+            End::StoreFailed | End::NotCompared => writer.discard().await,
             End::OtherVersion => {
                 writer.supersede().await;
                 self.note_change();

@@ -4,6 +4,7 @@
 //! It begins where the leader's client does, or where a drive ran full, and goes to the end of what anybody wants. Who
 //! wants bytes before it, or far behind, gets a flight of its own, with others that want the same.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use super::patience::Patience;
 use super::rate::Rate;
 use super::sliding::Pace;
 use super::stream::{Batch, Ending, Stream};
-use super::write;
+use super::{Want, write};
 use crate::content::{ByteRange, Digester, Record};
 use crate::decide::FirstAsked;
 use crate::store::Entry;
@@ -45,6 +46,8 @@ pub(super) struct Running {
 /// A body on its way through a window.
 pub(super) struct Slide<'a> {
     leader: &'a Leader<'a>,
+    /// Whose requests it makes: those of the leader, unless upstream does not take its credentials any more.
+    want: Cow<'a, Want>,
     record: Record,
     passage: Arc<Passage>,
     /// Of all bytes from the begin of the body to the end of the window, where that is known.
@@ -87,7 +90,8 @@ impl Leader<'_> {
         let passage = self.inner.windows.open(start)?;
         tracing::info!(key = %self.want.key, start, "no drive has room for a body: it is passed on");
         let digester = (start == 0).then(Digester::default);
-        Some(Slide::new(self, record.clone(), passage, digester, start > 0))
+        let want = Cow::Borrowed(self.want);
+        Some(Slide::new(self, want, record.clone(), passage, digester, start > 0))
     }
 
     /// Passes on what an answer brings, and what follows.
@@ -103,7 +107,7 @@ impl Leader<'_> {
 
     /// Goes on in a window with a body that its drive takes no more of; `None` when that cannot be. The writer is to go
     /// before it runs: those who wait turn to the window then. What is there stays for them, and for a later fill.
-    pub(super) async fn go_on_without(&self, copying: &mut Copying<'_>) -> Option<Slide<'_>> {
+    pub(super) async fn go_on_without<'a>(&'a self, copying: &mut Copying<'a>) -> Option<Slide<'a>> {
         let record = Record { length: copying.length, ..copying.writer.entry().record.clone() };
         let present = copying.writer.partial().present();
         let (waiting, _) = self.permit.demands().all();
@@ -117,7 +121,10 @@ impl Leader<'_> {
         let passage = self.inner.windows.open(from)?;
         tracing::warn!(key = %self.want.key, from, "a drive takes no more of a body: the rest of it is passed on");
         self.permit.pass_through(&passage);
-        let mut slide = Slide::new(self, record, passage, hashed.map(|(_, digester)| digester), false);
+        let want = copying.let_go();
+        // Who waits for what is behind a gap asks for a part, of which nothing tells what it must hash to.
+        let is_part = present.available_from(0) < from;
+        let mut slide = Slide::new(self, want, record, passage, hashed.map(|(_, digester)| digester), is_part);
         slide.take_up(running);
         Some(slide)
     }
@@ -135,6 +142,7 @@ impl Running {
 impl<'a> Slide<'a> {
     fn new(
         leader: &'a Leader<'a>,
+        want: Cow<'a, Want>,
         record: Record,
         passage: Arc<Passage>,
         digester: Option<Digester>,
@@ -143,6 +151,7 @@ impl<'a> Slide<'a> {
         let now = Instant::now();
         Self {
             leader,
+            want,
             record,
             passage,
             digester,
@@ -261,7 +270,7 @@ impl<'a> Slide<'a> {
                 self.record.length = Some(came_to);
                 self.stream = None;
             }
-            Some(Ending::Marked) => self.stream = None,
+            Some(Ending::Marked) if !self.stream.as_ref().is_some_and(Stream::is_short) => self.stream = None,
             Some(_) => self.fail(),
         }
     }
@@ -281,7 +290,8 @@ impl<'a> Slide<'a> {
     /// Asks for what follows, up to what is wanted.
     async fn ask(&mut self, wanted: u64) {
         let Some(range) = ByteRange::new(self.passage.end(), wanted) else { return };
-        let (asked, leader) = (Asked::Range(range), self.leader);
+        let leader = Leader { inner: self.leader.inner, want: &self.want, permit: self.leader.permit };
+        let asked = Asked::Range(range);
         let headers = leader.fields_for(&self.record, asked, Ways::Rest);
         if !self.record.validator().is_strong() || self.record.length.is_none() {
             return self.passage.close(Ended::Cut);

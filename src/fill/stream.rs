@@ -19,6 +19,8 @@ pub(super) struct Stream {
     body: UpstreamBody,
     /// Position in the representation of the next byte that comes.
     at: u64,
+    /// Where the part ends that it is, if it is one.
+    end: Option<u64>,
     /// Set when the message says what its content hashes to.
     check: Option<PartCheck>,
 }
@@ -49,7 +51,7 @@ pub(super) enum Ending {
 impl Stream {
     /// The body of `response`, whose first byte is the one at `at`.
     pub(super) fn new(response: FetchResponse, at: u64) -> Self {
-        Self { body: response.body, at, check: None }
+        Self { body: response.body, at, end: None, check: None }
     }
 
     /// The same for a part, which is checked if the message says what its content hashes to (RFC 9530 section 2). Of a
@@ -57,12 +59,17 @@ impl Stream {
     pub(super) fn part(response: FetchResponse, part: ByteRange, room: &HeldRoom) -> Self {
         let digest = decide::content_digest(&response.headers);
         let check = digest.map(|digest| PartCheck::new(digest, part, room, Instant::now()));
-        Self { check, ..Self::new(response, part.start()) }
+        Self { end: Some(part.end()), check, ..Self::new(response, part.start()) }
     }
 
     /// Position of the next byte that comes.
     pub(super) fn at(&self) -> u64 {
         self.at
+    }
+
+    /// Whether less has come than the part has.
+    pub(super) fn is_short(&self) -> bool {
+        self.end.is_some_and(|end| self.at < end)
     }
 
     /// The check that was not finished when the body was cut.

@@ -132,6 +132,12 @@ impl Want {
         decide::under_rule(record, self.policy.digest_of(&self.path)) == UnderRule::Refused
     }
 
+    /// Whether the end of a body that is on its way shows whether it is what this request's digest rule says.
+    pub(super) fn has_its_rule(&self, record: &Record) -> bool {
+        let rule = self.policy.digest_of(&self.path);
+        rule.is_none() || decide::under_rule(record, rule) == UnderRule::Fits
+    }
+
     /// The digest that the content must have by the rule that applies.
     pub(super) fn rule_digest(&self) -> Option<ExpectedDigest> {
         self.policy.digest_of(&self.path).map(ExpectedDigest::Rule)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::content::ByteRange;
-use crate::store::{Body, Partial, PartialWriter, StoreError};
+use crate::store::{Body, Partial, PartialWriter, ReadError, StoreError};
 
 /// Most bytes that are read at once to be compared.
 const COMPARED: u64 = 256 * 1024;
@@ -21,9 +21,12 @@ pub(super) async fn absent(writer: &mut PartialWriter, range: ByteRange, bytes: 
     Ok(written)
 }
 
-/// Whether a byte of `range` that is present differs from what came; `bytes` begin at its start. What cannot be read is
-/// absent for our purpose.
-pub(super) async fn differs(partial: &Arc<Partial>, range: ByteRange, bytes: &[Bytes]) -> bool {
+/// Whether a byte of `range` that is present differs from what came; `bytes` begin at its start. What turns out not to be
+/// there is absent for our purpose.
+///
+/// # Errors
+/// [`ReadError::Io`] when the drive fails: nothing can be said then.
+pub(super) async fn differs(partial: &Arc<Partial>, range: ByteRange, bytes: &[Bytes]) -> Result<bool, ReadError> {
     let absent = partial.missing(range);
     let mut at = range.start();
     let ends = absent.iter().map(|gap| (gap.start(), gap.end())).chain([(range.end(), range.end())]);
@@ -31,13 +34,17 @@ pub(super) async fn differs(partial: &Arc<Partial>, range: ByteRange, bytes: &[B
         let body = Body::Partial(Arc::clone(partial));
         while at < present_end {
             let most = usize::try_from((present_end - at).min(COMPARED)).unwrap_or(usize::MAX);
-            let Ok(stored) = body.read(at, most).await else { break };
+            let stored = match body.read(at, most).await {
+                Ok(stored) => stored,
+                Err(error @ ReadError::Io(_)) => return Err(error),
+                Err(ReadError::Gone | ReadError::Damaged { .. } | ReadError::Absent { .. }) => break,
+            };
             let Some(read) = ByteRange::new(at, at + stored.len() as u64) else { break };
             let mut rest = &stored[..];
             for slice in slices(bytes, range.start(), read) {
                 let (head, tail) = rest.split_at(slice.len().min(rest.len()));
                 if head != &slice[..] {
-                    return true;
+                    return Ok(true);
                 }
                 rest = tail;
             }
@@ -45,7 +52,7 @@ pub(super) async fn differs(partial: &Arc<Partial>, range: ByteRange, bytes: &[B
         }
         at = next;
     }
-    false
+    Ok(false)
 }
 
 /// The bytes of `part` out of `bytes`, whose first one is the one at `at`.

@@ -15,8 +15,9 @@ impl Handler {
             self.remember_proof(ask);
         }
         if ask.rule_digest().is_some() && decide::under_rule(record, ask.rule_digest()) != UnderRule::Fits {
-            // It was begun for another host with this key, which has no such rule. Its end shows what it is.
-            let _ = tokio::time::timeout_at(ask.deadline, growing.body.wait(u64::MAX)).await;
+            // It was begun for another host with this key, which has no such rule. Its end shows what it is, if it is
+            // stored; what passes through a window is not waited for.
+            let _ = tokio::time::timeout_at(ask.deadline, growing.body.landed()).await;
             return Step::Again;
         }
         match deliver::growing(self, ask, growing, reason).await {

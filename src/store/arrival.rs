@@ -104,7 +104,8 @@ pub(super) fn open_for_tool(
     metrics: &Metrics,
 ) -> Result<Arc<Drive>, OpenError> {
     let opening = Opening { number: 0, known, limit: Duration::MAX, away: &Arc::default(), metrics };
-    Drive::open(settings.clone(), &opening)
+    // What it has is the business of the tool.
+    Drive::open(settings.clone(), &opening).inspect(|drive| drive.pulse.is_read_in())
 }
 
 /// Looks on a thread of its own whether the absent drive with this number is there, and takes it in.

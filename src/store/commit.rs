@@ -21,6 +21,7 @@ use super::journal::Journal;
 use super::journal_entry::{JournalEntry, Row};
 use super::journal_format::encode_frame;
 use super::layout;
+use super::lost::{Files, Lost};
 use super::pool::panic_text;
 use super::quarantine;
 use super::queue::{Change, Older, RowId};
@@ -85,7 +86,8 @@ impl Committer {
     fn tell_anew(&mut self, copied: Vec<Applied>) {
         let entries = compact::true_of(&self.drive, &self.store.index, copied, true);
         if !entries.is_empty() {
-            self.write(entries);
+            // What failed is told by who wrote.
+            let _ = self.write(entries);
         }
     }
 
@@ -113,8 +115,7 @@ impl Committer {
         let Some(mut kept) = self.compaction.oldest(&self.drive, &index) else { return };
         let entries = std::mem::take(&mut kept.entries);
         let count = entries.len();
-        let written = entries.is_empty() || self.write(entries);
-        if !written {
+        if !entries.is_empty() && self.write(entries).is_err() {
             return;
         }
         match self.compaction.remove(&self.drive, &kept) {
@@ -135,12 +136,12 @@ impl Committer {
         }
         // 1. The bytes. A sync that failed is not tried again, since the kernel may have dropped the pages and
         //    would report success: the content is lost.
-        let mut lost: HashSet<Digest> = HashSet::new();
+        let mut lost = Lost::default();
         for change in &batch {
             let Change::Complete { blob, map, .. } = change else { continue };
             if let Err(error) = disk::sync_data(blob.file().file()) {
                 self.drive.failed("sync a body", &error);
-                lost.insert(blob.digest());
+                lost.without_bytes(blob.digest());
             }
             if let Some(Err(error)) = map.as_ref().map(|map| disk::sync_data(map)) {
                 // Needed only when the rest is cut off.
@@ -154,17 +155,17 @@ impl Committer {
         }
         // 3. The directories, each once.
         for directory in &touched {
-            if self.retry("sync a directory", || self.drive.dir.sync_directory(directory)).is_err() {
+            if let Err(error) = self.retry("sync a directory", || self.drive.dir.sync_directory(directory)) {
                 let completed = batch.iter().filter_map(completed_digest);
-                lost.extend(completed.filter(|digest| layout::blob_directory(digest) == *directory));
+                lost.with_bytes(completed.filter(|digest| layout::blob_directory(digest) == *directory), &error);
             }
         }
         // 4. The journal; 5. the index behind it.
         let mut skipped = HashSet::new();
         let entries = self.entries(&batch, &lost, &mut skipped);
-        let written = entries.is_empty() || self.write(entries);
-        if !written {
-            lost.extend(batch.iter().filter_map(completed_digest));
+        let written = if entries.is_empty() { Ok(()) } else { self.write(entries) };
+        if let Err(error) = &written {
+            lost.with_bytes(batch.iter().filter_map(completed_digest), error);
         }
         // 6. What of partial bodies is not needed any more: what took their place is durable.
         if batch.iter().filter(|change| self.remove_partial(change)).count() > 0 {
@@ -173,14 +174,14 @@ impl Committer {
         }
         // 7. What is durable needs no place in memory and no map any more; what failed counts as missing.
         for change in batch {
-            self.settle(change, &lost, &skipped, written);
+            self.settle(change, &lost, &skipped, written.is_ok());
         }
     }
 
-    fn rename(&self, change: &Change, lost: &mut HashSet<Digest>, touched: &mut BTreeSet<String>) {
+    fn rename(&self, change: &Change, lost: &mut Lost, touched: &mut BTreeSet<String>) {
         let dir = &self.drive.dir;
         match change {
-            Change::Complete { entry, blob, .. } if !lost.contains(&blob.digest()) => {
+            Change::Complete { entry, blob, .. } if !lost.has(&blob.digest()) => {
                 let digest = blob.digest();
                 let directory = layout::blob_directory(&digest);
                 let renamed = self.retry("name a blob", || {
@@ -189,8 +190,8 @@ impl Committer {
                     }
                     dir.rename(&layout::partial_data(entry.birth), &layout::blob(&digest))
                 });
-                if renamed.is_err() {
-                    lost.insert(digest);
+                if let Err(error) = renamed {
+                    lost.with_bytes([digest].into_iter(), &error);
                     return;
                 }
                 blob.renamed();
@@ -250,16 +251,11 @@ impl Committer {
 
     /// What the journal is told of a batch. Changes whose row became another one meanwhile are skipped, and their
     /// serials noted.
-    fn entries(
-        &self,
-        batch: &[Change],
-        lost: &HashSet<Digest>,
-        skipped: &mut HashSet<u64>,
-    ) -> Vec<(JournalEntry, Option<u64>)> {
+    fn entries(&self, batch: &[Change], lost: &Lost, skipped: &mut HashSet<u64>) -> Vec<(JournalEntry, Option<u64>)> {
         let mut entries: Vec<(JournalEntry, Option<u64>)> = Vec::new();
         for change in batch {
             let entry = match change {
-                Change::Complete { entry, blob, older, .. } if !lost.contains(&blob.digest()) => {
+                Change::Complete { entry, blob, older, .. } if !lost.has(&blob.digest()) => {
                     let (row, sums) = (entry.as_row(), Some(blob.sums().clone()));
                     let supersedes = supersedes(&row, older.as_ref());
                     (JournalEntry::Stored { row, sums, supersedes }, Some(blob.file().counted()))
@@ -314,23 +310,26 @@ impl Committer {
         staged.unwrap_or_else(|| self.store.index.row(id.key, id.drive, id.place))
     }
 
-    /// Writes entries to the journal, then to the index. `false` when the journal could not be written.
-    fn write(&mut self, entries: Vec<(JournalEntry, Option<u64>)>) -> bool {
+    /// Writes entries to the journal, then to the index.
+    fn write(&mut self, entries: Vec<(JournalEntry, Option<u64>)>) -> io::Result<()> {
         let frames: Vec<Vec<u8>> = entries.iter().map(|(entry, _)| encode_frame(entry)).collect();
         let bytes = frames.concat();
         let begin = loop {
             // Asked anew each time: after an error the next attempt goes to a new segment.
-            let attempt = self.journal.begin_of_next().and_then(|begin| self.journal.append(&bytes).map(|()| begin));
+            let attempt = self.journal.begin_of_next().and_then(|begin| {
+                // Also when this fails: the segment is there then, and goes in its turn.
+                self.compaction.begun(begin.segment);
+                self.journal.append(&bytes).map(|()| begin)
+            });
             match attempt {
                 Ok(begin) => break begin,
                 Err(error) => {
                     self.drive.failed("append to the journal", &error);
-                    let Some(pause) = self.pause() else { return false };
+                    let Some(pause) = self.pause() else { return Err(error) };
                     std::thread::sleep(*pause);
                 }
             }
         };
-        self.compaction.begun(begin.segment);
         let mut at = begin;
         let mut applied = Vec::with_capacity(entries.len());
         for ((entry, allocated), frame) in entries.into_iter().zip(&frames) {
@@ -339,17 +338,20 @@ impl Committer {
         }
         self.unsaved = self.unsaved.saturating_add(bytes.len() as u64);
         self.store.index.apply(self.drive.id, &applied, at);
-        true
+        Ok(())
     }
 
-    fn settle(&self, change: Change, lost: &HashSet<Digest>, skipped: &HashSet<u64>, written: bool) {
+    fn settle(&self, change: Change, lost: &Lost, skipped: &HashSet<u64>, written: bool) {
         match change {
             Change::Complete { row, entry, older, blob, serial, .. } => {
                 let partial = entry.birth;
-                if lost.contains(&blob.digest()) {
+                if let Some(files) = lost.files(&blob.digest()) {
                     self.drive.tell_lost("content could not be stored and counts as missing");
                     self.store.content_lost(&blob, row, serial);
                     older.iter().flat_map(|older| &older.rows).for_each(|row| self.store.entries.withdraw_row(row));
+                    if files == Files::Stay {
+                        return;
+                    }
                     self.unlink(&layout::partial_data(partial), Some(blob.file()), 0);
                     self.unlink(&layout::blob(&blob.digest()), Some(blob.file()), 0);
                 } else {

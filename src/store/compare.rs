@@ -20,17 +20,25 @@ impl Inner {
     /// given and is wrong.
     pub(super) fn compare_with_wrong(self: &Arc<Self>, key: KeyHash, right: &Arc<Blob>) {
         for birth in self.given.spoiled_of(key) {
-            let name = format!("{}/{birth}", layout::QUARANTINE);
-            let is_there = |drive: &&Arc<Drive>| drive.in_service() && matches!(drive.dir.stat(&name), Ok(Some(_)));
-            // What has been pushed out of the quarantine can never be gone on with.
-            let Some(drive) = self.drives.iter().find(is_there) else { continue };
-            let (store, right, job) = (Arc::clone(self), Arc::clone(right), Arc::clone(drive));
-            drop(drive.pool.run(move || match store.compare(&job, key, birth, &right) {
-                Ok(first_difference) => {
-                    tracing::info!(drive = %job.label(), partial = %birth, first_difference, "wrong bytes were compared");
-                }
-                Err(error) => job.failed("compare wrong bytes", &error),
-            }));
+            // Each is asked on its own threads, since one may hang.
+            for drive in self.drives.iter().filter(|drive| drive.in_service()) {
+                let (store, right, job) = (Arc::clone(self), Arc::clone(right), Arc::clone(drive));
+                drop(drive.pool.run(move || match store.compare_on(&job, key, birth, &right) {
+                    Ok(Some(first_difference)) => {
+                        tracing::info!(drive = %job.label(), partial = %birth, first_difference, "wrong bytes were compared");
+                    }
+                    Ok(None) => {}
+                    Err(error) => job.failed("compare wrong bytes", &error),
+                }));
+            }
+        }
+    }
+
+    /// What has been pushed out of the quarantine can never be gone on with.
+    fn compare_on(&self, drive: &Drive, key: KeyHash, birth: PartialId, right: &Blob) -> io::Result<Option<u64>> {
+        match drive.dir.stat(&format!("{}/{birth}", layout::QUARANTINE))? {
+            Some(_) => self.compare(drive, key, birth, right).map(Some),
+            None => Ok(None),
         }
     }
 

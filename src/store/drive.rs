@@ -183,10 +183,10 @@ impl Drive {
         *self.committer.lock() = Some(committer);
     }
 
-    /// Waits for the last commit, unless the drive is hung.
-    pub(super) fn join_committer(&self) {
+    /// Waits for the last commit, until `is_left` says that the thread is left behind.
+    pub(super) fn join_committer(&self, is_left: impl Fn() -> bool) {
         let committer = self.committer.lock().take();
-        committer.map(|committer| join_unless(committer, || self.pulse.is_overdue()));
+        committer.map(|committer| join_unless(committer, is_left));
     }
 
     /// Path for logs.

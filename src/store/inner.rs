@@ -15,6 +15,7 @@ use super::error::ReadError;
 use super::given::Given;
 use super::index::{BlobRow, Index};
 use super::journal_entry::Row;
+use super::layout;
 use super::memory::Memory;
 use super::mirror::Mirror;
 use super::pinning::Pinning;
@@ -22,7 +23,6 @@ use super::pulse::Away;
 use super::queue::{Change, RowId};
 use super::settings::Settings;
 use super::table::{PendingBlob, Table};
-use super::{disk, layout};
 use crate::content::{CacheKey, Digest};
 use crate::telemetry::Metrics;
 
@@ -238,41 +238,6 @@ impl Inner {
         table.retire_blob(&blob.digest(), serial);
         drop(table);
         self.entries.withdraw_row(&row);
-    }
-
-    /// The blob, if its content is stored already. One whose file is gone or not as long as it should be is given up:
-    /// what takes its place would count beside it.
-    pub(super) fn stored(self: &Arc<Self>, digest: Digest) -> Option<Arc<Blob>> {
-        let life = {
-            let mut table = self.entries.lock();
-            match table.blobs.get(&digest) {
-                Some(pending) if pending.blob.is_some() => {
-                    return pending.blob.clone().filter(|blob| blob.drive().in_service());
-                }
-                _ => table.life(digest)?,
-            }
-        };
-        let open = life.open_blob().filter(|_| !life.is_gone());
-        let open = open.map_or_else(|| self.home(&digest).and_then(|drive| self.open_on(&drive, &life)), Ok);
-        let blob = match open {
-            Ok(blob) => blob,
-            Err(ReadError::Gone) => {
-                self.blob_missing(&life);
-                return None;
-            }
-            Err(_) => return None,
-        };
-        // What is on a drive out of service counts as missing, and what is on one that takes nothing is stored anew.
-        if !blob.drive().in_service() {
-            return None;
-        }
-        let identity = disk::identity(blob.file().file()).ok()?;
-        let named = blob.drive().dir.stat(&layout::blob(&digest)).ok()?;
-        if identity.size() == blob.length() && named.is_some_and(|named| identity.is(&named)) {
-            return Some(blob);
-        }
-        self.blob_missing(&life);
-        None
     }
 
     /// A reference that does not keep the store.

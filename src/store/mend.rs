@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crc32c::crc32c_append;
 use sha2::{Digest as _, Sha256};
 
-use super::blob::Blob;
+use super::blob::{Blob, Facts};
 use super::entries::{Entry, Target};
 use super::error::ReadError;
 use super::inner::Inner;
@@ -127,19 +127,38 @@ impl Inner {
 
     /// A new copy of what is stored has arrived: it has the bytes of the stored one's broken blocks.
     pub(super) fn mend_from(stored: &Blob, copy: &File) {
-        for block in stored.facts().broken() {
-            let Some(range) = stored.sums().block_range(block) else { continue };
-            let Ok(length) = usize::try_from(range.len()) else { continue };
-            let bytes = disk::read_exact_at(copy, range.start(), length);
-            let mended = bytes.map_err(ReadError::from).and_then(|bytes| {
-                let patch = Patch { range, bytes: bytes.into() };
-                if stored.fits(&patch) { stored.write_over(&patch) } else { Err(ReadError::Damaged { block }) }
-            });
-            if let Err(error) = mended {
-                tracing::warn!(digest = %stored.digest(), block, %error, "a broken block could not be mended");
-            }
+        each_patch(stored.facts(), copy).for_each(|patch| Self::mend_with(stored, &patch));
+    }
+
+    /// The same with some bytes of the copy.
+    pub(super) fn mend_with(stored: &Blob, patch: &Patch) {
+        let block = stored.sums().block_size().block_of(patch.range.start());
+        let mended = if stored.fits(patch) { stored.write_over(patch) } else { Err(ReadError::Damaged { block }) };
+        if let Err(error) = mended {
+            tracing::warn!(digest = %stored.digest(), block, %error, "a broken block could not be mended");
         }
     }
+}
+
+/// Bytes of a copy for the first blocks that do not hold.
+pub(super) fn patches(facts: &Facts, copy: &File) -> Vec<Patch> {
+    let mut bytes = 0;
+    let fits = |patch: &Patch| {
+        bytes += patch.range.len();
+        bytes <= TOGETHER
+    };
+    each_patch(facts, copy).take_while(fits).collect()
+}
+
+/// Bytes of a copy for each block that does not hold.
+fn each_patch<'a>(facts: &'a Facts, copy: &'a File) -> impl Iterator<Item = Patch> + 'a {
+    facts.broken().into_iter().filter_map(|block| {
+        let range = facts.sums.block_range(block)?;
+        let bytes = disk::read_exact_at(copy, range.start(), usize::try_from(range.len()).ok()?);
+        let bytes =
+            bytes.inspect_err(|error| tracing::warn!(block, %error, "a copy could not be read to mend a block"));
+        Some(Patch { range, bytes: bytes.ok()?.into() })
+    })
 }
 
 impl Blob {

@@ -27,9 +27,10 @@
 //! journal and the mirror in the state directory may be deleted at any time.
 //!
 //! # Threads
-//! Four per drive for file operations, one for syncs of partial bodies and for mending, one for commits, one
-//! that probes it; one that keeps the journals' mirror, one that recovers after start, one that writes down which version clients were given, one that reads what is stored in the
-//! background, and one that watches the drives (`watch`).
+//! Four per drive for file operations, one for syncs of partial bodies and for mending, one for commits, one that probes
+//! it, and one that reads it in at the start; one that keeps the journals' mirror, one that waits for the drives at the
+//! start, one that writes down which version clients were given, one that reads what is stored in the background, and one
+//! that watches the drives (`watch`).
 //! None of the async methods blocks its worker.
 
 mod adopt;
@@ -71,6 +72,7 @@ mod journal_format;
 mod journal_segment;
 mod known_drives;
 mod layout;
+mod lost;
 mod map_anew;
 mod map_file;
 mod memory;
@@ -93,6 +95,7 @@ mod running;
 mod scrub;
 mod settings;
 mod space;
+mod stored;
 mod stuffing;
 mod superseded;
 mod table;
@@ -130,7 +133,7 @@ pub use settings::{DriveSettings, Settings};
 pub use usage::{DriveUsage, Outage};
 pub use verify::{Finding, Progressed, Verification, verify};
 pub use window::{Hold, Window};
-pub use writer::{Completed, PartialWriter};
+pub use writer::{Completed, PartialWriter, Stopped};
 
 use crate::content::{BodyRef, CacheKey, Digest, Record, UnixMillis, Version};
 use crate::telemetry::Metrics;

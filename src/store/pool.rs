@@ -119,11 +119,11 @@ impl Pool {
         self.queue.changed.notify_all();
     }
 
-    /// Waits until the threads have ended, or until the drive turns out to be hung: threads that hang are left behind.
-    pub(super) fn join_unless_hung(&self, pulse: &Pulse) {
+    /// Waits until the threads have ended, or until `is_left` says that they are left behind.
+    pub(super) fn join_unless(&self, is_left: impl Fn() -> bool) {
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
-            join_unless(thread, || pulse.is_overdue());
+            join_unless(thread, &is_left);
         }
     }
 }

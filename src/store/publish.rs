@@ -13,6 +13,7 @@ use super::inner::Inner;
 use super::journal_entry::Row;
 use super::partial::{Partial, Phase, State};
 use super::queue::{Change, Older};
+use super::stored::{Attempt, Elsewhere, Finishing, Told};
 use super::table::{PendingBlob, Table};
 use super::writer::Completed;
 use super::{layout, quarantine};
@@ -114,14 +115,16 @@ impl Inner {
         drive.queue.push(Change::PartialGone { id, file, size });
     }
 
-    /// Checks the digest of a finished body and makes it a blob.
+    /// Checks the digest of a finished body and makes it a blob, unless another drive has to be asked for its content
+    /// first. On one of the threads of the body's drive.
     pub(super) fn publish_blob(
         self: &Arc<Self>,
-        partial: &Arc<Partial>,
-        begun: &Arc<Entry>,
+        finishing: Finishing,
         finished: Finished,
-    ) -> Result<Completed, CompleteError> {
-        let entry = partial.state.lock().entry.upgrade().unwrap_or_else(|| Arc::clone(begun));
+        mut told: Option<Told>,
+    ) -> Result<Attempt, CompleteError> {
+        let partial = &Arc::clone(&finishing.partial);
+        let entry = partial.state.lock().entry.upgrade().unwrap_or_else(|| Arc::clone(&finishing.begun));
         let digest = finished.digest;
         if let Some(expected) = entry.record.expected.map(|expected| expected.digest()).filter(|e| *e != digest) {
             let reason = format!("{} has the SHA-256 {digest}, expected {expected}", entry.record.key);
@@ -132,9 +135,20 @@ impl Inner {
         record.length = Some(finished.sums.length());
         record.body = BodyRef::Blob(digest);
         loop {
-            let gone = self.entries.lock().gone;
-            let stored = self.stored(digest);
-            stored.iter().for_each(|stored| Self::mend_from(stored, finished.file.file()));
+            let Told { gone, stored } = match told.take() {
+                Some(told) => told,
+                None => {
+                    let gone = self.entries.lock().gone;
+                    let place = self.whereabouts(digest);
+                    if let Some(drive) = place.to_ask().filter(|drive| drive.id != partial.drive.id).cloned() {
+                        let patches = place.patches(&finished.file);
+                        return Ok(Attempt::Elsewhere(Elsewhere { finishing, finished, drive, place, patches, gone }));
+                    }
+                    let stored = self.look(place);
+                    stored.iter().for_each(|stored| Self::mend_from(stored, finished.file.file()));
+                    Told { gone, stored }
+                }
+            };
             let mut table = self.entries.lock();
             // A blob that went, or came into the index, while we looked: look again.
             let arrived = table.blobs.get(&digest).is_some_and(PendingBlob::is_here);
@@ -147,7 +161,7 @@ impl Inner {
                 self.given.complete(completed.entry.record.key.hash(), &completed.entry.version());
                 self.compare_if_verified(partial, &completed.entry);
             }
-            return settled;
+            return settled.map(Attempt::Done);
         }
     }
 

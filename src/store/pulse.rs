@@ -43,6 +43,8 @@ pub(super) struct Pulse {
     /// Whether the drive gives what it has.
     gives: watch::Sender<bool>,
     takes: AtomicBool,
+    /// Whether it is known what the drive has: before, it gives and takes nothing, however well it is.
+    read_in: AtomicBool,
     away: Arc<Away>,
     drive: OnceLock<DriveId>,
     /// To be woken when something happened.
@@ -81,15 +83,16 @@ impl Away {
 }
 
 impl Pulse {
-    /// Of a drive whose operations are overdue after `limit`.
+    /// Of a drive whose operations are overdue after `limit`. It gives and takes nothing before [`Pulse::is_read_in`].
     pub(super) fn new(limit: Duration, away: &Arc<Away>) -> Arc<Self> {
         Arc::new(Self {
             limit,
             health: Mutex::new(Health::new()),
             out: Mutex::new(None),
             operations: Mutex::default(),
-            gives: watch::channel(true).0,
-            takes: AtomicBool::new(true),
+            gives: watch::channel(false).0,
+            takes: AtomicBool::new(false),
+            read_in: AtomicBool::new(false),
             away: Arc::clone(away),
             drive: OnceLock::new(),
             watcher: OnceLock::new(),
@@ -101,6 +104,28 @@ impl Pulse {
     /// Says whose pulse it is, once that is known.
     pub(super) fn is_of(&self, drive: DriveId) {
         let _ = self.drive.set(drive);
+        let health = self.health.lock();
+        if !self.read_in.load(Ordering::Acquire) {
+            self.away.set(drive, true);
+        }
+        drop(health);
+        #[cfg(test)]
+        self.injected.is_of(drive);
+    }
+
+    /// Whether it is known what the drive has.
+    pub(super) fn is_known(&self) -> bool {
+        self.read_in.load(Ordering::Acquire)
+    }
+
+    /// What the drive has is known: it gives and takes, if it is in service.
+    pub(super) fn is_read_in(&self) {
+        let health = self.health.lock();
+        self.read_in.store(true, Ordering::Release);
+        match health.out() {
+            None => self.comes(),
+            Some((reason, _)) => self.show(reason.gives()),
+        }
     }
 
     /// Says who is to be woken when something happens.
@@ -155,7 +180,7 @@ impl Pulse {
             if let Some((reason, _)) = after {
                 *self.out.lock() = after;
                 self.takes.store(false, Ordering::Release);
-                self.show(reason.gives());
+                self.show(reason.gives() && self.read_in.load(Ordering::Acquire));
             }
             (before, after)
         };
@@ -167,12 +192,16 @@ impl Pulse {
     /// The drive is in service again, if its health says so still. To be called when everything is ready for that.
     pub(super) fn returned(&self) {
         let health = self.health.lock();
-        if health.out().is_none() {
-            self.takes.store(true, Ordering::Release);
-            self.show(true);
-            // Last: who sees it sees the rest.
-            *self.out.lock() = None;
+        if health.out().is_none() && self.read_in.load(Ordering::Acquire) {
+            self.comes();
         }
+    }
+
+    fn comes(&self) {
+        self.takes.store(true, Ordering::Release);
+        self.show(true);
+        // Last: who sees it sees the rest.
+        *self.out.lock() = None;
     }
 
     fn show(&self, gives: bool) {
@@ -194,18 +223,27 @@ impl Pulse {
         self.operations.lock().synced.is_some_and(|at| at >= then)
     }
 
-    fn begin(&self, kind: Kind) -> u64 {
+    fn begin(&self, kind: Kind) -> Beat<'_> {
         let mut operations = self.operations.lock();
         let id = operations.next;
         operations.next += 1;
         operations.running.push((id, Instant::now(), kind));
-        id
+        Beat { pulse: self, id, kind }
     }
+}
 
-    fn end(&self, id: u64, kind: Kind) {
-        let mut operations = self.operations.lock();
-        operations.running.retain(|(other, ..)| *other != id);
-        if kind == Kind::Sync {
+/// An operation that goes on. It ends with a panic too.
+struct Beat<'a> {
+    pulse: &'a Pulse,
+    id: u64,
+    kind: Kind,
+}
+
+impl Drop for Beat<'_> {
+    fn drop(&mut self) {
+        let mut operations = self.pulse.operations.lock();
+        operations.running.retain(|(other, ..)| *other != self.id);
+        if self.kind == Kind::Sync && !std::thread::panicking() {
             operations.synced = Some(Instant::now());
         }
     }
@@ -227,12 +265,12 @@ pub(super) fn during<T>(
     perform: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
     let Some(pulse) = pulse.cloned().or_else(|| OF_THREAD.with_borrow(Clone::clone)) else { return perform() };
-    let id = pulse.begin(kind);
+    let beat = pulse.begin(kind);
     #[cfg(test)]
     let outcome = pulse.injected.meet().and_then(|()| perform());
     #[cfg(not(test))]
     let outcome = perform();
-    pulse.end(id, kind);
+    drop(beat);
     match &outcome {
         Ok(_) if pulse.is_suspect() => pulse.on(Event::Done),
         Ok(_) => {}
@@ -250,6 +288,16 @@ pub(super) mod injection {
     use parking_lot::{Condvar, Mutex};
     use rustix::io::Errno;
 
+    use super::DriveId;
+
+    /// Drives that will hang when they are opened, at the so-and-so-many-th operation.
+    static TO_HANG: Mutex<Vec<(DriveId, u32)>> = Mutex::new(Vec::new());
+
+    /// The drive hangs when it is opened the next time: at its `number`-th operation after it is known which one it is.
+    pub(in crate::store) fn hang_next(drive: DriveId, number: u32) {
+        TO_HANG.lock().push((drive, number));
+    }
+
     /// What operations on a drive meet.
     #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
     pub(in crate::store) enum Inject {
@@ -257,6 +305,8 @@ pub(super) mod injection {
         Nothing,
         /// They do not end before this changes.
         Hang,
+        /// So many succeed, the others do not end before this changes.
+        HangAfter(u32),
         /// They fail.
         Fail(Errno),
         /// The next one fails.
@@ -275,8 +325,23 @@ pub(super) mod injection {
             self.changed.notify_all();
         }
 
+        /// Whether operations do not end.
+        pub(in crate::store) fn is_hanging(&self) -> bool {
+            *self.what.lock() == Inject::Hang
+        }
+
+        pub(super) fn is_of(&self, drive: DriveId) {
+            let mut to_hang = TO_HANG.lock();
+            if let Some(at) = to_hang.iter().position(|(other, _)| *other == drive) {
+                self.set(Inject::HangAfter(to_hang.swap_remove(at).1 - 1));
+            }
+        }
+
         pub(super) fn meet(&self) -> io::Result<()> {
             let mut what = self.what.lock();
+            if let Inject::HangAfter(rest) = *what {
+                *what = rest.checked_sub(1).map_or(Inject::Hang, Inject::HangAfter);
+            }
             while *what == Inject::Hang {
                 self.changed.wait(&mut what);
             }
@@ -286,7 +351,7 @@ pub(super) mod injection {
                     *what = Inject::Nothing;
                     Err(errno.into())
                 }
-                Inject::Nothing | Inject::Hang => Ok(()),
+                Inject::Nothing | Inject::Hang | Inject::HangAfter(_) => Ok(()),
             }
         }
     }
@@ -311,11 +376,24 @@ mod tests {
     }
 
     #[test]
+    fn an_operation_that_panics_has_ended() {
+        let pulse = Pulse::new(Duration::ZERO, &Arc::default());
+        let panics = || during(Some(&pulse), Kind::Sync, || -> io::Result<()> { panic!("as ordered") });
+        let before = Instant::now();
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+        assert!(!pulse.is_overdue() && !pulse.has_synced_since(before));
+    }
+
+    #[test]
     fn what_fails_tells_everybody() {
         let away = Arc::new(Away::default());
         let pulse = Pulse::new(Duration::from_secs(8), &away);
         let id = DriveId(7);
         pulse.is_of(id);
+        assert!(!pulse.takes() && !pulse.gives() && away.has(id), "nothing is known of it");
+        pulse.returned();
+        assert!(!pulse.takes() && !pulse.gives() && away.has(id), "nothing is known of it");
+        pulse.is_read_in();
         let fail = |errno: rustix::io::Errno| drop(during(Some(&pulse), Kind::Plain, || Err::<(), _>(errno.into())));
         fail(rustix::io::Errno::NOSPC);
         assert!(pulse.takes() && pulse.gives() && !away.has(id));

@@ -1,11 +1,14 @@
-//! What happens between `open` and ready, on one background thread: the index is brought up to each journal (see
-//! `replay`), and the partial bodies are read. After ready the order of eviction is loaded.
+//! What happens between `open` and ready, on one thread for each drive: the index is brought up to its journal (see
+//! `replay`), and its partial bodies are read. After ready the order of eviction is loaded. Nobody waits for a drive that
+//! hangs meanwhile: it is out of service, and its thread takes it in once it does not.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::adopt;
 use super::commit::Committer;
@@ -14,6 +17,7 @@ use super::drive::{Drive, Victim};
 use super::drives::Slot;
 use super::entries::{Entry, Target};
 use super::given::Keeper;
+use super::health::{Event, Fault};
 use super::index::Applied;
 use super::inner::Inner;
 use super::journal;
@@ -25,26 +29,100 @@ use super::pool::panic_text;
 use super::{disk, quarantine, replay, scrub, unnamed};
 use crate::content::{BodyRef, PartialId};
 
-/// Does all of it, starts the threads that write, and returns them. `closing` ends it early.
-pub(super) fn recover(store: &Arc<Inner>, closing: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
-    let mut committers = Vec::from_iter(keep_given(store));
+/// How often it is looked whether a drive hangs.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A drive that is being read in.
+struct Reading<'a> {
+    drive: &'a Arc<Drive>,
+    thread: JoinHandle<()>,
+    /// Disconnected once look-ups know what it has.
+    known: Receiver<()>,
+}
+
+/// A thread that was started, and the drive that it works for, if it works for one alone.
+pub(super) struct Started {
+    pub(super) thread: JoinHandle<()>,
+    pub(super) drive: Option<Arc<Drive>>,
+}
+
+/// Does all of it, starts the threads that write, and returns those that go on. `closing` ends it early.
+pub(super) fn recover(store: &Arc<Inner>, closing: &Arc<AtomicBool>) -> Vec<Started> {
+    let mut threads = Vec::from_iter(keep_given(store));
     store.mirror.start(&store.settings.state, &store.index);
-    for drive in &store.drives {
-        let Ok(segments) = segments_of(drive) else {
-            // Nothing is added to a journal of which nothing is known.
-            drive.queue.close();
-            continue;
-        };
+    let readings: Vec<_> = store.drives.iter().filter_map(|drive| begin(store, drive, closing)).collect();
+    readings.iter().for_each(Reading::wait_unless_hung);
+    if !closing.load(Ordering::Relaxed) {
+        store.ready.send_replace(true);
+        tracing::info!("store is ready");
+        readings.iter().for_each(Reading::finish_unless_hung);
+        let (scrubbed, flag) = (Arc::clone(store), Arc::clone(closing));
+        match thread::Builder::new().name("scrub".to_owned()).spawn(move || scrub::run(&scrubbed, &flag)) {
+            Ok(thread) => threads.push(Started { thread, drive: None }),
+            Err(error) => tracing::error!(%error, "what is stored is not read in the background"),
+        }
+    }
+    let started = |reading: Reading<'_>| Started { thread: reading.thread, drive: Some(Arc::clone(reading.drive)) };
+    threads.extend(readings.into_iter().map(started));
+    threads
+}
+
+impl Reading<'_> {
+    /// Waits until look-ups know what the drive has, or until it turns out to be hung.
+    fn wait_unless_hung(&self) {
+        while self.known.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            if self.drive.pulse.is_overdue() {
+                self.drive.pulse.on(Event::Overdue);
+                return;
+            }
+        }
+    }
+
+    /// Waits until the order of eviction is loaded too, or until the drive turns out to be hung. It begins once the store
+    /// is ready.
+    fn finish_unless_hung(&self) {
+        self.thread.thread().unpark();
+        while !self.thread.is_finished() && !self.drive.pulse.is_overdue() {
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Starts to read a drive in, on a thread of its own.
+fn begin<'a>(store: &Arc<Inner>, drive: &'a Arc<Drive>, closing: &Arc<AtomicBool>) -> Option<Reading<'a>> {
+    let (sender, known) = mpsc::channel();
+    let (store, job, closing) = (Arc::clone(store), Arc::clone(drive), Arc::clone(closing));
+    let read = move || {
+        job.pulse.adopt_thread();
+        // Look-ups wait for it: whatever a drive holds, it must come to its end.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| read_in(&store, &job, &closing))) {
+            let panic = panic_text(panic.as_ref());
+            tracing::error!(drive = %job.label(), panic, "the drive could not be read in");
+            job.pulse.on(Event::Bad(Fault::Gone));
+        }
+        drop(sender);
+        while !*store.ready.borrow() && !closing.load(Ordering::Relaxed) {
+            thread::park_timeout(LOOK);
+        }
+        load_order_of(&store, &job, &closing);
+    };
+    let started = thread::Builder::new().name("drive-read-in".to_owned()).spawn(read);
+    let thread = started.inspect_err(|error| drive.failed("start the thread that reads it in", error)).ok()?;
+    Some(Reading { drive, thread, known })
+}
+
+/// Reads in a drive that was here when the store was opened.
+fn read_in(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &Arc<AtomicBool>) {
+    if let Ok(segments) = segments_of(drive) {
         store.pinning.read_in(drive);
         let copied = replay::bring_up(&store.index, drive, &segments, closing);
-        // Look-ups wait for all of this: whatever a drive holds, it must come to its end.
         let scan = || scan_partials(store, drive, closing);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(scan)) {
             let panic = panic_text(panic.as_ref());
             tracing::error!(drive = %drive.label(), panic, "the partial bodies could not be taken up");
         }
         if closing.load(Ordering::Relaxed) {
-            return committers;
+            return;
         }
         match start_committer(store, drive, &segments, copied) {
             Ok(thread) => drive.commits_on(thread),
@@ -54,16 +132,18 @@ pub(super) fn recover(store: &Arc<Inner>, closing: &Arc<AtomicBool>) -> Vec<thre
                 drive.queue.close();
             }
         }
+    } else {
+        // Nothing is added to a journal of which nothing is known.
+        drive.queue.close();
     }
-    store.ready.send_replace(true);
-    tracing::info!("store is ready");
-    load_eviction_order(store, closing);
-    let (scrubbed, flag) = (Arc::clone(store), Arc::clone(closing));
-    match thread::Builder::new().name("scrub".to_owned()).spawn(move || scrub::run(&scrubbed, &flag)) {
-        Ok(thread) => committers.push(thread),
-        Err(error) => tracing::error!(%error, "what is stored is not read in the background"),
-    }
-    committers
+    is_read_in(store, drive);
+}
+
+/// What the drive has is known. In this order: who sees the drive has no older answer.
+fn is_read_in(store: &Inner, drive: &Drive) {
+    let mut table = store.entries.lock();
+    store.entries.forget_answers(&mut table);
+    drive.pulse.is_read_in();
 }
 
 fn start_committer(
@@ -71,7 +151,7 @@ fn start_committer(
     drive: &Arc<Drive>,
     segments: &[u64],
     copied: Vec<Applied>,
-) -> std::io::Result<thread::JoinHandle<()>> {
+) -> std::io::Result<JoinHandle<()>> {
     let committer = Committer::new(Arc::clone(store), Arc::clone(drive), segments, copied);
     let name = format!("commit {}", drive.label());
     thread::Builder::new().name(name.chars().take(15).collect()).spawn(move || committer.run())
@@ -92,14 +172,15 @@ pub(super) fn take_in(
     if closing.load(Ordering::Relaxed) {
         return Ok(false);
     }
-    // In this order: who sees the drive has no older answer.
-    let mut table = store.entries.lock();
-    store.entries.forget_answers(&mut table);
-    store.drives.arrive(slot, drive, || start_committer(store, drive, &segments, copied))
+    let has_come = store.drives.arrive(slot, drive, || start_committer(store, drive, &segments, copied))?;
+    if has_come {
+        is_read_in(store, drive);
+    }
+    Ok(has_come)
 }
 
 /// Reads which version clients were given and starts the thread that goes on writing it down.
-fn keep_given(store: &Arc<Inner>) -> Option<thread::JoinHandle<()>> {
+fn keep_given(store: &Arc<Inner>) -> Option<Started> {
     let started = Dir::open(&store.settings.state).and_then(|dir| {
         let keeper = Keeper::load(Arc::clone(&store.given), dir);
         thread::Builder::new().name("given".to_owned()).spawn(move || keeper.run())
@@ -111,6 +192,7 @@ fn keep_given(store: &Arc<Inner>) -> Option<thread::JoinHandle<()>> {
             store.given.close();
         })
         .ok()
+        .map(|thread| Started { thread, drive: None })
 }
 
 fn segments_of(drive: &Drive) -> std::io::Result<Vec<u64>> {
@@ -156,9 +238,10 @@ fn remove_leftover(drive: &Drive, name: &str) {
 
 /// `false` when the body is worth nothing.
 fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId, has_data: bool) -> bool {
-    if let Some(known) = store.entries.lock().partials.get(&id) {
-        // A drain that was stopped has left it on two drives; or an earlier attempt to read this one in got so far.
-        return known.drive.id == drive.id;
+    // A drain that was stopped has left it on two drives; or an earlier attempt to read this one in got so far.
+    let known_on = || store.entries.lock().partials.get(&id).map(|known| known.drive.id);
+    if let Some(known) = known_on() {
+        return known == drive.id;
     }
     let decoded = match drive.dir.read(&layout::partial_map(id)) {
         Ok(bytes) => map_file::decode(&bytes),
@@ -186,47 +269,42 @@ fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId, has_data: bool
     let row = Row { record: decoded.record, birth: id, superseded: decoded.superseded };
     let entry = Entry::new(row, drive.id, 0, Target::Partial(Arc::clone(&partial)));
     partial.state.lock().entry = Arc::downgrade(&entry);
+    let mut table = store.entries.lock();
+    if let Some(known) = table.partials.get(&id) {
+        // Another drive was read in at the same time.
+        return known.drive.id == drive.id;
+    }
+    store.entries.add_partial(&mut table, &entry);
     drive.take(size);
     drive.sieve.lock().insert(Victim::partial(id), size);
-    let mut table = store.entries.lock();
-    store.entries.add_partial(&mut table, &entry);
     true
 }
 
-/// Loads which blobs there are, oldest first, and what they take.
-fn load_eviction_order(store: &Inner, closing: &AtomicBool) {
-    for drive in &store.drives {
-        load_order_of(store, drive, closing);
-    }
-}
-
-/// The same of one drive.
+/// Loads which blobs a drive has, oldest first, and what they take.
 pub(super) fn load_order_of(store: &Inner, drive: &Drive, closing: &AtomicBool) {
-    {
-        match quarantine::size(drive) {
-            Ok(size) => drive.take(size),
-            Err(error) => drive.failed("look into the quarantine", &error),
+    match quarantine::size(drive) {
+        Ok(size) => drive.take(size),
+        Err(error) => drive.failed("look into the quarantine", &error),
+    }
+    drive.finds(store.index.allocated(drive.id));
+    for place in store.index.blobs_in_order(drive.id) {
+        let Some((digest, size)) = store.index.blob_in_place(drive.id, place) else { continue };
+        if closing.load(Ordering::Relaxed) {
+            return;
         }
-        drive.finds(store.index.allocated(drive.id));
-        for place in store.index.blobs_in_order(drive.id) {
-            let Some((digest, size)) = store.index.blob_in_place(drive.id, place) else { continue };
-            if closing.load(Ordering::Relaxed) {
-                return;
-            }
-            // What came or went since is known already.
-            let table = store.entries.lock();
-            let mut sieve = drive.sieve.lock();
-            if !table.blobs.contains_key(&digest) && !sieve.contains(&Victim::Blob(digest)) {
-                sieve.insert(Victim::Blob(digest), size);
-                drive.take(size);
-                drive.blob_added();
-            }
+        // What came or went since is known already.
+        let table = store.entries.lock();
+        let mut sieve = drive.sieve.lock();
+        if !table.blobs.contains_key(&digest) && !sieve.contains(&Victim::Blob(digest)) {
+            sieve.insert(Victim::Blob(digest), size);
+            drive.take(size);
+            drive.blob_added();
         }
-        store.relieve(drive);
-        let swept = catch_unwind(AssertUnwindSafe(|| unnamed::sweep(store, drive, closing)));
-        let swept = swept.unwrap_or_else(|panic| Err(std::io::Error::other(panic_text(panic.as_ref()).to_owned())));
-        if let Err(error) = swept {
-            drive.failed("look for files that nothing names", &error);
-        }
+    }
+    store.relieve(drive);
+    let swept = catch_unwind(AssertUnwindSafe(|| unnamed::sweep(store, drive, closing)));
+    let swept = swept.unwrap_or_else(|panic| Err(std::io::Error::other(panic_text(panic.as_ref()).to_owned())));
+    if let Err(error) = swept {
+        drive.failed("look for files that nothing names", &error);
     }
 }

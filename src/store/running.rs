@@ -1,21 +1,26 @@
-//! [`Running`]: the life of the store's threads, and the order in which they end.
+//! [`Running`]: the life of the store's threads, and the order in which they end. Threads of a drive that hangs are left
+//! behind, and its lock stays theirs. A thread of another drive may wait for one of those: nobody waits for such a one
+//! longer than for an operation that is overdue.
 
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::disk;
+use super::drive::Drive;
 use super::inner::Inner;
 use super::pool::join_unless;
+use super::recover::Started;
 
 /// The life of the store's threads.
 pub(super) struct Running {
     pub(super) inner: Arc<Inner>,
     pub(super) closing: Arc<AtomicBool>,
-    pub(super) recovering: Mutex<Option<JoinHandle<Vec<JoinHandle<()>>>>>,
+    pub(super) recovering: Mutex<Option<JoinHandle<Vec<Started>>>>,
     pub(super) watching: Mutex<Option<JoinHandle<()>>>,
     pub(super) state_lock: File,
 }
@@ -28,12 +33,14 @@ impl Drop for Running {
             let _ = watching.join();
         }
         let arrived = self.inner.drives.close();
-        // Threads of a drive that hangs are left behind; nobody waits for them.
-        let is_hung = || self.inner.drives.iter().any(|drive| drive.pulse.is_overdue());
+        let begun = Instant::now();
+        let any_hangs = || self.inner.drives.iter().any(|drive| drive.pulse.is_overdue());
+        let has_waited = || begun.elapsed() >= self.inner.settings.drive_timeout && any_hangs();
+        let is_left = |drive: &Drive| drive.pulse.is_overdue() || has_waited();
         // Before the queues, so that what the last jobs make visible is committed too.
         for drive in &self.inner.drives {
             drive.pool.close();
-            drive.pool.join_unless_hung(&drive.pulse);
+            drive.pool.join_unless(|| is_left(drive));
         }
         for partial in self.inner.entries.lock().partials.values() {
             let job = Arc::clone(partial);
@@ -45,28 +52,29 @@ impl Drop for Running {
         }
         for drive in &self.inner.drives {
             drive.close();
-            drive.syncs.join_unless_hung(&drive.pulse);
+            drive.syncs.join_unless(|| is_left(drive));
         }
         for drive in &self.inner.drives {
             drive.queue.close();
         }
         self.inner.given.close();
         if let Some(recovering) = self.recovering.lock().take() {
-            for thread in join_unless(recovering, is_hung).unwrap_or_default() {
+            for Started { thread, drive } in join_unless(recovering, has_waited).unwrap_or_default() {
                 // The one that reads in the background sleeps most of the time.
                 thread.thread().unpark();
-                join_unless(thread, is_hung);
+                join_unless(thread, || drive.as_ref().map_or_else(has_waited, |drive| is_left(drive)));
             }
         }
         for (drive, committer) in arrived {
-            join_unless(committer, || drive.pulse.is_overdue());
+            join_unless(committer, || is_left(&drive));
         }
         for drive in &self.inner.drives {
-            drive.join_committer();
+            drive.join_committer(|| is_left(drive));
         }
         // Even when readers are left: another handle may open it.
-        self.inner.mirror.close(is_hung);
-        for drive in &self.inner.drives {
+        self.inner.mirror.close(has_waited);
+        // Threads that were left behind may still change what is on a drive: its lock goes with the last of them.
+        for drive in self.inner.drives.iter().filter(|drive| !drive.pulse.is_overdue()) {
             drive.unlock();
         }
         if let Err(error) = disk::unlock(&self.state_lock) {

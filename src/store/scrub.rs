@@ -64,6 +64,9 @@ pub(super) fn run(store: &Arc<Inner>, closing: &AtomicBool) {
 /// Reads the blobs of a drive once, in the order of their digests from a random one on: a process that is often started
 /// anew does not always read the same ones.
 fn scrub(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool, pace: &mut Pace, seen: &mut Seen) {
+    if !drive.in_service() {
+        return;
+    }
     // What hangs here, hangs for the drive.
     drive.pulse.adopt_thread();
     journal_check::check(&store.index, drive, closing, |bytes| pace.spend(bytes, closing));

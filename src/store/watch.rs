@@ -137,6 +137,9 @@ impl Seat<'_> {
         if let Some((dir, lock)) = other {
             drive.reopen(&dir, lock);
         }
+        if !drive.pulse.is_known() {
+            return;
+        }
         store.memory.forget_drive(drive);
         let mut table = store.entries.lock();
         // In this order: who sees the drive has no older answer.

@@ -1,7 +1,6 @@
 //! [`PartialWriter`]: the one writer of a partial body.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,8 +11,8 @@ use super::entries::{Entry, Target};
 use super::error::{CompleteError, StoreError};
 use super::fill_file::{Core, WriteFailure};
 use super::inner::Inner;
-use super::partial::{Partial, Phase};
-use super::pool::panic_text;
+use super::partial::Partial;
+use super::stored::{Attempt, Finishing};
 use super::{disk, drive};
 use crate::content::{BodyRef, ByteRange, Digester, PartialId, Record};
 
@@ -27,6 +26,13 @@ pub struct PartialWriter {
     partial: Arc<Partial>,
     number: u64,
     promise: Option<Arc<Promise>>,
+}
+
+/// A body whose writer has ended, and which is of no use once those who read it are done.
+pub struct Stopped {
+    store: Arc<Inner>,
+    entry: Arc<Entry>,
+    partial: Arc<Partial>,
 }
 
 /// A completed body.
@@ -227,22 +233,17 @@ impl PartialWriter {
     pub async fn complete(self, length: u64) -> Result<Completed, CompleteError> {
         let (job, store, entry, number) =
             (Arc::clone(&self.partial), Arc::clone(&self.store), Arc::clone(&self.entry), self.number);
-        let done = self.partial.drive.pool.run(move || {
-            let publish = || job.finish(number, length).and_then(|done| store.publish_blob(&job, &entry, done));
-            let outcome = catch_unwind(AssertUnwindSafe(publish))
-                .unwrap_or_else(|panic| Err(io::Error::other(panic_text(panic.as_ref()).to_owned()).into()));
-            if outcome.is_err() {
-                let mut state = job.state.lock();
-                if matches!(state.phase, Phase::Completing) {
-                    // Nothing was lost: it can be resumed.
-                    state.phase = Phase::Writing;
-                }
-                drop(state);
-                Inner::writer_gone(&job, number);
-            }
-            outcome
+        let attempt = self.partial.drive.pool.run(move || {
+            let (finishing, finished) = Finishing::finish(&job, entry, number, length)?;
+            store.publish_blob(finishing, finished, None)
         });
-        done.await?
+        let mut attempt = attempt.await??;
+        loop {
+            match attempt {
+                Attempt::Done(completed) => return Ok(completed),
+                Attempt::Elsewhere(elsewhere) => attempt = elsewhere.go_on(&self.store).await??,
+            }
+        }
     }
 
     /// Deletes the partial body and forgets its entry. On a drive that is out of service it stays for when that is back.
@@ -252,6 +253,11 @@ impl PartialWriter {
         }
         let mut table = self.store.entries.lock();
         self.store.drop_partial(&mut table, &self.entry, &self.partial, true);
+    }
+
+    /// Ends the writing of a body that its drive takes no more of: what is there can be read on.
+    pub fn stop(self) -> Stopped {
+        Stopped { store: Arc::clone(&self.store), entry: Arc::clone(&self.entry), partial: Arc::clone(&self.partial) }
     }
 
     /// Gives the body up since bytes of it turned out to be wrong after others may have read them: it is quarantined, its
@@ -281,6 +287,17 @@ impl PartialWriter {
         let entry = newest.unwrap_or_else(|| Arc::clone(&self.entry));
         self.store.supersede_alone(&mut table, &entry);
         self.store.bound_older(&mut table, &entry);
+    }
+}
+
+impl Stopped {
+    /// Deletes the body and forgets its entry, unless somebody writes it again. On a drive that is out of service it stays
+    /// for when that is back.
+    pub fn discard(self) {
+        if self.partial.drive.in_service() {
+            let mut table = self.store.entries.lock();
+            self.store.drop_partial(&mut table, &self.entry, &self.partial, false);
+        }
     }
 }
 

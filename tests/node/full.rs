@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -154,6 +156,29 @@ async fn who_is_too_slow_is_left_behind_and_comes_back() {
     assert_eq!((head.status, checked.len, checked.first_difference), (206, pattern.len - got, None));
     println!("a slow client held a fast one back for {held:.1?}; origin {:.4} x", ratio(&origin, pattern));
     assert!(ratio(&origin, pattern) <= 2.05, "{}", origin.requests());
+}
+
+/// Two hosts have one content, and only of one the operator says what it hashes to: its clients do not wait for what passes
+/// through a window for the other's.
+#[tokio::test]
+async fn a_digest_rule_is_not_held_up_by_what_passes_for_another_host() {
+    let (wrong, gate) = (Pattern { seed: 903, ..LARGE }, Gate::shut());
+    let origin = FakeOrigin::with(PATH, Reply::file(wrong).hold_at(3 * MIB, &gate)).await;
+    let rule = || json!({ "canonical": "both", "fill": "whole" });
+    let mut ruled = rule();
+    ruled["digests"] = json!({ PATH: STANDARD.encode(LARGE.sha256()) });
+    let setup = Setup::new().origin("other.example.com", origin.address, rule()).origin(HOST, origin.address, ruled);
+    let node = small_drive(setup).start();
+    let mut other = Connection::open_as(1, node.data).await;
+    other.send(&get("/-/other.example.com/f.bin", &[])).await;
+    let head = other.head().await;
+    origin.serve(PATH, Reply::file(LARGE));
+    let answer = node.get(&format!("/-/{HOST}{PATH}"), &[]).await;
+    assert_eq!((answer.head.status, answer.body.len() as u64), (200, LARGE.len), "{}", answer.head.raw);
+    assert_eq!((answer.end, LARGE.first_difference(0, &answer.body)), (End::Complete, None));
+    gate.open();
+    let checked = other.checked(&head, wrong, 0).await;
+    assert_eq!((checked.len, checked.first_difference), (wrong.len, None));
 }
 
 #[tokio::test]

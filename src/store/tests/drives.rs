@@ -119,6 +119,7 @@ async fn a_drive_that_lost_its_mount_is_out_of_service_and_comes_back_with_it() 
 async fn a_body_goes_to_another_drive_when_the_first_one_refuses() {
     let rig = Rig::with_two_drives();
     let store = rig.open();
+    store.ready().await;
     let largest = store.inner.fitting_drives(1)[0].settings.path.clone();
     fs::remove_dir_all(largest.join("partial")).unwrap();
     assert_eq!(put(&store, "a", b"content").await.digest, Digest::of(b"content"));

@@ -179,3 +179,28 @@ async fn a_drive_that_is_full_at_some_write_loses_nothing() {
 async fn a_drive_that_is_full_at_any_write_loses_nothing() {
     tell_all(1).await;
 }
+
+/// A segment of the journal whose first write fails goes in its turn, as the others do.
+#[tokio::test]
+async fn a_segment_that_took_nothing_goes_with_the_others() {
+    let rig = Rig::new();
+    let store = rig.open();
+    store.ready().await;
+    // Making the segment, its header, a sync; then what it is for.
+    let faults = Faults::below(&rig.drive().join(layout::JOURNAL), 4, 1, Errno::IO);
+    let mut entry = put(&store, "busy", b"busy").await.entry;
+    store.flush().await;
+    assert_eq!(faults.struck(), 1);
+    let segment = |number: u64| rig.drive().join(layout::segment(number));
+    assert!(segment(1).exists() && segment(2).exists());
+    for round in 0..2000 {
+        let mut newer = record("busy", Some(4));
+        newer.response_time = UnixMillis(10_000 + round);
+        entry = store.update(&entry, newer);
+        if round % 50 == 0 {
+            store.flush().await;
+        }
+    }
+    store.flush().await;
+    assert!(!segment(2).exists() && !segment(1).exists());
+}

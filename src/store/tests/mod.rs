@@ -14,6 +14,7 @@ mod many;
 mod outages;
 mod pins;
 pub(super) mod power;
+mod read_in;
 mod restart;
 mod scale;
 mod speed;

@@ -10,7 +10,7 @@ use crate::store::health::Reason;
 use crate::store::pulse::injection::Inject;
 
 /// Nothing waits so long, if it waits for what ends at all.
-const NEVER: Duration = Duration::from_secs(30);
+pub(super) const NEVER: Duration = Duration::from_secs(30);
 
 impl Rig {
     /// With so many drives that are watched closely.
@@ -29,7 +29,7 @@ impl Rig {
 }
 
 /// Waits until the drive with this number is out of service for that reason, or is not.
-async fn until_out(store: &Store, number: usize, reason: Option<Reason>) {
+pub(super) async fn until_out(store: &Store, number: usize, reason: Option<Reason>) {
     let seen = async {
         while store.usage()[number].out.as_ref().map(|out| out.reason) != reason {
             tokio::task::yield_now().await;
@@ -41,7 +41,7 @@ async fn until_out(store: &Store, number: usize, reason: Option<Reason>) {
 }
 
 /// Puts so many bodies and returns them, each with the number of its drive.
-async fn put_all(store: &Store, prefix: &str, count: u64) -> Vec<(String, Vec<u8>, usize)> {
+pub(super) async fn put_all(store: &Store, prefix: &str, count: u64) -> Vec<(String, Vec<u8>, usize)> {
     let mut bodies = Vec::new();
     for number in 0..count {
         let (name, content) = (format!("{prefix}{number}"), body_of(BLOCK + 5, 900 + number));
@@ -65,7 +65,7 @@ async fn get(store: &Store, name: &str) -> Option<Vec<u8>> {
 }
 
 /// What is on `out` is missing, all else there.
-async fn check(store: &Store, bodies: &[(String, Vec<u8>, usize)], out: Option<usize>) {
+pub(super) async fn check(store: &Store, bodies: &[(String, Vec<u8>, usize)], out: Option<usize>) {
     for (name, content, home) in bodies {
         let got = tokio::time::timeout(NEVER, get(store, name)).await.expect("nobody waits");
         assert!(got.as_ref() == Some(content).filter(|_| out != Some(*home)), "{name} of drive {home}");
@@ -252,4 +252,58 @@ async fn a_drive_that_was_absent_comes_into_service_and_another_one_in_its_place
 fn mounted_anew(path: &Path) -> PathBuf {
     fs::create_dir(path).unwrap();
     path.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_is_completed_while_the_drive_that_has_its_content_hangs() {
+    let rig = Rig::watched(2);
+    let store = rig.open();
+    let content = body_of(2 * BLOCK + 7, 41);
+    let first = put(&store, "a", &content).await;
+    store.flush().await;
+    let home = store.inner.drives.iter().position(|drive| drive.id == first.entry.drive).unwrap();
+    drop(first);
+    // Nobody has the blob open, so that its file is asked for.
+    store.inner.memory.forget_drive(&store.inner.drives[home]);
+    let mut writers = Vec::new();
+    for number in 0..2 * drive::THREADS {
+        let mut writer = store.create(record(&format!("b{number}"), Some(content.len() as u64))).await.unwrap();
+        fill(&mut writer, 0, &content).await;
+        writers.push(writer);
+    }
+    writers.retain(|writer| writer.entry().drive != store.inner.drives[home].id);
+    assert!(!writers.is_empty());
+    store.inner.drives[home].pulse.injected.set(Inject::Hang);
+    let all = writers.into_iter().map(|writer| writer.complete(content.len() as u64));
+    let all = tokio::time::timeout(NEVER, futures_util::future::join_all(all)).await.expect("nobody waits");
+    assert!(all.iter().all(Result::is_ok));
+    assert!(store.usage()[1 - home].in_service());
+    let entry = &all[0].as_ref().unwrap().entry;
+    assert!(read_all(&store.body(entry).await.unwrap()).await == content);
+    store.inner.drives[home].pulse.injected.set(Inject::Nothing);
+    until_out(&store, home, None).await;
+    assert!(get(&store, "a").await.unwrap() == content);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg(target_os = "linux")]
+async fn what_a_drive_takes_but_for_its_journal_is_put_back_at_the_next_start() {
+    let rig = Rig::watched(1);
+    let (content, path) = (body_of(3 * BLOCK + 9, 42), rig.path_of(0));
+    {
+        let store = rig.open();
+        let mut writer = store.create(record("a", Some(content.len() as u64))).await.unwrap();
+        fill(&mut writer, 0, &content).await;
+        let faults = faults::Faults::below(&path.join(layout::JOURNAL), 1, u64::MAX, Errno::STALE);
+        writer.complete(content.len() as u64).await.unwrap();
+        until_out(&store, 0, Some(Reason::Lost)).await;
+        drop(store);
+        assert!(faults.struck() > 0);
+    }
+    let store = rig.open();
+    let entry = only_partial(&store.lookup(&key("a")).await);
+    let writer = store.resume(&entry).await.unwrap();
+    assert_eq!(writer.contiguous(), content.len() as u64);
+    writer.complete(content.len() as u64).await.unwrap();
+    assert!(get(&store, "a").await.unwrap() == content, "without a transfer");
 }

@@ -1,0 +1,121 @@
+//! Drives that hang while they are read in, when the store is opened and when they arrive late: nobody waits for them, they
+//! give nothing before all that they have is known, and they come into service once they do not hang.
+
+use super::outages::{NEVER, check, put_all, until_out};
+use super::*;
+use crate::store::health::Reason;
+use crate::store::pulse::Pulse;
+use crate::store::pulse::injection::{Inject, hang_next};
+
+/// Before it is read in, a drive is opened, which takes an operation for each of its directories.
+const OPENING: u32 = layout::DIRECTORIES.len() as u32;
+
+/// Bodies on two drives, a partial one among them, and some that took the place of others.
+async fn filled(rig: &Rig) -> (Vec<(String, Vec<u8>, usize)>, drive::DriveId) {
+    let store = rig.open();
+    put_all(&store, "a", 4).await;
+    store.flush().await;
+    for number in 0..4 {
+        store.lookup(&key(&format!("a{number}"))).await.iter().for_each(|entry| store.remove(entry));
+    }
+    let bodies = put_all(&store, "b", 6).await;
+    let mut writer = store.create(record("part", Some(3 * BLOCK as u64))).await.unwrap();
+    fill(&mut writer, 0, &body_of(BLOCK, 3)).await;
+    drop(writer);
+    store.flush().await;
+    assert!(bodies.iter().any(|(.., home)| *home == 0) && bodies.iter().any(|(.., home)| *home == 1));
+    let id = store.inner.drives[1].id;
+    (bodies, id)
+}
+
+/// The pulse of the drive once an operation on it hangs.
+async fn hanging(store: &Store, id: drive::DriveId) -> Arc<Pulse> {
+    let hangs = async {
+        loop {
+            let drives = store.inner.index.drives();
+            match drives.iter().find(|drive| drive.id == id && drive.pulse.injected.is_hanging()) {
+                Some(drive) => return Arc::clone(&drive.pulse),
+                None => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(NEVER, hangs).await.expect("it hangs")
+}
+
+async fn nothing_of_the_first_is_left(store: &Store) {
+    for number in 0..4 {
+        assert!(store.lookup(&key(&format!("a{number}"))).await.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_drive_that_hangs_while_it_is_read_in() {
+    for number in 1..=12 {
+        let rig = Rig::watched(2);
+        let (bodies, id) = filled(&rig).await;
+        // Its journal is read, too.
+        fs::remove_file(rig.path_of(1).join(layout::SNAPSHOT)).unwrap();
+        hang_next(id, OPENING + number);
+        let store = rig.open();
+        tokio::time::timeout(NEVER, store.ready()).await.expect("nobody waits");
+        let pulse = hanging(&store, id).await;
+        until_out(&store, 1, Some(Reason::Hung)).await;
+        check(&store, &bodies, Some(1)).await;
+        let anew = tokio::time::timeout(NEVER, put_all(&store, "c", 2)).await.expect("nobody waits");
+        assert!(anew.iter().all(|(.., home)| *home == 0), "operation {number}");
+        pulse.injected.set(Inject::Nothing);
+        until_out(&store, 1, None).await;
+        check(&store, &bodies, None).await;
+        nothing_of_the_first_is_left(&store).await;
+        assert!(put_all(&store, "d", 6).await.iter().any(|(.., home)| *home == 1), "operation {number}");
+        drop(store);
+        let store = rig.open();
+        check(&store, &bodies, None).await;
+        check(&store, &anew, None).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drive_that_arrives_late_gives_nothing_before_all_that_it_has_is_known() {
+    for number in 2..=6 {
+        let rig = Rig::watched(2);
+        let (bodies, id) = filled(&rig).await;
+        let (mounted, elsewhere) = (rig.path_of(1), rig.root.path().join("unmounted"));
+        fs::remove_file(mounted.join(layout::SNAPSHOT)).unwrap();
+        fs::rename(&mounted, &elsewhere).unwrap();
+        let store = rig.open();
+        store.ready().await;
+        hang_next(id, OPENING + number);
+        fs::rename(&elsewhere, &mounted).unwrap();
+        let pulse = hanging(&store, id).await;
+        check(&store, &bodies, Some(1)).await;
+        let part = store.lookup(&key("part")).await;
+        assert!(part.iter().all(|entry| entry.drive != id), "operation {number}");
+        nothing_of_the_first_is_left(&store).await;
+        pulse.injected.set(Inject::Nothing);
+        until_out(&store, 1, None).await;
+        check(&store, &bodies, None).await;
+        nothing_of_the_first_is_left(&store).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drive_that_hangs_keeps_its_lock_until_nobody_is_at_it_any_more() {
+    let rig = Rig::watched(2);
+    let (_, id) = filled(&rig).await;
+    hang_next(id, OPENING + 3);
+    let store = rig.open();
+    let pulse = hanging(&store, id).await;
+    let ended = tokio::task::spawn_blocking(move || drop(store));
+    tokio::time::timeout(NEVER, ended).await.expect("nobody waits").unwrap();
+    // Who was left behind may still change something.
+    let again = Store::open(rig.settings.clone(), Arc::new(Metrics::new().unwrap()));
+    assert!(matches!(again, Err(OpenError::InUse { .. })), "{again:?}");
+    pulse.injected.set(Inject::Nothing);
+    let free = async {
+        while Store::open(rig.settings.clone(), Arc::new(Metrics::new().unwrap())).is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(NEVER, free).await.expect("it is free again");
+}
