@@ -9,6 +9,8 @@ pub(crate) mod faults;
 mod filling;
 #[cfg(target_os = "linux")]
 mod full;
+mod golden;
+mod golden_write;
 mod kills;
 mod many;
 mod outages;
