@@ -72,7 +72,7 @@ pub(super) struct Drive {
     pub(super) pulse: Arc<Pulse>,
     /// What waits to be made durable.
     pub(super) queue: Queue,
-    /// Order of eviction. A leaf lock.
+    /// Order of eviction. A leaf lock, but for the index's.
     pub(super) sieve: Mutex<Sieve<Victim>>,
     /// Held by who finds out how much has to go and chooses it. Before all other locks.
     pub(super) evicting: Mutex<()>,

@@ -99,6 +99,7 @@ pub(crate) mod tests;
 mod unnamed;
 mod usage;
 mod verify;
+mod victim;
 mod watch;
 mod window;
 mod writer;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::drive::{Drive, Victim};
+use super::drive::Drive;
 use super::inner::Inner;
+use super::victim::Name;
 use crate::content::PartialId;
 
 /// Once something has to go, so much of the quota more goes with it: 1/20, down to 95 %.
@@ -77,17 +78,22 @@ impl Inner {
             // Anew for each victim, so that look-ups need not wait for all of them.
             let mut table = self.entries.lock();
             let victim = drive.sieve.lock().next_victim(|victim| match victim {
-                Victim::Blob(digest) => table.blobs.contains_key(digest),
-                Victim::Partial(id) => table.partials.get(&partial_id(*id)).is_none_or(|partial| partial.has_writer()),
+                Name::Blobs(prefix) => {
+                    let blobs = self.index.blobs_beginning(drive.id, prefix);
+                    blobs.is_empty() || blobs.iter().any(|digest| table.blobs.contains_key(digest))
+                }
+                Name::Partial(id) => table.partials.get(&partial_id(*id)).is_none_or(|partial| partial.has_writer()),
             });
             self.sweeps.fetch_add(1, Ordering::AcqRel);
             let Some((victim, size)) = victim else { break };
             match victim {
-                Victim::Blob(digest) => {
-                    self.drop_blob_sized(&mut table, drive, digest, size, None);
-                    self.metrics.evictions.inc();
+                Name::Blobs(prefix) => {
+                    for digest in self.index.blobs_beginning(drive.id, &prefix) {
+                        self.drop_blob_sized(&mut table, drive, digest, size, None);
+                        self.metrics.evictions.inc();
+                    }
                 }
-                Victim::Partial(id) => {
+                Name::Partial(id) => {
                     let partial = table.partials.get(&partial_id(id)).cloned();
                     let entry = partial.as_ref().and_then(|partial| partial.state.lock().entry.upgrade());
                     if let Some((partial, entry)) = partial.zip(entry) {

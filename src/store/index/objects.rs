@@ -42,6 +42,7 @@ pub(super) struct Objects {
     rows: Slots<RowSlot>,
     blobs: Slots<BlobSlot>,
     by_key: HashTable<u32>,
+    /// By the first halves of the digests.
     by_digest: HashTable<u32>,
     /// Of the few rows that are older versions, since when.
     superseded: HashMap<u32, UnixMillis>,
@@ -105,7 +106,7 @@ impl Objects {
         let mut objects = Self::new();
         let (rows, blobs, hasher) = (&objects.rows, &objects.blobs, &objects.hasher);
         objects.by_key.reserve(count, |row| hasher.hash_one(rows.get(*row).key));
-        objects.by_digest.reserve(count, |blob| hasher.hash_one(blobs.get(*blob).digest));
+        objects.by_digest.reserve(count, |blob| hasher.hash_one(blobs.get(*blob).digest.prefix()));
         objects
     }
 
@@ -118,6 +119,12 @@ impl Objects {
     pub(super) fn blob(&self, digest: &Digest) -> Option<(At, u64)> {
         let slot = self.blobs.get(self.find_blob(digest)?);
         (slot.at != At::NOWHERE).then(|| (slot.at, u64::from(slot.units).saturating_mul(UNIT)))
+    }
+
+    /// The blobs that are there whose digests begin like this: at most one, unless somebody found two.
+    pub(super) fn blobs_beginning(&self, prefix: &[u8; 16]) -> Vec<Digest> {
+        let slots = self.by_digest.iter_hash(self.hasher.hash_one(prefix)).map(|blob| self.blobs.get(*blob));
+        slots.filter(|slot| slot.at != At::NOWHERE && slot.digest.prefix() == *prefix).map(|slot| slot.digest).collect()
     }
 
     /// The responses of a key.
@@ -287,7 +294,9 @@ impl Objects {
     }
 
     fn find_blob(&self, digest: &Digest) -> Option<u32> {
-        self.by_digest.find(self.hasher.hash_one(digest), |blob| self.blobs.get(*blob).digest == *digest).copied()
+        self.by_digest
+            .find(self.hasher.hash_one(digest.prefix()), |blob| self.blobs.get(*blob).digest == *digest)
+            .copied()
     }
 
     /// The slot of a blob; a new one when it was never heard of.
@@ -297,7 +306,8 @@ impl Objects {
         }
         let blob = self.blobs.insert(BlobSlot { digest, at: At::NOWHERE, units: 0, first_row: NONE })?;
         let (blobs, hasher) = (&self.blobs, &self.hasher);
-        self.by_digest.insert_unique(hasher.hash_one(digest), blob, |blob| hasher.hash_one(blobs.get(*blob).digest));
+        let rehash = |blob: &u32| hasher.hash_one(blobs.get(*blob).digest.prefix());
+        self.by_digest.insert_unique(hasher.hash_one(digest.prefix()), blob, rehash);
         Some(blob)
     }
 
@@ -325,7 +335,7 @@ impl Objects {
     }
 
     fn free_blob(&mut self, blob: u32) {
-        let hash = self.hasher.hash_one(self.blobs.get(blob).digest);
+        let hash = self.hasher.hash_one(self.blobs.get(blob).digest.prefix());
         if let Ok(entry) = self.by_digest.find_entry(hash, |other| *other == blob) {
             entry.remove();
         }

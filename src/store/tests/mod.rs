@@ -19,6 +19,7 @@ mod restart;
 mod scale;
 mod speed;
 mod tools;
+mod traces;
 mod usage;
 mod versions;
 
