@@ -155,18 +155,49 @@ fn encode(objects: &Objects, drive: DriveId, mark: Watermark, output: &mut Outpu
     output.write()
 }
 
-/// Reads fields and sums them up.
+/// Reads fields and sums them up: many together, since the sum of a few bytes takes as long as that of many.
 struct Input<R> {
-    from: io::BufReader<R>,
+    from: R,
+    piece: Vec<u8>,
+    /// What of the piece has been taken.
+    taken: usize,
+    /// The checksum of what was taken of the pieces before.
     check: u32,
 }
 
 impl<R: Read> Input<R> {
+    fn new(from: R) -> Self {
+        Self { from, piece: Vec::with_capacity(PIECE), taken: 0, check: 0 }
+    }
+
     fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.from.read_exact(&mut bytes)?;
-        self.check = crc32c_append(self.check, &bytes);
-        Ok(bytes)
+        if self.piece.len() - self.taken < N {
+            self.refill(N)?;
+        }
+        let rest = self.piece.get(self.taken..).and_then(|rest| rest.first_chunk());
+        self.taken += N;
+        rest.copied().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Brings the next piece, or as much of it as there is, but not less than `least` bytes.
+    fn refill(&mut self, least: usize) -> io::Result<()> {
+        self.sum_up();
+        while self.piece.len() < least {
+            let wanted = PIECE.saturating_sub(self.piece.len()) as u64;
+            if self.from.by_ref().take(wanted).read_to_end(&mut self.piece)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The checksum of all that was taken.
+    fn sum_up(&mut self) -> u32 {
+        let taken = self.piece.drain(..self.taken.min(self.piece.len()));
+        self.check = crc32c_append(self.check, taken.as_slice());
+        drop(taken);
+        self.taken = 0;
+        self.check
     }
 
     fn blob(&mut self) -> io::Result<(Digest, At, u32, u32)> {
@@ -205,7 +236,7 @@ impl<R: Read> Input<R> {
 /// When it cannot be read, does not hold, or is of another drive.
 fn decode(from: impl Read, length: u64, drive: DriveId) -> io::Result<(Objects, Watermark)> {
     let invalid = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason.to_owned());
-    let mut input = Input { from: io::BufReader::with_capacity(PIECE, from), check: 0 };
+    let mut input = Input::new(from);
     if input.take()? != MAGIC {
         return Err(invalid("it is no snapshot"));
     }
@@ -231,7 +262,7 @@ fn decode(from: impl Read, length: u64, drive: DriveId) -> io::Result<(Objects, 
             objects.add_row(blob, key, place, at, superseded);
         }
     }
-    let check = input.check;
+    let check = input.sum_up();
     if u32::from_le_bytes(input.take()?) != check {
         return Err(invalid("its checksum does not hold"));
     }

@@ -7,6 +7,7 @@ mod eviction;
 #[cfg(target_os = "linux")]
 pub(crate) mod faults;
 mod filling;
+mod flat;
 #[cfg(target_os = "linux")]
 mod full;
 mod golden;
