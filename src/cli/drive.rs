@@ -139,7 +139,7 @@ fn told_of_adoption(path: &Path, adopted: &Adopted) -> Told {
 }
 
 fn told_of_drain(path: &Path, drained: &Drained, evict: bool) -> Told {
-    let Drained { blobs, partials, bytes, left, left_bytes } = drained;
+    let Drained { blobs, partials, bytes, left, left_bytes, told } = drained;
     let verb = if evict { "removed" } else { "moved" };
     let json = json!({
         "drive": path.display().to_string(),
@@ -147,10 +147,12 @@ fn told_of_drain(path: &Path, drained: &Drained, evict: bool) -> Told {
         "blobs": blobs,
         "partials": partials,
         "bytes": bytes,
+        "told": told.iter().map(|(name, what)| json!({ "name": name, "what": what })).collect::<Vec<_>>(),
         "left": left.iter().map(|(name, why)| json!({ "name": name, "why": why })).collect::<Vec<_>>(),
         "leftBytes": left_bytes,
     });
     let path = path.display();
+    let found: String = told.iter().map(|(name, what)| format!("{path}: {name}: {what}\n")).collect();
     let stayed: String = left.iter().map(|(name, why)| format!("{path}: {name} stays: {why}\n")).collect();
     let done = format!("{path}: {blobs} blobs and {partials} partial bodies with {bytes} bytes {verb}");
     let (exit, verdict) = match left.len() {
@@ -158,9 +160,9 @@ fn told_of_drain(path: &Path, drained: &Drained, evict: bool) -> Told {
         count => (
             Exit::Failure,
             format!(
-                "{count} bodies stay, {left_bytes} bytes of them for want of room; make room on the others and run this again, or use --evict"
+                "{count} files stay, {left_bytes} bytes of them for want of room; make room on the others and run this again, or use --evict"
             ),
         ),
     };
-    Told { exit, text: format!("{stayed}{done}; {verdict}"), json }
+    Told { exit, text: format!("{found}{stayed}{done}; {verdict}"), json }
 }

@@ -7,7 +7,7 @@ use super::disk::{self, Dir};
 use super::drive::DriveId;
 use super::error::OpenError;
 use super::identity::{Identity, new_id, take_lock, write_identity};
-use super::known_drives::KnownDrives;
+use super::known_drives::{Before, KnownDrives};
 use super::layout;
 use super::verify::{Finding, Progressed, Verification, verify_some};
 
@@ -79,8 +79,10 @@ pub fn adopt_drive(
     let accepted = !verification.findings.iter().any(refused);
     let io = |source| OpenError::Io { path: state.to_owned(), action: "open the state directory", source };
     disk::make_directories(state).map_err(io)?;
-    let known = KnownDrives::read(&Dir::open(state).map_err(io)?);
-    let before = known.of(path).filter(|before| *before != id).map(|before| before.to_string());
+    let before = match KnownDrives::read(&Dir::open(state).map_err(io)?, state).of(path) {
+        Before::Drive(before) if before != id => Some(before.to_string()),
+        _ => None,
+    };
     if accepted {
         note(state, path, id)?;
     }
@@ -90,5 +92,5 @@ pub fn adopt_drive(
 fn note(state: &Path, path: &Path, id: DriveId) -> Result<(), OpenError> {
     let io = |source| OpenError::Io { path: state.to_owned(), action: "note the drive", source };
     let dir = Dir::open(state).map_err(io)?;
-    KnownDrives::read(&dir).note_as(&dir, [(path, id)].into_iter()).map_err(io)
+    KnownDrives::read(&dir, state).note_as(&dir, [(path, id)].into_iter()).map_err(io)
 }

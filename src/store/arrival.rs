@@ -8,11 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::disk::Dir;
-use super::drive::{Drive, DriveId, Opening};
+use super::drive::{Drive, Opening};
 use super::drives::{Absence, Drives, Slot};
 use super::error::OpenError;
 use super::inner::Inner;
-use super::known_drives::KnownDrives;
+use super::known_drives::{Before, KnownDrives};
 use super::pulse::Away;
 use super::recover;
 use super::settings::{DriveSettings, Settings};
@@ -51,7 +51,10 @@ pub(super) fn open_all(
             let absence = Absence { reason: reason_of(&error), text: error.to_string(), since: begun };
             match error {
                 // The others go on without it, and nothing is stored while there are none.
-                OpenError::Lost { .. } | OpenError::OtherDrive { .. } | OpenError::Hung { .. } => {}
+                OpenError::Lost { .. }
+                | OpenError::OtherDrive { .. }
+                | OpenError::Hung { .. }
+                | OpenError::Unsure { .. } => {}
                 OpenError::Io { .. } => unknown = Some(error),
                 error => outcome = Err(error),
             }
@@ -76,7 +79,7 @@ pub(super) fn open_all(
 fn begin_to_open(
     settings: DriveSettings,
     number: usize,
-    known: Option<DriveId>,
+    known: Before,
     limit: Duration,
     away: &Arc<Away>,
     metrics: &Arc<Metrics>,
@@ -100,10 +103,10 @@ fn begin_to_open(
 /// Opens a drive for a tool, which waits as long as it takes.
 pub(super) fn open_for_tool(
     settings: &DriveSettings,
-    known: Option<DriveId>,
+    known: impl Into<Before>,
     metrics: &Metrics,
 ) -> Result<Arc<Drive>, OpenError> {
-    let opening = Opening { number: 0, known, limit: Duration::MAX, away: &Arc::default(), metrics };
+    let opening = Opening { number: 0, known: known.into(), limit: Duration::MAX, away: &Arc::default(), metrics };
     // What it has is the business of the tool.
     Drive::open(settings.clone(), &opening).inspect(|drive| drive.pulse.is_read_in())
 }
@@ -132,7 +135,7 @@ fn arrive(store: &Arc<Inner>, number: usize, closing: &Arc<AtomicBool>) -> Outco
         Err(error) => return Outcome::Not(io(error)),
     };
     // Read anew, since `waystation drive adopt` may have written it.
-    let mut known = KnownDrives::read(&state);
+    let mut known = KnownDrives::read(&state, &store.settings.state);
     let opening = Opening {
         number,
         known: known.of(path),

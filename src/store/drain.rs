@@ -2,6 +2,8 @@
 //! them. It can be stopped and run again at any moment: a body is on its new drive, durable and named by the journal there,
 //! before the old one forgets it.
 
+mod partial;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -20,11 +22,10 @@ use super::error::OpenError;
 use super::identity::take_lock;
 use super::journal::{Journal, segments};
 use super::journal_entry::{JournalEntry, Row};
-use super::journal_format::{Frame, Frames, encode_frame};
+use super::journal_format::{Frame, Frames, encode_frame, is_torn};
 use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
 use super::known_drives::KnownDrives;
 use super::layout::{self, PartialFile};
-use super::map_file;
 use super::pinning;
 use super::settings::Settings;
 use super::verify::Progressed;
@@ -48,6 +49,8 @@ pub struct Drained {
     pub left: Vec<(String, String)>,
     /// Bytes of what stayed since no drive had room.
     pub left_bytes: u64,
+    /// What else was found: a name and what about it.
+    pub told: Vec<(String, String)>,
 }
 
 /// A drive with its journal.
@@ -55,6 +58,8 @@ struct Side {
     drive: Arc<Drive>,
     journal: Journal,
     contents: Contents,
+    /// Parts of its journal that say nothing any more: segment, begin and end.
+    damaged: Vec<(u64, usize, usize)>,
 }
 
 struct Draining<'a> {
@@ -94,7 +99,7 @@ pub fn drain(
     disk::make_directories(&settings.state).map_err(io("create the state directory"))?;
     let state = Dir::open(&settings.state).map_err(io("open the state directory"))?;
     let _lock = take_lock(&state, &settings.state)?;
-    let known = KnownDrives::read(&state);
+    let known = KnownDrives::read(&state, &settings.state);
     let metrics = Metrics::new().map_err(|error| io("start")(io::Error::other(error.to_string())))?;
     let is_source = |other: &Path| std::path::absolute(other).ok() == std::path::absolute(path).ok();
     if !settings.drives.iter().any(|drive| is_source(&drive.path)) {
@@ -126,7 +131,7 @@ pub fn drain(
 impl Side {
     fn open(drive: Arc<Drive>) -> io::Result<Self> {
         let segments = segments(&drive)?;
-        let mut contents = Contents::default();
+        let (mut contents, mut damaged) = (Contents::default(), Vec::new());
         for segment in &segments {
             let bytes = drive.dir.read(&layout::segment(*segment))?;
             match decode_segment_header(&bytes) {
@@ -135,10 +140,16 @@ impl Side {
                 // The frames carry their own checksums.
                 Ok(_) | Err(_) => {}
             }
-            for frame in Frames::new(&bytes, SEGMENT_HEADER_LEN) {
-                if let Frame::Entry { offset, entry, .. } = frame {
-                    contents.apply((*segment, offset), &entry);
+            let mut frames = Frames::new(&bytes, SEGMENT_HEADER_LEN);
+            for frame in frames.by_ref() {
+                match frame {
+                    Frame::Entry { offset, entry, .. } => contents.apply((*segment, offset), &entry),
+                    Frame::Damage { offset, end } => damaged.push((*segment, offset, end)),
                 }
+            }
+            let end = frames.intact_end();
+            if bytes.get(end..).is_some_and(|tail| !is_torn(tail)) {
+                damaged.push((*segment, end, bytes.len()));
             }
         }
         let names = contents.blobs().into_iter().map(|(digest, _)| layout::blob(&digest)).collect::<Vec<_>>();
@@ -147,7 +158,7 @@ impl Side {
             drive.take(drive.dir.stat(&name)?.map_or(0, |stat| disk::stat_allocated(&stat)));
         }
         let journal = Journal::new(Arc::clone(&drive), &segments);
-        Ok(Self { drive, journal, contents })
+        Ok(Self { drive, journal, contents, damaged })
     }
 
     /// Says something in the journal, durably.
@@ -200,7 +211,7 @@ impl Draining<'_> {
                 self.partial(id, evict)?;
             }
         }
-        Ok(())
+        self.unnamed(evict)
     }
 
     fn leave(&mut self, name: String, why: impl Into<String>) {
@@ -325,57 +336,6 @@ impl Draining<'_> {
             self.drained.blobs += 1;
             self.drained.bytes += u64::try_from(length).unwrap_or(0);
         }
-        Ok(())
-    }
-
-    /// Moves a body that is not complete: its bytes, then its map, by which it is found.
-    fn partial(&mut self, id: PartialId, evict: bool) -> io::Result<()> {
-        let (data, map) = (layout::partial_data(id), layout::partial_map(id));
-        let source = Arc::clone(&self.source.drive);
-        let bytes = source.dir.read(&map)?;
-        let decoded = match map_file::decode(&bytes) {
-            Ok(decoded) => decoded,
-            Err(error) => {
-                self.leave(map, error.to_string());
-                return Ok(());
-            }
-        };
-        let present = decoded.map.present().clone();
-        if !evict && source.dir.stat(&data)?.is_some() {
-            let Some(target) = self.target_for(present.total()).and_then(|number| self.targets.get(number)) else {
-                self.drained.left_bytes += present.total();
-                self.leave(data, "no other drive has room for it");
-                return Ok(());
-            };
-            let dir = &target.drive.dir;
-            // What an earlier attempt may have left.
-            dir.unlink(&map)?;
-            dir.unlink(&data)?;
-            let (from, to) = (source.dir.open_to_read(&data)?, dir.create_file(&data)?);
-            let copied = present.iter().try_for_each(|range| {
-                let mut at = range.start();
-                copy_pieces(&from, range.start(), range.len(), |piece| {
-                    disk::write_at(&to, piece, at)?;
-                    at += piece.len() as u64;
-                    Ok(())
-                })
-            });
-            if let Err(error) = copied.and_then(|()| disk::sync_data(&to)) {
-                dir.unlink(&data)?;
-                self.leave(data, error.to_string());
-                return Ok(());
-            }
-            let written = dir.create_file(&map)?;
-            disk::write_at(&written, &bytes, 0)?;
-            disk::sync_data(&written)?;
-            dir.sync_directory(layout::PARTIAL)?;
-            target.drive.take(disk::allocated(&to)?);
-        }
-        source.dir.unlink(&map)?;
-        source.dir.unlink(&data)?;
-        source.dir.sync_directory(layout::PARTIAL)?;
-        self.drained.partials += 1;
-        self.drained.bytes += present.total();
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ use super::disk::{self, Dir};
 use super::error::OpenError;
 use super::evict::Sieve;
 use super::identity::{Identity, identify, take_lock};
+use super::known_drives::Before;
 use super::layout;
 use super::pool::{Pool, join_unless};
 use super::pulse::{Away, Pulse};
@@ -72,7 +73,7 @@ pub(super) struct Drive {
     pub(super) pulse: Arc<Pulse>,
     /// What waits to be made durable.
     pub(super) queue: Queue,
-    /// Order of eviction. A leaf lock.
+    /// Order of eviction. A leaf lock, but for the index's.
     pub(super) sieve: Mutex<Sieve<Victim>>,
     /// Held by who finds out how much has to go and chooses it. Before all other locks.
     pub(super) evicting: Mutex<()>,
@@ -94,8 +95,8 @@ pub(super) struct Drive {
 pub(super) struct Opening<'a> {
     /// Its place among the configured ones, from 0.
     pub(super) number: usize,
-    /// The drive that the path is known as.
-    pub(super) known: Option<DriveId>,
+    /// What the path was before.
+    pub(super) known: Before,
     /// When an operation is overdue.
     pub(super) limit: Duration,
     /// Where it is noted that its content counts as missing.
@@ -108,12 +109,15 @@ impl Drive {
     /// Takes the drive's lock, reads or writes its identity, makes missing directories and starts its threads.
     /// A path that is known as a drive is not made a new one, nor another one.
     pub(super) fn open(settings: DriveSettings, opening: &Opening<'_>) -> Result<Arc<Self>, OpenError> {
-        let &Opening { number, known, limit, away, metrics } = opening;
+        let &Opening { number, ref known, limit, away, metrics } = opening;
         let path = settings.path.clone();
-        if known.is_some()
-            && std::fs::symlink_metadata(path.join(layout::IDENTITY)).is_err_and(|e| e.kind() == NotFound)
-        {
-            return Err(OpenError::Lost { path });
+        let has_none = || std::fs::symlink_metadata(path.join(layout::IDENTITY)).is_err_and(|e| e.kind() == NotFound);
+        match known {
+            Before::Drive(_) if has_none() => return Err(OpenError::Lost { path }),
+            Before::Unsure(doubt) if has_none() => {
+                return Err(OpenError::Unsure { path, file: doubt.file.clone(), reason: doubt.reason.clone() });
+            }
+            _ => {}
         }
         let io = |action: &'static str| {
             let path = path.clone();
@@ -123,9 +127,9 @@ impl Drive {
         let pulse = Pulse::new(limit, away);
         let dir = Dir::open(&path).map_err(io("open the directory"))?.beating(&pulse);
         // Before the lock is taken: who adopts the drive needs it.
-        if let Some(known) = known {
+        if let Before::Drive(known) = known {
             let (found, _) = Identity::read(&dir, &path)?;
-            if found != known {
+            if found != *known {
                 return Err(OpenError::OtherDrive { path, found: found.to_string(), known: known.to_string() });
             }
         }

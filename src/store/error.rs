@@ -43,6 +43,18 @@ pub enum OpenError {
         /// The drive.
         path: PathBuf,
     },
+    /// There is no `waystation.json`, and it cannot be told whether this was a drive before.
+    #[error(
+        "drive {path}: there is no waystation.json, and {file} cannot be read ({reason}), so nobody can tell whether a drive was here; mount it, or for a new and empty drive run `waystation drive init {path} --config ...`; {file} is written anew at a start with all drives here"
+    )]
+    Unsure {
+        /// The path.
+        path: PathBuf,
+        /// The file that says which paths are drives.
+        file: PathBuf,
+        /// Why it cannot be read.
+        reason: String,
+    },
     /// Another drive than the one that the path is known as.
     #[error(
         "drive {path}: drive {found} is here, and drive {known} was before; mount the right one, or run `waystation drive adopt {path}` to keep this one here"

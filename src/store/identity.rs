@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use crc32c::crc32c;
+
 use super::disk::{self, Dir};
 use super::drive::DriveId;
 use super::error::OpenError;
@@ -14,11 +16,24 @@ use super::layout;
 pub(super) struct Identity {
     format: u32,
     drive: String,
+    /// The CRC-32C of the drive's id: with another id its content would be taken for another drive's. Files of earlier
+    /// releases have none, and those releases pass it over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<String>,
+}
+
+/// The field [`Identity::check`] of a drive.
+fn check_of(id: DriveId) -> String {
+    format!("{:08x}", crc32c(&id.0.to_be_bytes()))
 }
 
 impl Identity {
     /// What the drive in `path` says of itself, of which there must be a readable one. Changes nothing.
     pub(super) fn read(dir: &Dir, path: &Path) -> Result<(DriveId, u32), OpenError> {
+        Self::read_whole(dir, path).map(|(identity, id)| (id, identity.format))
+    }
+
+    fn read_whole(dir: &Dir, path: &Path) -> Result<(Self, DriveId), OpenError> {
         let damaged = |reason: &str| OpenError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
         let io = |source| OpenError::Io { path: path.to_owned(), action: "read waystation.json", source };
         let text = dir.read(layout::IDENTITY).map_err(io)?;
@@ -31,7 +46,13 @@ impl Identity {
         }
         let identity: Self = serde_json::from_value(value).map_err(|error| damaged(&error.to_string()))?;
         let id = u128::from_str_radix(&identity.drive, 16).map_err(|_| damaged("the drive id is no number"))?;
-        Ok((DriveId(id), identity.format))
+        let id = DriveId(id);
+        if identity.check.as_ref().is_some_and(|check| *check != check_of(id)) {
+            return Err(damaged(
+                "its check does not fit its drive id; drives.json in the state directory has the id of this path: if it is the same, remove the check, else write that id into it",
+            ));
+        }
+        Ok((identity, id))
     }
 }
 
@@ -47,10 +68,14 @@ pub(super) fn identify(dir: &Dir, path: &Path) -> Result<DriveId, OpenError> {
     let io = |action| move |source| OpenError::Io { path: path.to_owned(), action, source };
     let damaged = |reason: &str| OpenError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
     if dir.stat(layout::IDENTITY).map_err(io("read waystation.json"))?.is_some() {
-        let (id, format) = Identity::read(dir, path)?;
-        if format < layout::FORMAT {
+        let (identity, id) = Identity::read_whole(dir, path)?;
+        if identity.format < layout::FORMAT {
             // Before anything is written that the older release does not know.
             write_identity(dir, id).map_err(io("upgrade waystation.json"))?;
+        } else if identity.check.is_none()
+            && let Err(error) = write_identity(dir, id)
+        {
+            tracing::warn!(drive = %path.display(), %error, "waystation.json has no check, and none could be added");
         }
         return Ok(id);
     }
@@ -71,7 +96,7 @@ pub(super) fn new_id() -> io::Result<DriveId> {
 
 /// Writes it down, durably.
 pub(super) fn write_identity(dir: &Dir, id: DriveId) -> io::Result<()> {
-    let identity = Identity { format: layout::FORMAT, drive: id.to_string() };
+    let identity = Identity { format: layout::FORMAT, drive: id.to_string(), check: Some(check_of(id)) };
     let text = serde_json::to_vec_pretty(&identity).map_err(io::Error::other)?;
     dir.unlink(layout::IDENTITY_NEW)?;
     let file = dir.create_file(layout::IDENTITY_NEW)?;

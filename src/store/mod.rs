@@ -88,6 +88,7 @@ mod publish;
 mod pulse;
 mod quarantine;
 mod queue;
+mod read_ahead;
 mod ready;
 mod recover;
 mod replay;
@@ -104,6 +105,7 @@ pub(crate) mod tests;
 mod unnamed;
 mod usage;
 mod verify;
+mod victim;
 mod watch;
 mod window;
 mod writer;
@@ -177,9 +179,12 @@ impl Store {
         disk::make_directories(&settings.state).map_err(io("create the directory"))?;
         let state = Dir::open(&settings.state).map_err(io("open the directory"))?;
         let state_lock = take_lock(&state, &settings.state)?;
-        let mut known = KnownDrives::read(&state);
+        let mut known = KnownDrives::read(&state, &settings.state);
         let away = Arc::default();
         let (drives, outcome) = arrival::open_all(&settings, &known, &away, &metrics);
+        if drives.slots().iter().all(|slot| slot.drive().is_some()) {
+            known.all_are_here();
+        }
         let opened = outcome
             .and_then(|()| known.note(&state, drives.iter().map(|drive| &**drive)).map_err(io("note the drives")));
         opened.inspect_err(|_| drives.iter().for_each(|drive| drive.close()))?;

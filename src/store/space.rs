@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::drive::{Drive, Victim};
+use super::drive::Drive;
 use super::inner::Inner;
 use super::pinning;
-use crate::content::PartialId;
+use super::victim::Name;
+use crate::content::{Digest, PartialId};
 
 /// Once something has to go, so much of the quota more goes with it: 1/20, down to 95 %.
 const MARGIN: u64 = 20;
@@ -83,10 +84,14 @@ impl Inner {
                 is_it
             };
             let victim = drive.sieve.lock().next_victim(|victim| match victim {
-                Victim::Blob(digest) => {
-                    table.blobs.contains_key(digest) || is_pinned(self.is_pinned_blob(&table, &pins, digest, now))
+                Name::Blobs(prefix) => {
+                    let blobs = self.index.blobs_beginning(drive.id, prefix);
+                    let mut stays = |digest: &Digest| {
+                        table.blobs.contains_key(digest) || is_pinned(self.is_pinned_blob(&table, &pins, digest, now))
+                    };
+                    blobs.is_empty() || blobs.iter().any(&mut stays)
                 }
-                Victim::Partial(id) => table.partials.get(&partial_id(*id)).is_none_or(|partial| {
+                Name::Partial(id) => table.partials.get(&partial_id(*id)).is_none_or(|partial| {
                     partial.has_writer() || is_pinned(Self::is_pinned_partial(partial, &pins, now))
                 }),
             });
@@ -98,11 +103,13 @@ impl Inner {
                 break;
             };
             match victim {
-                Victim::Blob(digest) => {
-                    self.drop_blob_sized(&mut table, drive, digest, size, None);
-                    self.metrics.evictions.inc();
+                Name::Blobs(prefix) => {
+                    for digest in self.index.blobs_beginning(drive.id, &prefix) {
+                        self.drop_blob_sized(&mut table, drive, digest, size, None);
+                        self.metrics.evictions.inc();
+                    }
                 }
-                Victim::Partial(id) => {
+                Name::Partial(id) => {
                     let partial = table.partials.get(&partial_id(id)).cloned();
                     let entry = partial.as_ref().and_then(|partial| partial.state.lock().entry.upgrade());
                     if let Some((partial, entry)) = partial.zip(entry) {

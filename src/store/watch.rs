@@ -254,7 +254,7 @@ impl Seat<'_> {
 /// Why a drive that could not be opened is not here.
 pub(super) fn reason_of(error: &OpenError) -> Reason {
     match error {
-        OpenError::Lost { .. } | OpenError::NoDrive { .. } => Reason::Lost,
+        OpenError::Lost { .. } | OpenError::NoDrive { .. } | OpenError::Unsure { .. } => Reason::Lost,
         OpenError::OtherDrive { .. } => Reason::OtherDrive,
         OpenError::Hung { .. } => Reason::Hung,
         _ => Reason::Absent,

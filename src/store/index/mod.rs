@@ -247,6 +247,11 @@ impl Index {
         self.of(drive).is_some_and(|known| known.state.read().objects.blob(digest).is_some())
     }
 
+    /// The blobs of a drive whose digests begin like this. Reads no file.
+    pub(super) fn blobs_beginning(&self, drive: DriveId, prefix: &[u8; 16]) -> Vec<Digest> {
+        self.of(drive).map(|known| known.state.read().objects.blobs_beginning(prefix)).unwrap_or_default()
+    }
+
     /// Where a blob of a drive is told, and the real bytes that it takes. Reads no file.
     pub(super) fn blob_at(&self, digest: &Digest, drive: DriveId) -> Option<(Watermark, u64)> {
         let (at, allocated) = self.of(drive)?.state.read().objects.blob(digest)?;

@@ -42,6 +42,7 @@ pub(super) struct Objects {
     rows: Slots<RowSlot>,
     blobs: Slots<BlobSlot>,
     by_key: HashTable<u32>,
+    /// By the first halves of the digests.
     by_digest: HashTable<u32>,
     /// Of the few rows that are older versions, since when.
     superseded: HashMap<u32, UnixMillis>,
@@ -103,9 +104,11 @@ impl Objects {
     /// The same with room for so many blobs with one response each.
     pub(super) fn with_room(count: usize) -> Self {
         let mut objects = Self::new();
+        objects.rows.reserve(count);
+        objects.blobs.reserve(count);
         let (rows, blobs, hasher) = (&objects.rows, &objects.blobs, &objects.hasher);
         objects.by_key.reserve(count, |row| hasher.hash_one(rows.get(*row).key));
-        objects.by_digest.reserve(count, |blob| hasher.hash_one(blobs.get(*blob).digest));
+        objects.by_digest.reserve(count, |blob| hasher.hash_one(blobs.get(*blob).digest.prefix()));
         objects
     }
 
@@ -118,6 +121,12 @@ impl Objects {
     pub(super) fn blob(&self, digest: &Digest) -> Option<(At, u64)> {
         let slot = self.blobs.get(self.find_blob(digest)?);
         (slot.at != At::NOWHERE).then(|| (slot.at, u64::from(slot.units).saturating_mul(UNIT)))
+    }
+
+    /// The blobs that are there whose digests begin like this: at most one, unless somebody found two.
+    pub(super) fn blobs_beginning(&self, prefix: &[u8; 16]) -> Vec<Digest> {
+        let slots = self.by_digest.iter_hash(self.hasher.hash_one(prefix)).map(|blob| self.blobs.get(*blob));
+        slots.filter(|slot| slot.at != At::NOWHERE && slot.digest.prefix() == *prefix).map(|slot| slot.digest).collect()
     }
 
     /// The responses of a key.
@@ -164,9 +173,9 @@ impl Objects {
 
     /// The blob at a place in memory, if one is there, and its real bytes.
     pub(super) fn blob_in_place(&self, place: u32) -> Option<(Digest, u64)> {
-        let digest = self.blobs.peek(place)?.digest;
-        // A place that is free keeps what was there.
-        self.blob(&digest).map(|(_, allocated)| (digest, allocated))
+        // In one that is free is nothing that is told anywhere.
+        let slot = self.blobs.peek(place).filter(|slot| slot.at != At::NOWHERE)?;
+        Some((slot.digest, u64::from(slot.units).saturating_mul(UNIT)))
     }
 
     /// Calls `each` with every blob, also those that are only named, and its responses, up to the first error.
@@ -200,11 +209,7 @@ impl Objects {
 
     /// A blob is there, and is told at `at`.
     pub(super) fn put_blob(&mut self, digest: Digest, at: At, allocated: u64) {
-        self.put_blob_units(digest, at, u32::try_from(allocated.div_ceil(UNIT)).unwrap_or(u32::MAX));
-    }
-
-    /// The same with its real bytes in units of 4 KiB.
-    pub(super) fn put_blob_units(&mut self, digest: Digest, at: At, units: u32) {
+        let units = u32::try_from(allocated.div_ceil(UNIT)).unwrap_or(u32::MAX);
         if let Some(blob) = self.blob_slot(digest) {
             let slot = self.blobs.at(blob);
             (slot.at, slot.units) = (at, units);
@@ -215,15 +220,35 @@ impl Objects {
     pub(super) fn put_row(&mut self, key: KeyHash, place: u64, at: At, digest: Digest, superseded: Option<UnixMillis>) {
         let before = self.find_row(key, place);
         let stays = before.filter(|row| self.blobs.get(self.rows.get(*row).blob).digest == digest);
-        let row = match stays {
-            Some(row) => row,
-            None => {
-                self.remove_row(key, place);
-                let Some(blob) = self.blob_slot(digest) else { return };
-                let Some(row) = self.link(key, place, blob) else { return };
-                row
-            }
-        };
+        if let Some(row) = stays {
+            self.tell_row(row, at, superseded);
+            return;
+        }
+        if before.is_some() {
+            self.remove_row(key, place);
+        }
+        if let Some(blob) = self.blob_slot(digest) {
+            self.add_row(blob, key, place, at, superseded);
+        }
+    }
+
+    /// Adds a blob of which nothing is known: without looking, which takes as long as all the rest. Returns its place.
+    pub(super) fn add_blob(&mut self, digest: Digest, at: At, units: u32) -> Option<u32> {
+        let blob = self.blobs.insert(BlobSlot { digest, at, units, first_row: NONE })?;
+        let (blobs, hasher) = (&self.blobs, &self.hasher);
+        let rehash = |blob: &u32| hasher.hash_one(blobs.get(*blob).digest.prefix());
+        self.by_digest.insert_unique(hasher.hash_one(digest.prefix()), blob, rehash);
+        Some(blob)
+    }
+
+    /// Adds a response whose body is the blob in this place, without looking for one that has its place.
+    pub(super) fn add_row(&mut self, blob: u32, key: KeyHash, place: u64, at: At, superseded: Option<UnixMillis>) {
+        if let Some(row) = self.link(key, place, blob) {
+            self.tell_row(row, at, superseded);
+        }
+    }
+
+    fn tell_row(&mut self, row: u32, at: At, superseded: Option<UnixMillis>) {
         self.rows.at(row).at = at;
         match superseded {
             Some(since) => drop(self.superseded.insert(row, since)),
@@ -287,7 +312,9 @@ impl Objects {
     }
 
     fn find_blob(&self, digest: &Digest) -> Option<u32> {
-        self.by_digest.find(self.hasher.hash_one(digest), |blob| self.blobs.get(*blob).digest == *digest).copied()
+        self.by_digest
+            .find(self.hasher.hash_one(digest.prefix()), |blob| self.blobs.get(*blob).digest == *digest)
+            .copied()
     }
 
     /// The slot of a blob; a new one when it was never heard of.
@@ -295,10 +322,7 @@ impl Objects {
         if let Some(blob) = self.find_blob(&digest) {
             return Some(blob);
         }
-        let blob = self.blobs.insert(BlobSlot { digest, at: At::NOWHERE, units: 0, first_row: NONE })?;
-        let (blobs, hasher) = (&self.blobs, &self.hasher);
-        self.by_digest.insert_unique(hasher.hash_one(digest), blob, |blob| hasher.hash_one(blobs.get(*blob).digest));
-        Some(blob)
+        self.add_blob(digest, At::NOWHERE, 0)
     }
 
     /// A new row, first among those of its blob.
@@ -325,10 +349,11 @@ impl Objects {
     }
 
     fn free_blob(&mut self, blob: u32) {
-        let hash = self.hasher.hash_one(self.blobs.get(blob).digest);
+        let hash = self.hasher.hash_one(self.blobs.get(blob).digest.prefix());
         if let Ok(entry) = self.by_digest.find_entry(hash, |other| *other == blob) {
             entry.remove();
         }
+        self.blobs.at(blob).at = At::NOWHERE;
         self.blobs.remove(blob);
     }
 }

@@ -16,6 +16,11 @@ impl<T> Slots<T> {
         Self { places: Vec::new(), free: Vec::new() }
     }
 
+    /// Makes room for so many more, and no more than these.
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.places.reserve_exact(count);
+    }
+
     /// Adds a value; `None` when there are 2^32 - 1.
     pub(super) fn insert(&mut self, value: T) -> Option<u32> {
         if let Some(number) = self.free.pop() {

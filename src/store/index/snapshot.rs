@@ -25,9 +25,10 @@ use crate::content::{Digest, KeyHash, UnixMillis};
 
 const MAGIC: [u8; 8] = *b"WSTNIDX\0";
 const VERSION: u32 = 1;
-/// The header's length and the least that a blob takes.
+/// Length of the header, of a blob without its rows, and of a row that is no older version.
 const HEADER: u64 = 52;
-const LEAST: u64 = 48;
+const BLOB: usize = 48;
+const ROW: usize = 33;
 /// Bytes that are written and read at a time.
 const PIECE: usize = 256 * 1024;
 
@@ -154,22 +155,78 @@ fn encode(objects: &Objects, drive: DriveId, mark: Watermark, output: &mut Outpu
     output.write()
 }
 
-/// Reads fields and sums them up.
+/// Reads fields and sums them up: many together, since the sum of a few bytes takes as long as that of many.
 struct Input<R> {
-    from: io::BufReader<R>,
+    from: R,
+    piece: Vec<u8>,
+    /// What of the piece has been taken.
+    taken: usize,
+    /// The checksum of what was taken of the pieces before.
     check: u32,
 }
 
 impl<R: Read> Input<R> {
-    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.from.read_exact(&mut bytes)?;
-        self.check = crc32c_append(self.check, &bytes);
-        Ok(bytes)
+    fn new(from: R) -> Self {
+        Self { from, piece: Vec::with_capacity(PIECE), taken: 0, check: 0 }
     }
 
-    fn place(&mut self) -> io::Result<At> {
-        Ok(At { segment: u32::from_le_bytes(self.take()?), offset: u32::from_le_bytes(self.take()?) })
+    fn take<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        if self.piece.len() - self.taken < N {
+            self.refill(N)?;
+        }
+        let rest = self.piece.get(self.taken..).and_then(|rest| rest.first_chunk());
+        self.taken += N;
+        rest.copied().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Brings the next piece, or as much of it as there is, but not less than `least` bytes.
+    fn refill(&mut self, least: usize) -> io::Result<()> {
+        self.sum_up();
+        while self.piece.len() < least {
+            let wanted = PIECE.saturating_sub(self.piece.len()) as u64;
+            if self.from.by_ref().take(wanted).read_to_end(&mut self.piece)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The checksum of all that was taken.
+    fn sum_up(&mut self) -> u32 {
+        let taken = self.piece.drain(..self.taken.min(self.piece.len()));
+        self.check = crc32c_append(self.check, taken.as_slice());
+        drop(taken);
+        self.taken = 0;
+        self.check
+    }
+
+    fn blob(&mut self) -> io::Result<(Digest, At, u32, u32)> {
+        let bytes: [u8; BLOB] = self.take()?;
+        let (digest, numbers) = bytes.split_at(32);
+        let (words, _) = numbers.as_chunks::<4>();
+        match (digest.try_into(), words) {
+            (Ok(digest), [segment, offset, units, rows]) => {
+                let [segment, offset, units, rows] =
+                    [segment, offset, units, rows].map(|word| u32::from_le_bytes(*word));
+                Ok((Digest::from_bytes(digest), At { segment, offset }, units, rows))
+            }
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn row(&mut self) -> io::Result<(KeyHash, u64, At, Option<UnixMillis>)> {
+        let bytes: [u8; ROW] = self.take()?;
+        let (key, numbers) = bytes.split_at(16);
+        let (words, is_older) = numbers.as_chunks::<4>();
+        match (key.try_into(), words) {
+            (Ok(key), [low, high, segment, offset]) => {
+                let [low, high, segment, offset] = [low, high, segment, offset].map(|word| u32::from_le_bytes(*word));
+                let place = (u64::from(high) << 32) | u64::from(low);
+                let since = if is_older == [0] { None } else { Some(UnixMillis(u64::from_le_bytes(self.take()?))) };
+                Ok((KeyHash::from_bytes(key), place, At { segment, offset }, since))
+            }
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 }
 
@@ -179,7 +236,7 @@ impl<R: Read> Input<R> {
 /// When it cannot be read, does not hold, or is of another drive.
 fn decode(from: impl Read, length: u64, drive: DriveId) -> io::Result<(Objects, Watermark)> {
     let invalid = |reason: &str| io::Error::new(io::ErrorKind::InvalidData, reason.to_owned());
-    let mut input = Input { from: io::BufReader::with_capacity(PIECE, from), check: 0 };
+    let mut input = Input::new(from);
     if input.take()? != MAGIC {
         return Err(invalid("it is no snapshot"));
     }
@@ -192,30 +249,20 @@ fn decode(from: impl Read, length: u64, drive: DriveId) -> io::Result<(Objects, 
     let mark = Watermark { segment: u64::from_le_bytes(input.take()?), offset: u64::from_le_bytes(input.take()?) };
     let blobs = u64::from_le_bytes(input.take()?);
     // So many can be there at most: a damaged number must not ask for memory.
-    if blobs > length.saturating_sub(HEADER) / LEAST {
+    if blobs > length.saturating_sub(HEADER) / BLOB as u64 {
         return Err(invalid("it says to have more than there is"));
     }
     let mut objects = Objects::with_room(usize::try_from(blobs).unwrap_or(0));
     for _ in 0..blobs {
-        let digest = Digest::from_bytes(input.take()?);
-        let at = input.place()?;
-        let units = u32::from_le_bytes(input.take()?);
-        let rows = u32::from_le_bytes(input.take()?);
-        if at != At::NOWHERE {
-            objects.put_blob_units(digest, at, units);
-        }
+        let (digest, at, units, rows) = input.blob()?;
+        // Nothing is there twice, or the checksum does not hold.
+        let blob = objects.add_blob(digest, at, units).ok_or_else(|| invalid("it has more than there can be"))?;
         for _ in 0..rows {
-            let key = KeyHash::from_bytes(input.take()?);
-            let place = u64::from_le_bytes(input.take()?);
-            let at = input.place()?;
-            let superseded = match input.take()? {
-                [0] => None,
-                _ => Some(UnixMillis(u64::from_le_bytes(input.take()?))),
-            };
-            objects.put_row(key, place, at, digest, superseded);
+            let (key, place, at, superseded) = input.row()?;
+            objects.add_row(blob, key, place, at, superseded);
         }
     }
-    let check = input.check;
+    let check = input.sum_up();
     if u32::from_le_bytes(input.take()?) != check {
         return Err(invalid("its checksum does not hold"));
     }

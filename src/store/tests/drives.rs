@@ -124,3 +124,84 @@ async fn a_body_goes_to_another_drive_when_the_first_one_refuses() {
     fs::remove_dir_all(largest.join("partial")).unwrap();
     assert_eq!(put(&store, "a", b"content").await.digest, Digest::of(b"content"));
 }
+
+#[tokio::test]
+async fn while_it_cannot_be_told_which_paths_were_drives_no_new_one_is_made() {
+    for damage in ["a flipped bit", "no text", "cannot be read"] {
+        let rig = Rig::with_two_drives();
+        let names: Vec<_> = (0..6).map(|number| number.to_string()).collect();
+        {
+            let store = rig.open();
+            for name in &names {
+                put(&store, name, name.as_bytes()).await;
+            }
+            store.flush().await;
+            assert!(store.usage().iter().all(|usage| usage.blobs > 0));
+        }
+        let (file, lost, away) =
+            (rig.state().join("drives.json"), rig.root.path().join("second"), rig.root.path().join("away"));
+        let whole = fs::read(&file).unwrap();
+        match damage {
+            "a flipped bit" => flip(&file, whole.iter().rposition(|byte| *byte == b'/').unwrap() as u64),
+            "no text" => fs::write(&file, "").unwrap(),
+            _ => {
+                fs::remove_file(&file).unwrap();
+                fs::create_dir(&file).unwrap();
+            }
+        }
+        // Its mount is lost: the directory below is empty.
+        fs::rename(&lost, &away).unwrap();
+        fs::create_dir(&lost).unwrap();
+        {
+            let store = rig.open();
+            store.ready().await;
+            let usage = store.usage();
+            assert_eq!((usage[0].in_service(), usage[1].in_service()), (true, false), "{damage}");
+            let told = usage[1].out.clone().unwrap().text.unwrap();
+            let says = [lost.to_str().unwrap(), file.to_str().unwrap(), "mount it", "drive init"]
+                .map(|part| told.contains(part));
+            assert_eq!(says, [true; 4], "{told}");
+            put(&store, "more", b"more").await;
+        }
+        assert_eq!(fs::read_dir(&lost).unwrap().count(), 0, "{damage}: nothing was written there");
+        fs::remove_dir(&lost).unwrap();
+        fs::rename(&away, &lost).unwrap();
+        if damage == "cannot be read" {
+            fs::remove_dir(&file).unwrap();
+        }
+        let store = rig.open();
+        for name in &names {
+            assert_eq!(get(&store, name).await.unwrap(), name.as_bytes(), "{damage}");
+        }
+        assert_eq!(fs::read(&file).unwrap(), whole, "{damage}: with all drives here it is written anew");
+    }
+}
+
+#[tokio::test]
+async fn no_bit_of_its_identity_makes_a_drive_another_one() {
+    let rig = Rig::new();
+    put(&rig.open(), "a", b"content").await;
+    let identity = rig.drive().join("waystation.json");
+    let whole = fs::read_to_string(&identity).unwrap();
+    let id = whole.split('"').nth(5).unwrap().to_owned();
+    for bit in 0..whole.len() * 8 {
+        let mut changed = whole.clone().into_bytes();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&identity, &changed).unwrap();
+        // The state directory may be lost, too.
+        let dir = disk::Dir::open(&rig.drive()).unwrap();
+        let read = identity::Identity::read(&dir, &rig.drive());
+        let told = String::from_utf8_lossy(&changed).into_owned();
+        assert!(read.is_err() || read.unwrap().0.to_string() == id, "{told}");
+    }
+    let other = whole.replacen(&id[..4], if id.starts_with("0000") { "1111" } else { "0000" }, 1);
+    fs::write(&identity, other).unwrap();
+    fs::remove_dir_all(rig.state()).unwrap();
+    let error = Store::open(rig.settings.clone(), Arc::new(Metrics::new().unwrap())).unwrap_err().to_string();
+    assert!(["waystation.json is damaged", "check", "drives.json"].iter().all(|part| error.contains(part)), "{error}");
+    // One of an earlier release has none, and gets one.
+    let plain: Vec<&str> = whole.lines().filter(|line| !line.contains("check")).collect();
+    fs::write(&identity, plain.join("\n").replace(&format!("{id}\","), &format!("{id}\""))).unwrap();
+    assert_eq!(get(&rig.open(), "a").await.unwrap(), b"content");
+    assert_eq!(fs::read_to_string(&identity).unwrap(), whole);
+}

@@ -7,8 +7,11 @@ mod eviction;
 #[cfg(target_os = "linux")]
 pub(crate) mod faults;
 mod filling;
+mod flat;
 #[cfg(target_os = "linux")]
 mod full;
+mod golden;
+mod golden_write;
 mod kills;
 mod many;
 mod outages;
@@ -19,6 +22,7 @@ mod restart;
 mod scale;
 mod speed;
 mod tools;
+mod traces;
 mod usage;
 mod versions;
 

@@ -134,6 +134,93 @@ async fn what_does_not_fit_or_is_damaged_stays_and_is_told() {
 }
 
 #[tokio::test]
+async fn a_drain_says_what_a_damaged_journal_leaves() {
+    let (rig, _) = one_full_drive().await;
+    let segment = rig.path_of(0).join("journal/0000000000000001.log");
+    flip(&segment, 90);
+    let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+    assert!(
+        drained.told.iter().any(|(name, what)| name.contains("0001.log") && what.contains("damaged")),
+        "{drained:?}"
+    );
+    let unnamed: Vec<_> = drained.left.iter().filter(|(_, why)| why.contains("does not name it")).collect();
+    assert_eq!(unnamed.len(), 1, "{drained:?}");
+    assert_eq!(walk(&rig.path_of(0).join("blobs/sha256")).len(), 1);
+    let evicted = drain(&rig.settings, &rig.path_of(0), true, &mut |_| {}).unwrap();
+    assert!(evicted.left.is_empty() && evicted.told.len() == 1, "{evicted:?}");
+    assert!(walk(&rig.path_of(0).join("blobs/sha256")).is_empty());
+}
+
+#[tokio::test]
+async fn of_two_copies_of_a_part_the_one_with_more_right_bytes_stays() {
+    for damaged in [false, true] {
+        let (mut rig, bodies) = one_full_drive().await;
+        // As a drain leaves it that was stopped before the old drive forgot it; one of them went on since.
+        let copied = rig.copy_of_now();
+        copy(&copied.root.path().join(rig.path_of(0).file_name().unwrap()), &rig.root.path().join("kept"));
+        drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+        let old = rig.root.path().join("kept/partial");
+        for entry in fs::read_dir(&old).unwrap().map(Result::unwrap) {
+            fs::copy(entry.path(), rig.path_of(0).join("partial").join(entry.file_name())).unwrap();
+        }
+        let theirs: Vec<_> = walk(&rig.path_of(1)).into_iter().chain(walk(&rig.path_of(2))).collect();
+        let data = theirs.iter().find(|path| path.extension().is_some_and(|e| e == "data")).unwrap();
+        if damaged {
+            flip(data, 5);
+        } else {
+            // Now the old one is worth less.
+            let name = data.file_name().unwrap();
+            flip(&rig.path_of(0).join("partial").join(name), 5);
+        }
+        let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+        assert!(drained.left.is_empty() && drained.partials == 1, "{drained:?}");
+        rig.settings.drives.remove(0);
+        check(&rig.open(), &bodies).await;
+    }
+}
+
+#[tokio::test]
+async fn a_map_without_its_bytes_is_told_and_what_it_leads_to_stays() {
+    let (rig, bodies) = one_full_drive().await;
+    let partial = walk(&rig.path_of(0).join("partial"));
+    let data = partial.iter().find(|path| path.extension().is_some_and(|e| e == "data")).unwrap();
+    fs::remove_file(data).unwrap();
+    // A body whose map was not removed before a cut, and whose journal entry never came.
+    let content = body_of(BLOCK, 1500);
+    let digest = Digest::of(&content);
+    let id = crate::content::PartialId(5);
+    let record = Record { body: BodyRef::Partial(id), ..record("cut", Some(BLOCK as u64)) };
+    let size = block_map::BlockSize::new(BLOCK as u32).unwrap();
+    let written = block_map::MapRecord { block: 0, valid_len: BLOCK as u32, crc: crc32c::crc32c(&content) };
+    let map = [
+        map_file::encode_begin(&record, size),
+        written.encode().to_vec(),
+        map_file::encode_digest(BLOCK as u64, &digest).to_vec(),
+    ];
+    fs::write(rig.path_of(0).join(layout::partial_map(id)), map.concat()).unwrap();
+    let blob = rig.path_of(0).join(layout::blob(&digest));
+    fs::create_dir_all(blob.parent().unwrap()).unwrap();
+    fs::write(&blob, &content).unwrap();
+    let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+    assert!(drained.told.iter().any(|(_, what)| what.contains("no bytes")), "{drained:?}");
+    assert!(
+        drained.left.iter().any(|(name, why)| name.ends_with(".map") && why.contains("start the cache once")),
+        "{drained:?}"
+    );
+    {
+        let store = rig.open();
+        let entry = only_partial(&store.lookup(&key("cut")).await);
+        let writer = store.resume(&entry).await.unwrap();
+        assert_eq!(writer.contiguous(), BLOCK as u64, "it is put back");
+        writer.complete(BLOCK as u64).await.unwrap();
+    }
+    let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+    assert!(drained.left.is_empty(), "{drained:?}");
+    let store = rig.open();
+    assert!(get(&store, "cut").await.unwrap() == content && get(&store, &bodies[0].0).await.unwrap() == bodies[0].1);
+}
+
+#[tokio::test]
 async fn a_drive_is_not_drained_while_a_cache_uses_it_nor_when_it_is_not_configured() {
     let rig = Rig::watched(2);
     let store = rig.open();
