@@ -116,10 +116,10 @@ fn replay_segment(index: &Index, drive: &Drive, read: Segment, seen: &mut Seen) 
             seen.unread += 1;
             return;
         }
-        // The frames carry their own checksums; a header that was torn has none behind it.
+        // The frames carry their own checksums; a header that was torn has none behind it, and nothing was said there.
         Err(SegmentError::NotASegment | SegmentError::Damaged) => {
             has_header =
-                bytes.iter().take(SEGMENT_HEADER_LEN).all(|byte| *byte == 0) || bytes.len() < SEGMENT_HEADER_LEN;
+                bytes.iter().take(SEGMENT_HEADER_LEN).all(|byte| *byte == 0) || bytes.len() <= SEGMENT_HEADER_LEN;
         }
     }
     let at = |offset: u64| Watermark { segment, offset };

@@ -96,7 +96,7 @@ fn named_in_journal(
             }
         }
         let tail = bytes.get(frames.intact_end()..).unwrap_or_default();
-        let is_whole = decode_segment_header(&bytes).is_ok() || bytes.len() < SEGMENT_HEADER_LEN;
+        let is_whole = decode_segment_header(&bytes).is_ok() || bytes.len() <= SEGMENT_HEADER_LEN;
         if !is_torn(tail) || !is_whole {
             return Ok(None);
         }
