@@ -32,7 +32,7 @@ use crate::content::{Digest, PartialId, UnixMillis};
 static PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 
 /// Bytes of the journal after which the index is written down: so many are read at a start at most.
-const UNSAVED: u64 = if cfg!(test) { 64 * 1024 } else { 64 * 1024 * 1024 };
+const UNSAVED: u64 = if cfg!(test) { 64 * 1024 } else { 16 * 1024 * 1024 };
 
 /// The commit thread of a drive.
 pub(super) struct Committer {

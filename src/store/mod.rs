@@ -88,7 +88,6 @@ mod publish;
 mod pulse;
 mod quarantine;
 mod queue;
-mod read_ahead;
 mod ready;
 mod recover;
 mod replay;

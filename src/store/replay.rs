@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::drive::Drive;
 use super::index::{Applied, Index, Loaded, Watermark};
-use super::journal_format::{Frame, is_torn};
+use super::journal_format::{Frame, Frames, is_torn};
 use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
 use super::layout;
-use super::read_ahead::{self, Content, Segment};
 
 /// What reading a journal has shown.
 #[derive(Debug, Default)]
@@ -48,18 +47,13 @@ pub(super) fn bring_up(index: &Index, drive: &Drive, segments: &[u64], closing: 
         }
     };
     let mut seen = Seen::default();
-    let due = segments.iter().filter(|number| mark.is_none_or(|mark| **number >= mark.segment));
-    let from = |segment: &u64| {
-        let known = mark.filter(|mark| mark.segment == *segment).map(|mark| mark.offset as usize);
-        (*segment, known.unwrap_or(SEGMENT_HEADER_LEN))
-    };
-    read_ahead::each_segment(drive, &due.map(from).collect::<Vec<_>>(), |segment| {
-        let is_closing = closing.load(Ordering::Relaxed);
-        if !is_closing {
-            replay_segment(index, drive, segment, &mut seen);
+    for segment in segments.iter().filter(|number| mark.is_none_or(|mark| **number >= mark.segment)) {
+        if closing.load(Ordering::Relaxed) {
+            break;
         }
-        !is_closing
-    });
+        let known = mark.filter(|mark| mark.segment == *segment).map(|mark| mark.offset as usize);
+        replay_segment(index, drive, *segment, known.unwrap_or(SEGMENT_HEADER_LEN), &mut seen);
+    }
     index.replayed(drive.id, seen.unread > 0 || closing.load(Ordering::Relaxed));
     tell(drive, index, mark.is_some(), &seen);
     seen.copied
@@ -93,10 +87,9 @@ fn tell(drive: &Drive, index: &Index, from_snapshot: bool, seen: &Seen) {
     );
 }
 
-fn replay_segment(index: &Index, drive: &Drive, read: Segment, seen: &mut Seen) {
-    let segment = read.number;
-    let Content { bytes, frames, intact_end: end } = match read.content {
-        Ok(content) => content,
+fn replay_segment(index: &Index, drive: &Drive, segment: u64, from: usize, seen: &mut Seen) {
+    let bytes = match drive.dir.read(&layout::segment(segment)) {
+        Ok(bytes) => bytes,
         Err(error) => {
             drive.failed("read the journal", &error);
             take_copies(index, drive, segment, (0, u64::MAX), seen);
@@ -123,7 +116,8 @@ fn replay_segment(index: &Index, drive: &Drive, read: Segment, seen: &mut Seen) 
         }
     }
     let at = |offset: u64| Watermark { segment, offset };
-    for frame in frames {
+    let mut frames = Frames::new(&bytes, from);
+    for frame in frames.by_ref() {
         match frame {
             Frame::Entry { offset, entry, .. } => {
                 index.apply_entry(drive.id, &Applied { entry, at: at(offset as u64), allocated: None });
@@ -136,6 +130,7 @@ fn replay_segment(index: &Index, drive: &Drive, read: Segment, seen: &mut Seen) 
             }
         }
     }
+    let end = frames.intact_end();
     let tail = bytes.get(end..).unwrap_or_default();
     let copied = if tail.is_empty() { 0 } else { take_copies(index, drive, segment, (end as u64, u64::MAX), seen) };
     // What the mirror has was durable, and damaged since.
