@@ -1,7 +1,7 @@
 //! `/api/v1`: what people and tools with the token may see and change. `/api/v1/pins`: GET lists what must not be evicted,
 //! POST adds to it, DELETE (`?target=…`, more than once if wanted) takes off. Bodies are JSON.
 
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use super::router::json_answer;
-use super::token::{self, Denied};
+use super::token::{self, Denied, Peer};
 use super::{PinDesk, Settings};
 use crate::content::UnixMillis;
-use crate::store::{PinError, PinTarget, Pinned};
+use crate::store::{MAX_PINS, PinError, PinTarget, Pinned};
 
 /// Longest body of a request in bytes: ten thousand long URLs.
 const LONGEST_BODY: usize = 8 * 1024 * 1024;
@@ -40,7 +40,7 @@ struct Refused(StatusCode, String);
 pub(super) async fn answer<B>(
     settings: &Arc<Settings>,
     pins: Option<&PinDesk>,
-    client: IpAddr,
+    peer: Peer,
     request: Request<B>,
 ) -> Response<Full<Bytes>>
 where
@@ -48,7 +48,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (head, body) = request.into_parts();
-    if let Err(denied) = authorized(settings, client, &head.headers).await {
+    if let Err(denied) = authorized(settings, peer, &head.headers).await {
         return deny(&denied);
     }
     let (Some(desk), "/api/v1/pins") = (pins, head.uri.path()) else {
@@ -66,10 +66,10 @@ where
     }
 }
 
-async fn authorized(settings: &Arc<Settings>, client: IpAddr, fields: &HeaderMap) -> Result<(), Denied> {
+async fn authorized(settings: &Arc<Settings>, peer: Peer, fields: &HeaderMap) -> Result<(), Denied> {
     let settings = Arc::clone(settings);
     let fields = fields.get_all(AUTHORIZATION).iter().map(|value| (AUTHORIZATION, value.clone())).collect();
-    let checked = spawn_blocking(move || token::check(&settings, client, &fields)).await;
+    let checked = spawn_blocking(move || token::check(&settings, peer, &fields)).await;
     checked.unwrap_or_else(|error| Err(Denied::File(error.to_string())))
 }
 
@@ -87,16 +87,19 @@ where
         let remedy = r#"write {"targets": ["http://host/path", "sha256:…"], "reason": "why", "expires": "2027-01-31T00:00:00Z" or null}"#;
         bad(format!("the body is not what is asked for: {error}; {remedy}"))
     })?;
+    if wanted.targets.len() > MAX_PINS {
+        return Err(bad(format!("targets: there are {}; {MAX_PINS} are the most", wanted.targets.len())));
+    }
     if wanted.targets.is_empty() {
         return Err(bad("targets: there is none; write URLs or sha256:… with 64 hexadecimal digits".to_owned()));
     }
     let expires = wanted.expires.as_deref().map(moment).transpose()?;
     let named = |text: &String| (desk.target)(text).map_err(|error| bad(format!("targets: {text}: {error}")));
-    let targets = wanted.targets.iter().map(named).collect::<Result<Vec<PinTarget>, Refused>>()?;
+    let targets = wanted.targets.iter().map(named).collect::<Result<HashSet<PinTarget>, Refused>>()?;
+    let targets = Vec::from_iter(targets);
     desk.store.pin(&targets, &wanted.reason, expires).await.map_err(unpinned)?;
     tracing::info!(targets = targets.len(), reason = wanted.reason, "pinned");
-    let is_meant = |pinned: &Pinned| targets.contains(&pinned.pin.target);
-    Ok(list(&desk.store.pinned().await.into_iter().filter(is_meant).collect::<Vec<_>>()))
+    Ok(list(&desk.store.pinned_of(&targets).await))
 }
 
 async fn take_off(desk: &PinDesk, head: &Parts) -> Result<Value, Refused> {
@@ -112,14 +115,13 @@ async fn take_off(desk: &PinDesk, head: &Parts) -> Result<Value, Refused> {
         return Err(bad("target: there is none; write ?target=, percent-encoded".to_owned()));
     }
     // As it is listed, or as it was pinned.
-    let pinned = desk.store.pinned().await;
-    let listed =
-        |text: &String| pinned.iter().map(|p| &p.pin.target).find(|target| target.to_string() == *text).cloned();
-    let named = |text: &String| match listed(text) {
-        Some(target) => Ok(target),
+    let pins = desk.store.pins().into_iter();
+    let listed: HashMap<String, PinTarget> = pins.map(|pin| (pin.target.to_string(), pin.target)).collect();
+    let named = |text: &String| match listed.get(text) {
+        Some(target) => Ok(target.clone()),
         None => (desk.target)(text).map_err(|error| bad(format!("target: {text}: {error}"))),
     };
-    let targets = texts.iter().map(named).collect::<Result<Vec<PinTarget>, Refused>>()?;
+    let targets = Vec::from_iter(texts.iter().map(named).collect::<Result<HashSet<PinTarget>, Refused>>()?);
     let had = desk.store.unpin(&targets).await.map_err(unpinned)?;
     if had.is_empty() {
         return Err(Refused(
@@ -128,7 +130,9 @@ async fn take_off(desk: &PinDesk, head: &Parts) -> Result<Value, Refused> {
         ));
     }
     tracing::info!(targets = had.len(), "unpinned");
-    Ok(json!({ "unpinned": had.iter().map(ToString::to_string).collect::<Vec<_>>() }))
+    let words = |targets: Vec<&PinTarget>| targets.into_iter().map(ToString::to_string).collect::<Vec<_>>();
+    let not_pinned = targets.iter().filter(|target| !had.contains(target)).collect();
+    Ok(json!({ "unpinned": words(had.iter().collect()), "notPinned": words(not_pinned) }))
 }
 
 fn list(pinned: &[Pinned]) -> Value {
@@ -157,7 +161,7 @@ fn bad(problem: String) -> Refused {
 fn unpinned(error: PinError) -> Refused {
     let status = match error {
         PinError::Reason(_) | PinError::Expired(_) => StatusCode::BAD_REQUEST,
-        PinError::TooMany => StatusCode::CONFLICT,
+        PinError::TooMany | PinError::TooLong => StatusCode::CONFLICT,
         PinError::NotWritten(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     Refused(status, error.to_string())

@@ -11,6 +11,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
+use super::token::Peer;
 use super::{Settings, Sources, api, summary};
 
 /// The Prometheus text format.
@@ -39,11 +40,11 @@ enum Refusal {
     Fault,
 }
 
-/// Answers one request of `client`.
+/// Answers one request of `peer`.
 pub(super) async fn answer<B>(
     settings: &Arc<Settings>,
     sources: &Sources,
-    client: IpAddr,
+    peer: Peer,
     request: Request<B>,
 ) -> Response<Full<Bytes>>
 where
@@ -51,9 +52,9 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     if request.uri().path().starts_with("/api/v1/") {
-        return api::answer(settings, sources.pins.as_ref(), client, request).await;
+        return api::answer(settings, sources.pins.as_ref(), peer, request).await;
     }
-    match route(settings, client, request.method(), request.uri().path()) {
+    match route(settings, peer.client, request.method(), request.uri().path()) {
         Ok(endpoint) => content(endpoint, sources).await.unwrap_or_else(refuse),
         Err(refusal) => refuse(refusal),
     }

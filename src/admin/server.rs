@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::token::Peer;
 use super::{Settings, Sources, router};
 
 /// Most connections at once. More are closed unanswered.
@@ -109,10 +110,10 @@ async fn connection(
     settings: Arc<Settings>,
     sources: Sources,
 ) {
-    let client = peer.ip();
+    let peer = Peer { client: peer.ip(), local: stream.local_addr().ok().map(|local| local.ip()) };
     let service = service_fn(|request: Request<Incoming>| {
         let (settings, sources) = (&settings, &sources);
-        async move { Ok::<_, Infallible>(router::answer(settings, sources, client, request).await) }
+        async move { Ok::<_, Infallible>(router::answer(settings, sources, peer, request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

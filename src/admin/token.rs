@@ -16,6 +16,23 @@ const SHORTEST: usize = 16;
 /// Longest token, in characters, so that no wrong file is read whole.
 const LONGEST: usize = 4096;
 
+/// Both ends of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer {
+    /// The client's.
+    pub(super) client: IpAddr,
+    /// Our own, if it is known.
+    pub(super) local: Option<IpAddr>,
+}
+
+impl Peer {
+    /// Whether the client is on this machine: what it sends passes no network.
+    fn is_here(self) -> bool {
+        let client = self.client.to_canonical();
+        client.is_loopback() || self.local.is_some_and(|local| local.to_canonical() == client)
+    }
+}
+
 /// Why a request may not use the API.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Denied {
@@ -34,9 +51,9 @@ pub(super) enum Denied {
 }
 
 /// Checks a request. Reads the file each time, so that a token can be changed while the cache runs; blocking.
-pub(super) fn check(settings: &Settings, client: IpAddr, fields: &HeaderMap) -> Result<(), Denied> {
+pub(super) fn check(settings: &Settings, peer: Peer, fields: &HeaderMap) -> Result<(), Denied> {
     let Some(path) = &settings.token_file else { return Err(Denied::Off) };
-    if !client.to_canonical().is_loopback() && !settings.allow_plaintext {
+    if !peer.is_here() && !settings.allow_plaintext {
         return Err(Denied::Plaintext);
     }
     let token = read(path).map_err(|reason| Denied::File(format!("{}: {reason}", path.display())))?;
@@ -86,7 +103,8 @@ mod tests {
         let mut settings = Settings { token_file: Some(path.clone()), ..Settings::default() };
         let check = |settings: &Settings, client: &str, values: &[&'static str]| {
             let fields = values.iter().map(|value| (AUTHORIZATION, HeaderValue::from_static(value))).collect();
-            check(settings, client.parse().unwrap(), &fields)
+            let local = Some("192.168.1.5".parse().unwrap());
+            check(settings, Peer { client: client.parse().unwrap(), local }, &fields)
         };
         let good = ["Bearer correct-horse-battery"];
         assert_eq!(check(&settings, "127.0.0.1", &good), Ok(()));
@@ -98,6 +116,7 @@ mod tests {
         assert_eq!(check(&settings, "127.0.0.1", &[]), Err(Denied::Unauthorized));
         assert_eq!(check(&settings, "127.0.0.1", &[good[0], good[0]]), Err(Denied::Unauthorized));
         assert_eq!(check(&settings, "10.0.0.1", &good), Err(Denied::Plaintext));
+        assert_eq!(check(&settings, "192.168.1.5", &good), Ok(()), "from this machine");
         settings.allow_plaintext = true;
         assert_eq!(check(&settings, "10.0.0.1", &good), Ok(()));
         // Another token takes its place at once.

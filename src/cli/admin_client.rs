@@ -1,4 +1,4 @@
-//! Asks the admin listener of a running cache on this machine, with the token of its configuration.
+//! Asks the admin listener of a running cache, as a rule on this machine, with the token of its configuration.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -28,6 +28,13 @@ pub(super) fn ask(settings: &admin::Settings, method: &str, target: &str, body: 
     };
     let token = read_token(path).map_err(|error| format!("admin.token_file: {}: {error}", path.display()))?;
     let (address, mut stream) = connect(settings)?;
+    let is_here = address.ip().is_loopback() || stream.local_addr().is_ok_and(|local| local.ip() == address.ip());
+    if !is_here && !settings.allow_plaintext {
+        return Err(format!(
+            "{address} is not on this machine, and the token would pass the network unencrypted; run the command there, or set \
+             admin.allow_plaintext: true here and there"
+        ));
+    }
     let length = body.len();
     let head = format!(
         "{method} {target} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
@@ -49,6 +56,9 @@ pub(super) fn ask(settings: &admin::Settings, method: &str, target: &str, body: 
             .map_or_else(|| "the answer is not complete".to_owned(), |error| error.to_string());
         return Err(format!("the cache at {address} did not answer: {error}"));
     };
+    if content.is_empty() && status != 200 {
+        return Err(format!("the cache at {address} answered with status {status}"));
+    }
     let value: Value = serde_json::from_slice(content)
         .map_err(|_| format!("what listens at {address} is no Waystation of this release (status {status})"))?;
     match value.get("error").and_then(Value::as_str) {
@@ -59,7 +69,8 @@ pub(super) fn ask(settings: &admin::Settings, method: &str, target: &str, body: 
 }
 
 fn connect(settings: &admin::Settings) -> Result<(SocketAddr, TcpStream), String> {
-    let addresses: Vec<SocketAddr> = settings.addresses.iter().copied().flat_map(local).collect();
+    let mut addresses: Vec<SocketAddr> = settings.addresses.iter().copied().flat_map(local).collect();
+    addresses.sort_by_key(|address| !address.ip().is_loopback());
     let mut failed = "listen.admin has no address".to_owned();
     for address in addresses {
         match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {

@@ -9,6 +9,7 @@ use super::admin_client::ask;
 use super::exit_codes::Exit;
 use super::output::{self, Output};
 use super::settings::RunArgs;
+use crate::admin;
 use crate::config::{Config, parse_duration};
 use crate::content::UnixMillis;
 
@@ -51,14 +52,26 @@ pub(super) fn pin(args: &PinArgs, output: Output) -> Exit {
     told(&args.run, output, "POST", "/api/v1/pins", &body, lines)
 }
 
-/// Takes pins off.
+/// Takes pins off, one after the other: a URL may be long. [`Exit::Success`] when each target had one.
 pub(super) fn unpin(args: &UnpinArgs, output: Output) -> Exit {
-    let pairs: Vec<String> =
-        args.targets.iter().map(|target| format!("target={}", utf8_percent_encode(target, NON_ALPHANUMERIC))).collect();
-    let target = format!("/api/v1/pins?{}", pairs.join("&"));
-    told(&args.run, output, "DELETE", &target, "", |value| {
-        strings(&value["unpinned"]).iter().map(|target| format!("not pinned any more: {target}\n")).collect()
-    })
+    let admin = match admin_of(&args.run, output) {
+        Ok(admin) => admin,
+        Err(exit) => return exit,
+    };
+    let mut exit = Exit::Success;
+    let mut unpinned = Vec::new();
+    for target in &args.targets {
+        let path = format!("/api/v1/pins?target={}", utf8_percent_encode(target, NON_ALPHANUMERIC));
+        match ask(&admin, "DELETE", &path, "") {
+            Ok(value) => unpinned.extend(strings(&value["unpinned"])),
+            Err(error) => exit = failed(output, &format!("{target}: {error}")),
+        }
+    }
+    match output {
+        Output::Text => unpinned.iter().for_each(|target| output::result(&format!("not pinned any more: {target}"))),
+        Output::Json => output::result(&json!({ "unpinned": unpinned }).to_string()),
+    }
+    exit
 }
 
 /// Lists pins.
@@ -74,30 +87,35 @@ fn told(
     body: &str,
     text: impl Fn(&Value) -> String,
 ) -> Exit {
-    let loaded = run.settings.sources(run.config.as_deref()).and_then(|sources| Config::load(&sources));
-    let admin = match loaded {
-        Ok(loaded) => loaded.config.admin,
-        Err(errors) => {
-            output::fault(&output::config_errors(output, &errors));
-            return Exit::Usage;
-        }
+    let admin = match admin_of(run, output) {
+        Ok(admin) => admin,
+        Err(exit) => return exit,
     };
     match (ask(&admin, method, target, body), output) {
         (Ok(value), Output::Text) => output::result(&text(&value)),
         (Ok(value), Output::Json) => output::result(&value.to_string()),
-        (Err(error), Output::Text) => {
-            output::fault(&error);
-            return Exit::Failure;
-        }
-        (Err(error), Output::Json) => {
-            output::fault(&json!({ "error": error }).to_string());
-            return Exit::Failure;
-        }
+        (Err(error), _) => return failed(output, &error),
     }
     Exit::Success
 }
 
-/// One line for each pin.
+fn admin_of(run: &RunArgs, output: Output) -> Result<admin::Settings, Exit> {
+    let loaded = run.settings.sources(run.config.as_deref()).and_then(|sources| Config::load(&sources));
+    loaded.map(|loaded| loaded.config.admin).map_err(|errors| {
+        output::fault(&output::config_errors(output, &errors));
+        Exit::Usage
+    })
+}
+
+fn failed(output: Output, error: &str) -> Exit {
+    match output {
+        Output::Text => output::fault(error),
+        Output::Json => output::fault(&json!({ "error": error }).to_string()),
+    }
+    Exit::Failure
+}
+
+/// Two lines for each pin.
 fn lines(value: &Value) -> String {
     let pins = value["pins"].as_array().map(Vec::as_slice).unwrap_or_default();
     if pins.is_empty() {

@@ -1,6 +1,7 @@
 //! From a URL that a person wrote down to the content that devices ask for by it.
 
-use http::{HeaderMap, Method, Uri, Version};
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use super::error::Refusal;
 use super::inbound::Inbound;
@@ -36,6 +37,15 @@ pub fn resolve_url(url: &str, settings: &Settings) -> Result<ContentRequest, Url
         resolve(&Inbound { method, uri, version, headers, scheme: Scheme::Http }, settings)
     };
     match resolved(&uri) {
+        // Devices that name no origin mean the default one; they write the cache's address, or are led here by its name.
+        Err(Refusal::UnknownOrigin { .. }) if settings.default_origin.is_some() => {
+            let authority = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+            let (Some(authority), Some(path)) = (authority, uri.path_and_query()) else { return Err(UrlFault::Form) };
+            let (method, version, scheme) = (&Method::GET, Version::HTTP_11, Scheme::Http);
+            let headers = &HeaderMap::from_iter([(HOST, authority)]);
+            let uri = &Uri::from(path.clone());
+            Ok(resolve(&Inbound { method, uri, version, headers, scheme }, settings)?)
+        }
         Err(Refusal::Downgrade { .. }) => {
             let plain = format!("http{}", url.get("https".len()..).unwrap_or_default());
             Ok(resolved(&plain.parse().map_err(|_| UrlFault::Form)?)?)
@@ -47,7 +57,7 @@ pub fn resolve_url(url: &str, settings: &Settings) -> Result<ContentRequest, Url
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::Policy;
+    use crate::content::{Origin, Policy};
     use crate::resolve::Rules;
 
     #[test]
@@ -67,6 +77,12 @@ mod tests {
         for url in ["", "a.swu", "/p/a.swu", "dl.example.com/p/a.swu", "http://", "http:///p", "ftp://dl.example.com/p"]
         {
             assert!(key(url).is_err(), "{url}");
+        }
+        let origin = Origin { scheme: Scheme::Http, host: "mirror.example.com".into(), port: 80 };
+        let with_default = Settings { default_origin: Some(origin), ..settings.clone() };
+        for url in ["http://cache:8081/p/a.swu", "http://mirror.example.com/p/a.swu"] {
+            let key = resolve_url(url, &with_default).unwrap().key.to_string();
+            assert_eq!(key, "mirror.example.com/p/a.swu", "{url}");
         }
         let unknown = key("http://other.example.com/p").unwrap_err().to_string();
         assert!(unknown.contains("other.example.com"), "{unknown}");

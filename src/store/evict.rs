@@ -22,6 +22,15 @@ pub(super) trait Object {
     fn name(&self) -> Self::Name;
 }
 
+/// How much there is to choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// Number of objects.
+    pub(super) objects: usize,
+    /// Their size in bytes.
+    pub(super) bytes: u64,
+}
+
 /// Objects of one drive in the order of eviction, with their sizes in bytes.
 #[derive(Debug)]
 pub(super) struct Sieve<K: Object> {
@@ -139,6 +148,11 @@ impl<K: Object> Sieve<K> {
     /// Whether the object is known.
     pub(super) fn contains(&self, key: &K) -> bool {
         self.find(&key.name()).is_some()
+    }
+
+    /// How much there is.
+    pub(super) fn extent(&self) -> Extent {
+        Extent { objects: self.places.len(), bytes: self.total }
     }
 
     /// Number of objects.

@@ -30,7 +30,7 @@ pub fn record(bytes: &[u8]) {
 /// # Panics
 /// When what is read does not come back.
 pub fn pins(bytes: &[u8]) {
-    let mut text = b"waystation-pins 1\n".to_vec();
+    let mut text = Pins::default().encode();
     for line in bytes.split(|byte| *byte == b'\n') {
         text.extend_from_slice(format!("{:08x} ", crc32c(line)).as_bytes());
         text.extend_from_slice(line);

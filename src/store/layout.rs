@@ -34,6 +34,7 @@ pub(super) const JOURNAL: &str = "journal";
 pub(super) const QUARANTINE: &str = "quarantine";
 pub(super) const PINS: &str = "pins";
 pub(super) const PINS_NEW: &str = "pins.new";
+pub(super) const PINS_DAMAGED: &str = "pins.damaged";
 pub(super) const SNAPSHOT: &str = "index.snapshot";
 pub(super) const SNAPSHOT_NEW: &str = "index.snapshot.new";
 pub(super) const MIRROR: &str = "mirror";

@@ -13,10 +13,14 @@ pub const MAX_PINS: usize = 10_000;
 /// Longest reason, in characters.
 pub const MAX_REASON: usize = 200;
 /// So many pins that ended are remembered, so that a drive that was away does not bring them back.
-const MAX_ENDED: usize = 1000;
+const MAX_ENDED: usize = MAX_PINS;
 /// The first line of the text: what it is, and the format.
 const TITLE: &str = "waystation-pins ";
 const FORMAT: u32 = 1;
+/// Most bytes of targets and reasons together.
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Longest text of a drive in bytes that is read: with what ended, and what JSON adds.
+pub(super) const LONGEST: u64 = 64 * 1024 * 1024;
 
 /// What a pin keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -24,7 +28,8 @@ pub enum PinTarget {
     /// The body with this SHA-256.
     #[serde(rename = "sha256", with = "hex")]
     Digest(Digest),
-    /// The current response of this resource in each of its variants, also one that comes later.
+    /// The response of this resource in each of its variants, also one that comes later, and the versions before that
+    /// devices may go on with.
     #[serde(rename = "key")]
     Key(CacheKey),
 }
@@ -54,6 +59,11 @@ pub enum PinError {
     /// There are too many.
     #[error("targets: with these there would be more than {MAX_PINS} pins; take off some that are not needed any more")]
     TooMany,
+    /// They are too long together.
+    #[error(
+        "targets: with these the targets and reasons of all pins would be longer than {MAX_BYTES} bytes; take off some that are not needed any more"
+    )]
+    TooLong,
     /// No drive wrote it down.
     #[error(
         "the pins hold until the next start only, since no drive could write them: {0}; mend the drive and try again"
@@ -111,7 +121,11 @@ impl Pins {
             pins.told.insert(target.clone(), Told { pin, ended: false });
         }
         pins.tidy(now);
-        if pins.live(now).count() > MAX_PINS { Err(PinError::TooMany) } else { Ok(pins) }
+        if pins.live(now).count() > MAX_PINS {
+            return Err(PinError::TooMany);
+        }
+        let length: usize = pins.live(now).map(Pin::length).sum();
+        if length > MAX_BYTES { Err(PinError::TooLong) } else { Ok(pins) }
     }
 
     /// Takes pins off, and says which of the targets had one.
@@ -167,25 +181,30 @@ impl Pins {
         self.keys.keys().copied()
     }
 
+    /// The pins that hold of these targets.
+    pub(super) fn of(&self, targets: &[PinTarget], now: UnixMillis) -> Vec<Pin> {
+        let told = targets.iter().filter_map(|target| self.told.get(target));
+        told.filter(|told| told.holds(now)).map(|told| told.pin.clone()).collect()
+    }
+
     /// The text of all that is known.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut lines: Vec<String> = self.told.values().filter_map(|told| serde_json::to_string(told).ok()).collect();
         lines.sort_unstable();
-        let mut text = format!("{TITLE}{FORMAT}\n");
-        for line in lines {
-            text.push_str(&format!("{:08x} {line}\n", crc32c::crc32c(line.as_bytes())));
-        }
-        text.into_bytes()
+        let title = format!("{TITLE}{FORMAT}");
+        let lines = std::iter::once(&title).chain(&lines);
+        lines.map(|line| format!("{} {line}\n", check_of(line))).collect::<String>().into_bytes()
     }
 
     /// Reads the text of a drive. Lines that do not hold are left out and counted.
     pub(super) fn decode(text: &[u8]) -> Result<Decoded, NewerPins> {
         let mut lines = text.split_inclusive(|byte| *byte == b'\n');
-        let title = lines.next().and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
-        let format = title.strip_prefix(TITLE).and_then(|rest| rest.trim_end().parse::<u32>().ok());
+        let title = lines.next().and_then(checked).and_then(|title| title.strip_prefix(TITLE));
+        let format = title.and_then(|format| format.parse::<u32>().ok());
         if let Some(newer) = format.filter(|format| *format > FORMAT) {
             return Err(NewerPins(newer));
         }
+        // Without a title that holds, the lines tell by themselves what they are.
         let (mut pins, mut damaged) = (Self::default(), usize::from(format != Some(FORMAT)));
         for line in lines {
             match decode_line(line) {
@@ -231,6 +250,17 @@ impl Pins {
     }
 }
 
+impl Pin {
+    /// Bytes that it takes, about.
+    fn length(&self) -> usize {
+        let target = match &self.target {
+            PinTarget::Digest(_) => 64,
+            PinTarget::Key(key) => key.as_str().len(),
+        };
+        target.saturating_add(self.reason.len())
+    }
+}
+
 impl Told {
     /// Of two the greater holds.
     fn rank(&self) -> (UnixMillis, bool, UnixMillis, &str) {
@@ -262,12 +292,20 @@ fn check_reason(reason: &str) -> Result<(), PinError> {
     }
 }
 
-fn decode_line(line: &[u8]) -> Option<Told> {
+fn check_of(line: &str) -> String {
+    format!("{:08x}", crc32c::crc32c(line.as_bytes()))
+}
+
+/// What a line says, if its check holds.
+fn checked(line: &[u8]) -> Option<&str> {
     let line = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
-    let (crc, told) = line.split_at_checked(8)?;
-    let told = told.strip_prefix(' ')?;
-    let holds = crc == format!("{:08x}", crc32c::crc32c(told.as_bytes()));
-    holds.then(|| serde_json::from_str(told).ok())?
+    let (check, said) = line.split_at_checked(8)?;
+    let said = said.strip_prefix(' ')?;
+    (check == check_of(said)).then_some(said)
+}
+
+fn decode_line(line: &[u8]) -> Option<Told> {
+    serde_json::from_str(checked(line)?).ok()
 }
 
 /// Digests as 64 hexadecimal digits.

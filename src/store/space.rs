@@ -74,13 +74,18 @@ impl Inner {
     /// Chooses victims of `wanted` bytes and queues their removal. Blobs that are not durable yet, bodies that
     /// somebody writes, and what is pinned stay. Returns the bytes that will be free.
     fn evict(&self, drive: &Drive, wanted: u64) -> u64 {
-        let (mut freed, pins, now) = (0_u64, self.pinning.pins(), pinning::now());
+        let (mut freed, now) = (0_u64, pinning::now());
         while freed < wanted {
             // Anew for each victim, so that look-ups need not wait for all of them.
             let mut table = self.entries.lock();
-            let mut pinned = false;
+            // Under the lock: who was told that something is pinned finds it so.
+            let pins = self.pinning.pins();
+            let (extent, mut pinned) = (drive.sieve.lock().extent(), 0_usize);
+            if self.pinning.are_unknown() || self.pinning.leave_nothing(drive, extent) {
+                break;
+            }
             let mut is_pinned = |is_it: bool| {
-                pinned |= is_it;
+                pinned = pinned.saturating_add(usize::from(is_it));
                 is_it
             };
             let victim = drive.sieve.lock().next_victim(|victim| match victim {
@@ -97,8 +102,12 @@ impl Inner {
             });
             self.sweeps.fetch_add(1, Ordering::AcqRel);
             let Some((victim, size)) = victim else {
-                if pinned {
+                if pinned > 0 {
                     self.pinning.refused_room(drive, wanted.saturating_sub(freed));
+                }
+                // Each was looked at once at least.
+                if pinned >= extent.objects {
+                    self.pinning.nothing_is_left(drive, extent);
                 }
                 break;
             };

@@ -91,6 +91,8 @@ async fn what_an_operator_pins_stays_and_what_is_unpinned_goes() {
     assert!(code == Some(0) && told == json!({ "unpinned": [format!("{HOST}/0")] }), "{said}");
     let (code, said) = store(&node, &["unpin", &name(0)]);
     assert!(code == Some(1) && said.contains("it is not pinned"), "{said}");
+    let (code, said) = store(&node, &["unpin", &name(150), &name(0)]);
+    assert!(code == Some(1) && said.contains("not pinned any more: dl.example.com/150"), "{said}");
     crowd(&node, &origin, 60..100).await;
     assert!(is_stored(&node, &origin, 1).await && !is_stored(&node, &origin, 0).await);
 }

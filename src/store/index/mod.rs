@@ -166,9 +166,9 @@ impl Index {
         self.giving(|known| !known.state.read().objects.of_blob(digest).is_empty())
     }
 
-    /// Whether this blob is the body of a current response whose key `is_meant`. Reads no file.
+    /// Whether this blob is the body of a response whose key `is_meant`. Reads no file.
     pub(super) fn is_body_of(&self, digest: &Digest, is_meant: impl Fn(KeyHash) -> bool) -> bool {
-        let is_it = |found: &Found| found.superseded.is_none() && is_meant(found.key);
+        let is_it = |found: &Found| is_meant(found.key);
         self.drives.load().iter().any(|known| known.state.read().objects.of_blob(digest).iter().any(is_it))
     }
 
