@@ -290,12 +290,17 @@ pub(super) mod injection {
 
     use super::DriveId;
 
-    /// Drives that will hang when they are opened, at the so-and-so-many-th operation.
-    static TO_HANG: Mutex<Vec<(DriveId, u32)>> = Mutex::new(Vec::new());
+    /// What drives will meet when they are opened.
+    static TO_MEET: Mutex<Vec<(DriveId, Inject)>> = Mutex::new(Vec::new());
 
     /// The drive hangs when it is opened the next time: at its `number`-th operation after it is known which one it is.
     pub(in crate::store) fn hang_next(drive: DriveId, number: u32) {
-        TO_HANG.lock().push((drive, number));
+        meet_next(drive, Inject::HangAfter(number - 1));
+    }
+
+    /// The drive meets this when it is opened the next time, once it is known which one it is.
+    pub(in crate::store) fn meet_next(drive: DriveId, what: Inject) {
+        TO_MEET.lock().push((drive, what));
     }
 
     /// What operations on a drive meet.
@@ -311,6 +316,10 @@ pub(super) mod injection {
         Fail(Errno),
         /// The next one fails.
         FailOnce(Errno),
+        /// So many succeed, the next one fails.
+        FailOnceAfter(u32, Errno),
+        /// So many succeed, the others fail.
+        FailAfter(u32, Errno),
     }
 
     #[derive(Debug, Default)]
@@ -331,17 +340,22 @@ pub(super) mod injection {
         }
 
         pub(super) fn is_of(&self, drive: DriveId) {
-            let mut to_hang = TO_HANG.lock();
-            if let Some(at) = to_hang.iter().position(|(other, _)| *other == drive) {
-                self.set(Inject::HangAfter(to_hang.swap_remove(at).1 - 1));
+            let mut to_meet = TO_MEET.lock();
+            if let Some(at) = to_meet.iter().position(|(other, _)| *other == drive) {
+                self.set(to_meet.swap_remove(at).1);
             }
         }
 
         pub(super) fn meet(&self) -> io::Result<()> {
             let mut what = self.what.lock();
-            if let Inject::HangAfter(rest) = *what {
-                *what = rest.checked_sub(1).map_or(Inject::Hang, Inject::HangAfter);
-            }
+            *what = match *what {
+                Inject::HangAfter(rest) => rest.checked_sub(1).map_or(Inject::Hang, Inject::HangAfter),
+                Inject::FailOnceAfter(0, errno) => Inject::FailOnce(errno),
+                Inject::FailOnceAfter(rest, errno) => Inject::FailOnceAfter(rest - 1, errno),
+                Inject::FailAfter(0, errno) => Inject::Fail(errno),
+                Inject::FailAfter(rest, errno) => Inject::FailAfter(rest - 1, errno),
+                other => other,
+            };
             while *what == Inject::Hang {
                 self.changed.wait(&mut what);
             }
@@ -351,7 +365,7 @@ pub(super) mod injection {
                     *what = Inject::Nothing;
                     Err(errno.into())
                 }
-                Inject::Nothing | Inject::Hang | Inject::HangAfter(_) => Ok(()),
+                _ => Ok(()),
             }
         }
     }

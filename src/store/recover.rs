@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::adopt;
+use super::adopt::{self, Found};
 use super::commit::Committer;
 use super::disk::Dir;
 use super::drive::{Drive, Victim};
@@ -222,8 +222,8 @@ fn scan_partials(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool) {
             return;
         }
         let (has_data, has_map) = files;
-        let taken = has_map && take_up(store, drive, id, has_data);
-        if !taken {
+        let found = if has_map { take_up(store, drive, id, has_data) } else { Found::Worthless };
+        if found == Found::Worthless {
             remove_leftover(drive, &layout::partial_data(id));
             remove_leftover(drive, &layout::partial_map(id));
         }
@@ -236,32 +236,35 @@ fn remove_leftover(drive: &Drive, name: &str) {
     }
 }
 
-/// `false` when the body is worth nothing.
-fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId, has_data: bool) -> bool {
+fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId, has_data: bool) -> Found {
+    let once = |known: &Partial| if known.drive.id == drive.id { Found::Taken } else { Found::Worthless };
     // A drain that was stopped has left it on two drives; or an earlier attempt to read this one in got so far.
-    let known_on = || store.entries.lock().partials.get(&id).map(|known| known.drive.id);
-    if let Some(known) = known_on() {
-        return known == drive.id;
+    let known = store.entries.lock().partials.get(&id).cloned();
+    if let Some(known) = known {
+        return once(&known);
     }
     let decoded = match drive.dir.read(&layout::partial_map(id)) {
         Ok(bytes) => map_file::decode(&bytes),
         Err(error) => {
             drive.failed("read a block map", &error);
-            return true;
+            return Found::Unknown;
         }
     };
     let decoded = match decoded {
         Ok(decoded) if decoded.record.body == BodyRef::Partial(id) => decoded,
-        Ok(_) => return false,
+        Ok(_) => return Found::Worthless,
         // A newer release may come back and read it.
-        Err(map_file::MapError::NewerFormat { .. }) => return true,
+        Err(map_file::MapError::NewerFormat { .. }) => return Found::Unknown,
         Err(error) => {
             tracing::warn!(drive = %drive.label(), partial = %id, %error, "a partial body is dropped");
-            return false;
+            return Found::Worthless;
         }
     };
-    if !has_data && !adopt::put_back(drive, &store.index, id, &decoded) {
-        return false;
+    if !has_data {
+        match adopt::put_back(drive, &store.index, id, &decoded) {
+            Found::Taken => {}
+            other => return other,
+        }
     }
     let stat = drive.dir.stat(&layout::partial_data(id)).ok().flatten();
     let size = stat.map_or(0, |stat| disk::stat_allocated(&stat));
@@ -272,12 +275,12 @@ fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId, has_data: bool
     let mut table = store.entries.lock();
     if let Some(known) = table.partials.get(&id) {
         // Another drive was read in at the same time.
-        return known.drive.id == drive.id;
+        return once(known);
     }
     store.entries.add_partial(&mut table, &entry);
     drive.take(size);
     drive.sieve.lock().insert(Victim::partial(id), size);
-    true
+    Found::Taken
 }
 
 /// Loads which blobs a drive has, oldest first, and what they take.

@@ -1,11 +1,13 @@
 //! Drives that hang while they are read in, when the store is opened and when they arrive late: nobody waits for them, they
 //! give nothing before all that they have is known, and they come into service once they do not hang.
 
+use rustix::io::Errno;
+
 use super::outages::{NEVER, check, put_all, until_out};
 use super::*;
 use crate::store::health::Reason;
 use crate::store::pulse::Pulse;
-use crate::store::pulse::injection::{Inject, hang_next};
+use crate::store::pulse::injection::{Inject, hang_next, meet_next};
 
 /// Before it is read in, a drive is opened, which takes an operation for each of its directories.
 const OPENING: u32 = layout::DIRECTORIES.len() as u32;
@@ -118,4 +120,50 @@ async fn a_drive_that_hangs_keeps_its_lock_until_nobody_is_at_it_any_more() {
         }
     };
     tokio::time::timeout(NEVER, free).await.expect("it is free again");
+}
+
+/// Waits until each drive that does not hang is read in, and what nothing names is found.
+async fn until_recovered(store: &Store) {
+    let ended = async {
+        while store._running.recovering.lock().as_ref().is_some_and(|thread| !thread.is_finished()) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(NEVER, ended).await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg(target_os = "linux")]
+async fn a_body_that_waits_to_be_put_back_outlives_any_error_at_the_start() {
+    let content = body_of(3 * BLOCK + 9, 43);
+    for number in 0..14 {
+        let rig = Rig::watched(1);
+        let id = {
+            let store = rig.open();
+            put(&store, "b", b"other").await;
+            store.flush().await;
+            let mut writer = store.create(record("a", Some(content.len() as u64))).await.unwrap();
+            fill(&mut writer, 0, &content).await;
+            let _faults = faults::Faults::below(&rig.path_of(0).join(layout::JOURNAL), 1, u64::MAX, Errno::STALE);
+            writer.complete(content.len() as u64).await.unwrap();
+            until_out(&store, 0, Some(Reason::Lost)).await;
+            let id = store.inner.drives[0].id;
+            drop(store);
+            id
+        };
+        assert!(rig.path_of(0).join(layout::blob(&Digest::of(&content))).exists(), "it waits");
+        meet_next(id, Inject::FailOnceAfter(OPENING + number, Errno::IO));
+        {
+            let store = rig.open();
+            until_recovered(&store).await;
+            store.flush().await;
+        }
+        let store = rig.open();
+        let entry = only_partial(&store.lookup(&key("a")).await);
+        let writer = store.resume(&entry).await.unwrap();
+        assert_eq!(writer.contiguous(), content.len() as u64, "operation {number}");
+        writer.complete(content.len() as u64).await.unwrap();
+        assert!(get(&store, "a").await.unwrap() == content, "operation {number}");
+        assert!(get(&store, "b").await.unwrap() == b"other", "operation {number}");
+    }
 }
