@@ -334,6 +334,11 @@ pub(super) mod injection {
             self.changed.notify_all();
         }
 
+        /// Whether operations fail.
+        pub(in crate::store) fn is_failing(&self) -> bool {
+            matches!(*self.what.lock(), Inject::Fail(_))
+        }
+
         /// Whether operations do not end.
         pub(in crate::store) fn is_hanging(&self) -> bool {
             *self.what.lock() == Inject::Hang
