@@ -59,6 +59,8 @@ struct Operations {
     running: Vec<(u64, Instant, Kind)>,
     /// When a sync ended last.
     synced: Option<Instant>,
+    /// When any operation ended last.
+    ended: Option<Instant>,
 }
 
 thread_local! {
@@ -218,6 +220,12 @@ impl Pulse {
         operations.running.iter().any(|(_, begun, kind)| is_overdue(*kind, *begun, operations.synced, now, self.limit))
     }
 
+    /// Whether no operation has run for so long.
+    pub(super) fn rests_for(&self, time: Duration) -> bool {
+        let operations = self.operations.lock();
+        operations.running.is_empty() && operations.ended.is_none_or(|at| at.elapsed() >= time)
+    }
+
     /// Whether a sync has ended since then.
     pub(super) fn has_synced_since(&self, then: Instant) -> bool {
         self.operations.lock().synced.is_some_and(|at| at >= then)
@@ -243,6 +251,7 @@ impl Drop for Beat<'_> {
     fn drop(&mut self) {
         let mut operations = self.pulse.operations.lock();
         operations.running.retain(|(other, ..)| *other != self.id);
+        operations.ended = Some(Instant::now());
         if self.kind == Kind::Sync && !std::thread::panicking() {
             operations.synced = Some(Instant::now());
         }
@@ -284,6 +293,7 @@ pub(super) mod injection {
     //! Faults that tests have a drive show.
 
     use std::io;
+    use std::time::Duration;
 
     use parking_lot::{Condvar, Mutex};
     use rustix::io::Errno;
@@ -320,6 +330,8 @@ pub(super) mod injection {
         FailOnceAfter(u32, Errno),
         /// So many succeed, the others fail.
         FailAfter(u32, Errno),
+        /// Each takes so long.
+        Slow(Duration),
     }
 
     #[derive(Debug, Default)]
@@ -369,6 +381,11 @@ pub(super) mod injection {
                 Inject::FailOnce(errno) => {
                     *what = Inject::Nothing;
                     Err(errno.into())
+                }
+                Inject::Slow(time) => {
+                    drop(what);
+                    std::thread::sleep(time);
+                    Ok(())
                 }
                 _ => Ok(()),
             }

@@ -351,3 +351,27 @@ async fn what_a_drive_has_that_went_since_it_was_asked_is_stored_anew() {
     rig.settings.drives.remove(home);
     assert!(get(&rig.open(), "b").await.unwrap() == body_of(2 * BLOCK + 7, 44));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_drive_is_waited_for_at_the_end_while_another_one_hangs() {
+    let rig = Rig::watched(2);
+    let store = rig.open();
+    let mut writers = Vec::new();
+    for number in 0..12 {
+        let mut writer = store.create(record(&format!("a{number}"), Some(3 * BLOCK as u64))).await.unwrap();
+        fill(&mut writer, 0, &body_of(BLOCK, number)).await;
+        writers.push(writer);
+    }
+    store.flush().await;
+    let drives = [0, 1].map(|number| Arc::clone(&store.inner.drives[number]));
+    let on_slow = writers.iter().filter(|writer| writer.entry().drive == drives[1].id).count();
+    assert!(on_slow >= 4);
+    let pulse = &drives[1].pulse;
+    pulse.injected.set(Inject::Slow(Duration::from_millis(120)));
+    drives[0].pulse.injected.set(Inject::Hang);
+    until_out(&store, 0, Some(Reason::Hung)).await;
+    let ended = tokio::task::spawn_blocking(move || drop(store));
+    tokio::time::timeout(NEVER, ended).await.expect("nobody waits for what hangs").unwrap();
+    assert!(pulse.rests_for(Duration::ZERO) && pulse.is_well(), "nobody is at it any more");
+    drives[0].pulse.injected.set(Inject::Nothing);
+}
