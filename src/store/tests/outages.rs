@@ -328,7 +328,7 @@ async fn what_a_drive_has_that_went_since_it_was_asked_is_stored_anew() {
         }
         writers.push(writer);
     };
-    let entry = Arc::clone(&writer.entry());
+    let entry = Arc::clone(writer.entry());
     let partial = Arc::clone(entry.partial().unwrap());
     let inner = Arc::clone(&store.inner);
     let job = tokio::task::spawn_blocking(move || {
@@ -354,7 +354,10 @@ async fn what_a_drive_has_that_went_since_it_was_asked_is_stored_anew() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_drive_is_waited_for_at_the_end_while_another_one_hangs() {
-    let rig = Rig::watched(2);
+    let mut rig = Rig::watched(2);
+    rig.settings.drive_timeout = Duration::from_secs(2);
+    // A probe may go on when all else has ended.
+    rig.settings.probe_every = Duration::from_secs(3600);
     let store = rig.open();
     let mut writers = Vec::new();
     for number in 0..12 {
@@ -367,8 +370,11 @@ async fn a_slow_drive_is_waited_for_at_the_end_while_another_one_hangs() {
     let on_slow = writers.iter().filter(|writer| writer.entry().drive == drives[1].id).count();
     assert!(on_slow >= 4);
     let pulse = &drives[1].pulse;
-    pulse.injected.set(Inject::Slow(Duration::from_millis(120)));
     drives[0].pulse.injected.set(Inject::Hang);
+    let hung = writers.iter_mut().find(|writer| writer.entry().drive == drives[0].id).unwrap();
+    let refused = tokio::time::timeout(NEVER, hung.write(BLOCK as u64, vec![Bytes::from_static(b"more")])).await;
+    assert!(refused.expect("nobody waits").is_err());
+    pulse.injected.set(Inject::Slow(Duration::from_millis(400)));
     until_out(&store, 0, Some(Reason::Hung)).await;
     let ended = tokio::task::spawn_blocking(move || drop(store));
     tokio::time::timeout(NEVER, ended).await.expect("nobody waits for what hangs").unwrap();
