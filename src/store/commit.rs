@@ -157,7 +157,8 @@ impl Committer {
         for directory in &touched {
             if let Err(error) = self.retry("sync a directory", || self.drive.dir.sync_directory(directory)) {
                 let completed = batch.iter().filter_map(completed_digest);
-                lost.with_bytes(completed.filter(|digest| layout::blob_directory(digest) == *directory), &error);
+                let in_it = completed.filter(|digest| layout::blob_directory(digest) == *directory);
+                lost.with_bytes(in_it, &error, self.drive.in_service());
             }
         }
         // 4. The journal; 5. the index behind it.
@@ -165,7 +166,7 @@ impl Committer {
         let entries = self.entries(&batch, &lost, &mut skipped);
         let written = if entries.is_empty() { Ok(()) } else { self.write(entries) };
         if let Err(error) = &written {
-            lost.with_bytes(batch.iter().filter_map(completed_digest), error);
+            lost.with_bytes(batch.iter().filter_map(completed_digest), error, self.drive.in_service());
         }
         // 6. What of partial bodies is not needed any more: what took their place is durable.
         if batch.iter().filter(|change| self.remove_partial(change)).count() > 0 {
@@ -191,7 +192,7 @@ impl Committer {
                     dir.rename(&layout::partial_data(entry.birth), &layout::blob(&digest))
                 });
                 if let Err(error) = renamed {
-                    lost.with_bytes([digest].into_iter(), &error);
+                    lost.with_bytes([digest].into_iter(), &error, self.drive.in_service());
                     return;
                 }
                 blob.renamed();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::blob::Blob;
 use super::drive::Drive;
 use super::inner::Inner;
+use super::pulse::{Kind, Pulse, during};
 use super::{layout, quarantine};
 use crate::content::{KeyHash, PartialId, Spoiled};
 
@@ -17,11 +18,12 @@ const STEP: usize = 256 * 1024;
 
 impl Inner {
     /// `right` is verified, and the body of `key`. Compares it, on the drives' threads, with what clients of the key were
-    /// given and is wrong.
+    /// given and is wrong. Not now if the drive of the right ones is out of service: it may hang.
     pub(super) fn compare_with_wrong(self: &Arc<Self>, key: KeyHash, right: &Arc<Blob>) {
         for birth in self.given.spoiled_of(key) {
             // Each is asked on its own threads, since one may hang.
-            for drive in self.drives.iter().filter(|drive| drive.in_service()) {
+            let drives = self.drives.iter().filter(|drive| drive.in_service() && right.drive().pulse.gives());
+            for drive in drives {
                 let (store, right, job) = (Arc::clone(self), Arc::clone(right), Arc::clone(drive));
                 drop(drive.pool.run(move || match store.compare_on(&job, key, birth, &right) {
                     Ok(Some(first_difference)) => {
@@ -44,7 +46,8 @@ impl Inner {
 
     fn compare(&self, drive: &Drive, key: KeyHash, birth: PartialId, right: &Blob) -> io::Result<u64> {
         let wrong = drive.dir.open_to_read(&format!("{}/{birth}", layout::QUARANTINE))?;
-        let first_difference = first_difference(&wrong, right.file().file())?;
+        let pulses = [&drive.pulse, &right.drive().pulse];
+        let first_difference = first_difference([&wrong, right.file().file()], pulses)?;
         self.given.spoil(key, birth, Spoiled::From { first_difference, right: right.digest().prefix() });
         self.given.wait_durable();
         quarantine::remove(drive, &birth.to_string())?;
@@ -52,12 +55,13 @@ impl Inner {
     }
 }
 
-/// Length of what two files begin with alike.
-fn first_difference(one: &File, other: &File) -> io::Result<u64> {
+/// Length of what two files begin with alike, each on the drive of its pulse.
+fn first_difference([one, other]: [&File; 2], [pulse, other_pulse]: [&Arc<Pulse>; 2]) -> io::Result<u64> {
     let (mut ones, mut others) = (vec![0; STEP], vec![0; STEP]);
     let mut at = 0;
     loop {
-        let (read_one, read_other) = (read_up_to(one, &mut ones, at)?, read_up_to(other, &mut others, at)?);
+        let read_one = read_up_to(one, pulse, &mut ones, at)?;
+        let read_other = read_up_to(other, other_pulse, &mut others, at)?;
         let common = read_one.iter().zip(read_other).take_while(|(one, other)| one == other).count();
         at += common as u64;
         if common < STEP {
@@ -66,11 +70,14 @@ fn first_difference(one: &File, other: &File) -> io::Result<u64> {
     }
 }
 
-/// Reads until the buffer is full or the file ends.
-fn read_up_to<'a>(file: &File, buffer: &'a mut [u8], at: u64) -> io::Result<&'a [u8]> {
+/// Reads until the buffer is full or the file ends, unless its drive is out of service.
+fn read_up_to<'a>(file: &File, pulse: &Arc<Pulse>, buffer: &'a mut [u8], at: u64) -> io::Result<&'a [u8]> {
     let mut filled = 0;
+    if !pulse.gives() {
+        return Err(io::Error::other("the drive is out of service"));
+    }
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, at + filled as u64) {
+        match during(Some(pulse), Kind::Plain, || file.read_at(rest, at + filled as u64)) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -83,8 +90,36 @@ fn read_up_to<'a>(file: &File, buffer: &'a mut [u8], at: u64) -> io::Result<&'a 
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::time::Duration;
 
+    use super::super::pulse::injection::Inject;
     use super::*;
+
+    fn pulse() -> Arc<Pulse> {
+        let pulse = Pulse::new(Duration::ZERO, &Arc::default());
+        pulse.is_read_in();
+        pulse
+    }
+
+    fn first_difference_of(one: &File, other: &File) -> u64 {
+        first_difference([one, other], [&pulse(), &pulse()]).unwrap()
+    }
+
+    #[test]
+    fn a_drive_that_hangs_meanwhile_is_found_out_and_one_that_is_out_is_not_read() {
+        let (mine, theirs) = (pulse(), pulse());
+        theirs.injected.set(Inject::Hang);
+        let (job, its) = (Arc::clone(&mine), Arc::clone(&theirs));
+        let read = std::thread::spawn(move || first_difference([&file_of(b"ab"), &file_of(b"ac")], [&job, &its]));
+        while !theirs.is_overdue() {
+            std::thread::yield_now();
+        }
+        assert!(!mine.is_overdue(), "it is the other one");
+        theirs.injected.set(Inject::Nothing);
+        assert_eq!(read.join().unwrap().unwrap(), 1);
+        theirs.on(crate::store::health::Event::Overdue);
+        assert!(first_difference([&file_of(b"ab"), &file_of(b"ac")], [&mine, &theirs]).is_err());
+    }
 
     fn file_of(content: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
@@ -98,10 +133,10 @@ mod tests {
         for at in [0, 1, STEP - 1, STEP, STEP + 1, 2 * STEP, right.len() - 1] {
             let mut wrong = right.clone();
             wrong[at] ^= 1;
-            assert_eq!(first_difference(&file_of(&wrong), &file_of(&right)).unwrap(), at as u64);
-            assert_eq!(first_difference(&file_of(&right[..at]), &file_of(&right)).unwrap(), at as u64, "too short");
-            assert_eq!(first_difference(&file_of(&right), &file_of(&right[..at])).unwrap(), at as u64, "too long");
+            assert_eq!(first_difference_of(&file_of(&wrong), &file_of(&right)), at as u64);
+            assert_eq!(first_difference_of(&file_of(&right[..at]), &file_of(&right)), at as u64, "too short");
+            assert_eq!(first_difference_of(&file_of(&right), &file_of(&right[..at])), at as u64, "too long");
         }
-        assert_eq!(first_difference(&file_of(&right), &file_of(&right)).unwrap(), right.len() as u64);
+        assert_eq!(first_difference_of(&file_of(&right), &file_of(&right)), right.len() as u64);
     }
 }

@@ -245,6 +245,11 @@ impl Drive {
         self.gaps.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Its journal is read again, from the begin.
+    pub(super) fn forget_gaps(&self) {
+        self.gaps.store(0, Ordering::Relaxed);
+    }
+
     /// Whether its journal may have said more than is known.
     pub(super) fn is_doubted(&self) -> bool {
         self.journal_gaps() > 0

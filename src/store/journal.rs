@@ -72,13 +72,27 @@ impl Journal {
 
     fn begin(&mut self) -> io::Result<Segment> {
         let (number, era) = (self.next, self.drive.dir.era());
-        // Used up even when this fails half-way.
-        self.next = number.saturating_add(1);
+        let (dir, name) = (&self.drive.dir, layout::segment(number));
         let header = encode_segment_header(&SegmentHeader { drive: self.drive.id.0, sequence: number });
-        let file = self.drive.dir.create_file(&layout::segment(number))?;
-        disk::write_at(&file, &header, 0)?;
-        disk::sync_data(&file)?;
-        self.drive.dir.sync_directory(layout::JOURNAL)?;
+        let file = match dir.create_file(&name) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            created => {
+                // Used up: the file is there.
+                self.next = number.saturating_add(1);
+                created?
+            }
+        };
+        let written = disk::write_at(&file, &header, 0)
+            .and_then(|()| disk::sync_data(&file))
+            .and_then(|()| dir.sync_directory(layout::JOURNAL));
+        if let Err(error) = written {
+            // Nobody would remove it before the next start; and its number must not be missing between the others.
+            match dir.unlink(&name) {
+                Ok(()) => self.next = number,
+                Err(error) => self.drive.failed("remove a journal segment", &error),
+            }
+            return Err(error);
+        }
         Ok(Segment { era, number, file, length: header.len() as u64 })
     }
 }

@@ -19,7 +19,7 @@ pub(super) enum Files {
     /// They go.
     Go,
     /// The next start finds them and puts the body back (see `adopt`): all its bytes are durable, and only what came after
-    /// failed.
+    /// failed, since the drive did.
     Stay,
 }
 
@@ -40,9 +40,9 @@ impl Lost {
     }
 
     /// What was to be done with bodies after their bytes were durable failed. For want of room they go, since nothing else
-    /// would ever make some.
-    pub(super) fn with_bytes(&mut self, digests: impl Iterator<Item = Digest>, error: &io::Error) {
-        let files = if disk::is_full(error) { Files::Go } else { Files::Stay };
+    /// would ever make some; and so they do while the drive `is_in_service`, since it takes more, and nobody counts them.
+    pub(super) fn with_bytes(&mut self, digests: impl Iterator<Item = Digest>, error: &io::Error, is_in_service: bool) {
+        let files = if is_in_service || disk::is_full(error) { Files::Go } else { Files::Stay };
         digests.for_each(|digest| {
             self.bodies.entry(digest).or_insert(files);
         });

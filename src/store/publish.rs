@@ -150,6 +150,9 @@ impl Inner {
                 }
             };
             let mut table = self.entries.lock();
+            // Another drive went out of service since it was asked: what it has may not come back.
+            let (home, is_here) = (partial.drive.id, |blob: &Arc<Blob>| blob.drive().in_service());
+            let stored = stored.filter(|blob| blob.drive().id == home || is_here(blob));
             // A blob that went, or came into the index, while we looked: look again.
             let arrived = table.blobs.get(&digest).is_some_and(PendingBlob::is_here);
             if table.gone != gone || (arrived && stored.is_none()) {

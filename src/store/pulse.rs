@@ -59,6 +59,8 @@ struct Operations {
     running: Vec<(u64, Instant, Kind)>,
     /// When a sync ended last.
     synced: Option<Instant>,
+    /// When any operation ended last.
+    ended: Option<Instant>,
 }
 
 thread_local! {
@@ -218,6 +220,12 @@ impl Pulse {
         operations.running.iter().any(|(_, begun, kind)| is_overdue(*kind, *begun, operations.synced, now, self.limit))
     }
 
+    /// Whether no operation has run for so long.
+    pub(super) fn rests_for(&self, time: Duration) -> bool {
+        let operations = self.operations.lock();
+        operations.running.is_empty() && operations.ended.is_none_or(|at| at.elapsed() >= time)
+    }
+
     /// Whether a sync has ended since then.
     pub(super) fn has_synced_since(&self, then: Instant) -> bool {
         self.operations.lock().synced.is_some_and(|at| at >= then)
@@ -243,6 +251,7 @@ impl Drop for Beat<'_> {
     fn drop(&mut self) {
         let mut operations = self.pulse.operations.lock();
         operations.running.retain(|(other, ..)| *other != self.id);
+        operations.ended = Some(Instant::now());
         if self.kind == Kind::Sync && !std::thread::panicking() {
             operations.synced = Some(Instant::now());
         }
@@ -284,18 +293,24 @@ pub(super) mod injection {
     //! Faults that tests have a drive show.
 
     use std::io;
+    use std::time::Duration;
 
     use parking_lot::{Condvar, Mutex};
     use rustix::io::Errno;
 
     use super::DriveId;
 
-    /// Drives that will hang when they are opened, at the so-and-so-many-th operation.
-    static TO_HANG: Mutex<Vec<(DriveId, u32)>> = Mutex::new(Vec::new());
+    /// What drives will meet when they are opened.
+    static TO_MEET: Mutex<Vec<(DriveId, Inject)>> = Mutex::new(Vec::new());
 
     /// The drive hangs when it is opened the next time: at its `number`-th operation after it is known which one it is.
     pub(in crate::store) fn hang_next(drive: DriveId, number: u32) {
-        TO_HANG.lock().push((drive, number));
+        meet_next(drive, Inject::HangAfter(number - 1));
+    }
+
+    /// The drive meets this when it is opened the next time, once it is known which one it is.
+    pub(in crate::store) fn meet_next(drive: DriveId, what: Inject) {
+        TO_MEET.lock().push((drive, what));
     }
 
     /// What operations on a drive meet.
@@ -311,6 +326,12 @@ pub(super) mod injection {
         Fail(Errno),
         /// The next one fails.
         FailOnce(Errno),
+        /// So many succeed, the next one fails.
+        FailOnceAfter(u32, Errno),
+        /// So many succeed, the others fail.
+        FailAfter(u32, Errno),
+        /// Each takes so long.
+        Slow(Duration),
     }
 
     #[derive(Debug, Default)]
@@ -325,23 +346,33 @@ pub(super) mod injection {
             self.changed.notify_all();
         }
 
+        /// Whether operations fail.
+        pub(in crate::store) fn is_failing(&self) -> bool {
+            matches!(*self.what.lock(), Inject::Fail(_))
+        }
+
         /// Whether operations do not end.
         pub(in crate::store) fn is_hanging(&self) -> bool {
             *self.what.lock() == Inject::Hang
         }
 
         pub(super) fn is_of(&self, drive: DriveId) {
-            let mut to_hang = TO_HANG.lock();
-            if let Some(at) = to_hang.iter().position(|(other, _)| *other == drive) {
-                self.set(Inject::HangAfter(to_hang.swap_remove(at).1 - 1));
+            let mut to_meet = TO_MEET.lock();
+            if let Some(at) = to_meet.iter().position(|(other, _)| *other == drive) {
+                self.set(to_meet.swap_remove(at).1);
             }
         }
 
         pub(super) fn meet(&self) -> io::Result<()> {
             let mut what = self.what.lock();
-            if let Inject::HangAfter(rest) = *what {
-                *what = rest.checked_sub(1).map_or(Inject::Hang, Inject::HangAfter);
-            }
+            *what = match *what {
+                Inject::HangAfter(rest) => rest.checked_sub(1).map_or(Inject::Hang, Inject::HangAfter),
+                Inject::FailOnceAfter(0, errno) => Inject::FailOnce(errno),
+                Inject::FailOnceAfter(rest, errno) => Inject::FailOnceAfter(rest - 1, errno),
+                Inject::FailAfter(0, errno) => Inject::Fail(errno),
+                Inject::FailAfter(rest, errno) => Inject::FailAfter(rest - 1, errno),
+                other => other,
+            };
             while *what == Inject::Hang {
                 self.changed.wait(&mut what);
             }
@@ -351,7 +382,12 @@ pub(super) mod injection {
                     *what = Inject::Nothing;
                     Err(errno.into())
                 }
-                Inject::Nothing | Inject::Hang | Inject::HangAfter(_) => Ok(()),
+                Inject::Slow(time) => {
+                    drop(what);
+                    std::thread::sleep(time);
+                    Ok(())
+                }
+                _ => Ok(()),
             }
         }
     }

@@ -1,23 +1,24 @@
 //! What happens between `open` and ready, on one thread for each drive: the index is brought up to its journal (see
 //! `replay`), and its partial bodies are read. After ready the order of eviction is loaded. Nobody waits for a drive that
-//! hangs meanwhile: it is out of service, and its thread takes it in once it does not.
+//! hangs or fails meanwhile: it is out of service, and its thread takes it in once it does not. What was read while it
+//! failed does not count.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::adopt;
+use super::adopt::{self, Found};
 use super::commit::Committer;
 use super::disk::Dir;
 use super::drive::{Drive, Victim};
 use super::drives::Slot;
 use super::entries::{Entry, Target};
 use super::given::Keeper;
-use super::health::{Event, Fault};
+use super::health::{Event, Fault, Reason};
 use super::index::Applied;
 use super::inner::Inner;
 use super::journal;
@@ -26,11 +27,13 @@ use super::layout::{self, PartialFile};
 use super::map_file;
 use super::partial::Partial;
 use super::pool::panic_text;
-use super::{disk, quarantine, replay, scrub, unnamed};
+use super::{disk, quarantine, replay, scrub, unnamed, watch};
 use crate::content::{BodyRef, PartialId};
 
 /// How often it is looked whether a drive hangs.
 const LOOK: Duration = Duration::from_millis(5);
+/// How often it is looked whether a drive that failed is well again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A drive that is being read in.
 struct Reading<'a> {
@@ -78,11 +81,13 @@ impl Reading<'_> {
         }
     }
 
-    /// Waits until the order of eviction is loaded too, or until the drive turns out to be hung. It begins once the store
-    /// is ready.
+    /// Waits until the order of eviction is loaded too, or until the drive turns out to be hung or to fail. It begins once
+    /// the store is ready.
     fn finish_unless_hung(&self) {
         self.thread.thread().unpark();
-        while !self.thread.is_finished() && !self.drive.pulse.is_overdue() {
+        let pulse = &self.drive.pulse;
+        let fails = || !pulse.is_known() && pulse.out().is_some();
+        while !self.thread.is_finished() && !pulse.is_overdue() && !fails() {
             thread::sleep(LOOK);
         }
     }
@@ -95,48 +100,96 @@ fn begin<'a>(store: &Arc<Inner>, drive: &'a Arc<Drive>, closing: &Arc<AtomicBool
     let read = move || {
         job.pulse.adopt_thread();
         // Look-ups wait for it: whatever a drive holds, it must come to its end.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| read_in(&store, &job, &closing))) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| read_in(&store, &job, &closing, sender))) {
             let panic = panic_text(panic.as_ref());
             tracing::error!(drive = %job.label(), panic, "the drive could not be read in");
             job.pulse.on(Event::Bad(Fault::Gone));
         }
-        drop(sender);
         while !*store.ready.borrow() && !closing.load(Ordering::Relaxed) {
             thread::park_timeout(LOOK);
         }
         load_order_of(&store, &job, &closing);
     };
     let started = thread::Builder::new().name("drive-read-in".to_owned()).spawn(read);
-    let thread = started.inspect_err(|error| drive.failed("start the thread that reads it in", error)).ok()?;
+    let failed = |error: &std::io::Error| {
+        drive.failed("start the thread that reads it in", error);
+        drive.pulse.on(Event::Bad(Fault::Gone));
+    };
+    let thread = started.inspect_err(failed).ok()?;
     Some(Reading { drive, thread, known })
 }
 
-/// Reads in a drive that was here when the store was opened.
-fn read_in(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &Arc<AtomicBool>) {
-    if let Ok(segments) = segments_of(drive) {
-        store.pinning.read_in(drive);
-        let copied = replay::bring_up(&store.index, drive, &segments, closing);
-        let scan = || scan_partials(store, drive, closing);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(scan)) {
-            let panic = panic_text(panic.as_ref());
-            tracing::error!(drive = %drive.label(), panic, "the partial bodies could not be taken up");
-        }
-        if closing.load(Ordering::Relaxed) {
-            return;
-        }
-        match start_committer(store, drive, &segments, copied) {
-            Ok(thread) => drive.commits_on(thread),
+/// Reads in a drive that was here when the store was opened; again when it failed meanwhile, once it is well. Who waits for
+/// `known` waits for the first time alone.
+fn read_in(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &Arc<AtomicBool>, known: Sender<()>) {
+    let mut known = Some(known);
+    while !closing.load(Ordering::Relaxed) {
+        let begun = read(store, drive, closing).and_then(|(segments, copied)| {
+            let is_open = !closing.load(Ordering::Relaxed);
+            is_open.then(|| start_committer(store, drive, &segments, copied)).transpose()
+        });
+        match begun {
+            Ok(Some(thread)) => {
+                drive.commits_on(thread);
+                return is_read_in(store, drive);
+            }
+            Ok(None) => return,
             Err(error) => {
-                drive.failed("start the commit thread", &error);
-                // Nobody may wait for what no thread will do.
-                drive.queue.close();
+                tracing::error!(drive = %drive.label(), %error, "the drive could not be read in; once it is well it is read again");
             }
         }
-    } else {
-        // Nothing is added to a journal of which nothing is known.
-        drive.queue.close();
+        if drive.pulse.is_well() {
+            drive.pulse.on(Event::Bad(Fault::Gone));
+        }
+        drop(known.take());
+        let fails = || !drive.pulse.is_well() && !gives(drive.pulse.out());
+        while fails() && !closing.load(Ordering::Relaxed) {
+            thread::park_timeout(AGAIN);
+        }
+        store.index.forget_drive(drive.id);
     }
-    is_read_in(store, drive);
+}
+
+fn gives(out: Option<(Reason, Instant)>) -> bool {
+    out.is_none_or(|(reason, _)| reason.gives())
+}
+
+/// Reads what a drive has: its segments, and what only the mirror had of them. What cannot be read of a drive that is well
+/// otherwise counts as missing: one bad place is no outage.
+///
+/// # Errors
+/// When nothing is known for certain, since the drive has failed meanwhile.
+fn read(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool) -> std::io::Result<(Vec<u64>, Vec<Applied>)> {
+    let before = drive.pulse.out();
+    let unless_failed = |is_whole: bool| match is_whole || !has_failed(drive, before) {
+        true => Ok(()),
+        false => Err(std::io::Error::other("it failed while it was read")),
+    };
+    drive.forget_gaps();
+    let segments = segments_of(drive)?;
+    store.pinning.read_in(drive);
+    let copied = replay::bring_up(&store.index, drive, &segments, closing);
+    // Before bodies are put back: who misses a part of the journal takes one for unfinished that is not.
+    unless_failed(!store.index.is_incomplete(drive.id))?;
+    let scan = || scan_partials(store, drive, closing);
+    let is_whole = catch_unwind(AssertUnwindSafe(scan)).unwrap_or_else(|panic| {
+        let panic = panic_text(panic.as_ref());
+        tracing::error!(drive = %drive.label(), panic, "the partial bodies could not be taken up");
+        true
+    });
+    unless_failed(is_whole)?;
+    Ok((segments, copied))
+}
+
+/// Whether a drive of which something could not be read went out of service since it was out `before`, or takes no bytes
+/// either.
+fn has_failed(drive: &Drive, before: Option<(Reason, Instant)>) -> bool {
+    if drive.pulse.is_suspect() {
+        // Nothing has succeeded since: this tells, whether or not it succeeds.
+        let _ = watch::write(&drive.dir);
+    }
+    let out = drive.pulse.out();
+    !gives(out) && (out != before || !drive.pulse.is_well()) || out.is_none() && drive.pulse.is_suspect()
 }
 
 /// What the drive has is known. In this order: who sees the drive has no older answer.
@@ -164,11 +217,8 @@ pub(super) fn take_in(
     drive: &Arc<Drive>,
     closing: &Arc<AtomicBool>,
 ) -> std::io::Result<bool> {
-    let segments = segments_of(drive)?;
     store.index.admit(drive);
-    store.pinning.read_in(drive);
-    let copied = replay::bring_up(&store.index, drive, &segments, closing);
-    scan_partials(store, drive, closing);
+    let (segments, copied) = read(store, drive, closing)?;
     if closing.load(Ordering::Relaxed) {
         return Ok(false);
     }
@@ -202,12 +252,17 @@ fn segments_of(drive: &Drive) -> std::io::Result<Vec<u64>> {
     })
 }
 
-/// Takes up the partial bodies; leftovers of interrupted operations are removed.
-fn scan_partials(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool) {
-    let names = drive.dir.list(layout::PARTIAL).unwrap_or_else(|error| {
-        drive.failed("list the partial bodies", &error);
-        Vec::new()
-    });
+/// Takes up the partial bodies; leftovers of interrupted operations are removed. Says whether it is known of all what they
+/// are worth.
+fn scan_partials(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool) -> bool {
+    let names = match drive.dir.list(layout::PARTIAL) {
+        Ok(names) => names,
+        Err(error) => {
+            drive.failed("list the partial bodies", &error);
+            return false;
+        }
+    };
+    let mut is_whole = true;
     let mut found: BTreeMap<PartialId, (bool, bool)> = BTreeMap::new();
     for (name, (id, kind)) in names.iter().filter_map(|name| Some((name, layout::parse_partial(name)?))) {
         let files = found.entry(id).or_default();
@@ -219,15 +274,17 @@ fn scan_partials(store: &Arc<Inner>, drive: &Arc<Drive>, closing: &AtomicBool) {
     }
     for (id, files) in found {
         if closing.load(Ordering::Relaxed) {
-            return;
+            return is_whole;
         }
         let (has_data, has_map) = files;
-        let taken = has_map && take_up(store, drive, id, has_data);
-        if !taken {
+        let found = if has_map { take_up(store, drive, id, has_data) } else { Found::Worthless };
+        if found == Found::Worthless {
             remove_leftover(drive, &layout::partial_data(id));
             remove_leftover(drive, &layout::partial_map(id));
         }
+        is_whole &= found != Found::Unknown;
     }
+    is_whole
 }
 
 fn remove_leftover(drive: &Drive, name: &str) {
@@ -236,32 +293,37 @@ fn remove_leftover(drive: &Drive, name: &str) {
     }
 }
 
-/// `false` when the body is worth nothing.
-fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId, has_data: bool) -> bool {
+fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId, has_data: bool) -> Found {
+    let once = |known: &Partial| if known.drive.id == drive.id { Found::Taken } else { Found::Worthless };
     // A drain that was stopped has left it on two drives; or an earlier attempt to read this one in got so far.
-    let known_on = || store.entries.lock().partials.get(&id).map(|known| known.drive.id);
-    if let Some(known) = known_on() {
-        return known == drive.id;
+    let known = store.entries.lock().partials.get(&id).cloned();
+    match known {
+        Some(known) if known.drive.id == drive.id && !Arc::ptr_eq(&known.drive, drive) => forget(store, &known),
+        Some(known) => return once(&known),
+        None => {}
     }
     let decoded = match drive.dir.read(&layout::partial_map(id)) {
         Ok(bytes) => map_file::decode(&bytes),
         Err(error) => {
             drive.failed("read a block map", &error);
-            return true;
+            return Found::Unknown;
         }
     };
     let decoded = match decoded {
         Ok(decoded) if decoded.record.body == BodyRef::Partial(id) => decoded,
-        Ok(_) => return false,
+        Ok(_) => return Found::Worthless,
         // A newer release may come back and read it.
-        Err(map_file::MapError::NewerFormat { .. }) => return true,
+        Err(map_file::MapError::NewerFormat { .. }) => return Found::Unknown,
         Err(error) => {
             tracing::warn!(drive = %drive.label(), partial = %id, %error, "a partial body is dropped");
-            return false;
+            return Found::Worthless;
         }
     };
-    if !has_data && !adopt::put_back(drive, &store.index, id, &decoded) {
-        return false;
+    if !has_data {
+        match adopt::put_back(drive, &store.index, id, &decoded) {
+            Found::Taken => {}
+            other => return other,
+        }
     }
     let stat = drive.dir.stat(&layout::partial_data(id)).ok().flatten();
     let size = stat.map_or(0, |stat| disk::stat_allocated(&stat));
@@ -272,12 +334,25 @@ fn take_up(store: &Arc<Inner>, drive: &Arc<Drive>, id: PartialId, has_data: bool
     let mut table = store.entries.lock();
     if let Some(known) = table.partials.get(&id) {
         // Another drive was read in at the same time.
-        return known.drive.id == drive.id;
+        return once(known);
     }
     store.entries.add_partial(&mut table, &entry);
     drive.take(size);
     drive.sieve.lock().insert(Victim::partial(id), size);
-    true
+    Found::Taken
+}
+
+/// Forgets a body that was taken up when the drive was opened another time and did not come: its files have another handle
+/// now.
+fn forget(store: &Inner, partial: &Partial) {
+    let entry = partial.state.lock().entry.upgrade();
+    let mut table = store.entries.lock();
+    // Who has it gets no bytes through a drive whose threads have ended.
+    partial.fail(true);
+    match entry {
+        Some(entry) => store.entries.remove_partial(&mut table, entry.record.key.hash(), partial.id()),
+        None => drop(table.partials.remove(&partial.id())),
+    }
 }
 
 /// Loads which blobs a drive has, oldest first, and what they take.

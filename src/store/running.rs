@@ -1,7 +1,9 @@
 //! [`Running`]: the life of the store's threads, and the order in which they end. Threads of a drive that hangs are left
 //! behind, and its lock stays theirs. A thread of another drive may wait for one of those: nobody waits for such a one
-//! longer than for an operation that is overdue.
+//! longer than for an operation that is overdue. A drive that is slow and well is waited for.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,8 +37,19 @@ impl Drop for Running {
         let arrived = self.inner.drives.close();
         let begun = Instant::now();
         let any_hangs = || self.inner.drives.iter().any(|drive| drive.pulse.is_overdue());
-        let has_waited = || begun.elapsed() >= self.inner.settings.drive_timeout && any_hangs();
-        let is_left = |drive: &Drive| drive.pulse.is_overdue() || has_waited();
+        let limit = self.inner.settings.drive_timeout;
+        let has_waited = || begun.elapsed() >= limit && any_hangs();
+        // Who does nothing meanwhile waits for one that hangs.
+        let is_stuck = |drive: &Drive| drive.pulse.is_overdue() || (has_waited() && drive.pulse.rests_for(limit));
+        let all_are_stuck = || has_waited() && self.inner.drives.iter().all(|drive| is_stuck(drive));
+        let left = RefCell::new(HashSet::new());
+        let is_left = |drive: &Drive| {
+            let is_left = is_stuck(drive);
+            if is_left {
+                left.borrow_mut().insert(drive.id);
+            }
+            is_left
+        };
         // Before the queues, so that what the last jobs make visible is committed too.
         for drive in &self.inner.drives {
             drive.pool.close();
@@ -59,10 +72,15 @@ impl Drop for Running {
         }
         self.inner.given.close();
         if let Some(recovering) = self.recovering.lock().take() {
-            for Started { thread, drive } in join_unless(recovering, has_waited).unwrap_or_default() {
+            let started = join_unless(recovering, all_are_stuck);
+            if started.is_none() {
+                // It had threads of all.
+                left.borrow_mut().extend(self.inner.drives.iter().map(|drive| drive.id));
+            }
+            for Started { thread, drive } in started.unwrap_or_default() {
                 // The one that reads in the background sleeps most of the time.
                 thread.thread().unpark();
-                join_unless(thread, || drive.as_ref().map_or_else(has_waited, |drive| is_left(drive)));
+                join_unless(thread, || drive.as_ref().map_or_else(all_are_stuck, |drive| is_left(drive)));
             }
         }
         for (drive, committer) in arrived {
@@ -74,7 +92,8 @@ impl Drop for Running {
         // Even when readers are left: another handle may open it.
         self.inner.mirror.close(has_waited);
         // Threads that were left behind may still change what is on a drive: its lock goes with the last of them.
-        for drive in self.inner.drives.iter().filter(|drive| !drive.pulse.is_overdue()) {
+        let is_free = |drive: &&Arc<Drive>| !left.borrow().contains(&drive.id) && !drive.pulse.is_overdue();
+        for drive in self.inner.drives.iter().filter(is_free) {
             drive.unlock();
         }
         if let Err(error) = disk::unlock(&self.state_lock) {

@@ -13,12 +13,13 @@ use super::journal_entry::JournalEntry;
 use super::journal_format::{Frame, Frames, is_torn};
 use super::journal_segment::{SEGMENT_HEADER_LEN, decode_segment_header};
 use super::queue::Change;
-use super::{journal, layout};
+use super::{adopt, journal, layout};
 use crate::content::{BodyRef, Digest};
 
 /// Queues the removal of what nothing names. To be called when the order of eviction is loaded: what is in it is named.
 /// What the index does not know the journal is asked for, since the index may lack something. A drive of whose journal
-/// something could not be read is left alone: that may have named it.
+/// something could not be read is left alone: that may have named it; and so is one with a map that leads to a body in
+/// `blobs/` and could not be followed.
 pub(super) fn sweep(store: &Inner, drive: &Drive, closing: &AtomicBool) -> io::Result<()> {
     let mut unknown = HashSet::new();
     for first in drive.dir.list(layout::BLOBS)? {
@@ -35,7 +36,7 @@ pub(super) fn sweep(store: &Inner, drive: &Drive, closing: &AtomicBool) -> io::R
             }
         }
     }
-    if unknown.is_empty() || drive.is_doubted() {
+    if unknown.is_empty() || drive.is_doubted() || adopt::any_waits(drive)? {
         return Ok(());
     }
     let named = named_in_journal(drive, &unknown, closing)?;

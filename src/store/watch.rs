@@ -316,7 +316,11 @@ fn probe(drive: &Drive, writes: bool) -> Found {
     }
 }
 
-fn write(dir: &Dir) -> std::io::Result<()> {
+/// Whether a directory keeps bytes.
+///
+/// # Errors
+/// Why it does not.
+pub(super) fn write(dir: &Dir) -> std::io::Result<()> {
     let file = dir.open_lock(layout::PROBE)?;
     disk::write_at(&file, &PROBE, 0)?;
     disk::sync_data(&file)

@@ -204,3 +204,64 @@ async fn a_segment_that_took_nothing_goes_with_the_others() {
     store.flush().await;
     assert!(!segment(2).exists() && !segment(1).exists());
 }
+
+/// Files of content below the drive, and how many segments of the journal there are.
+fn files_of(rig: &Rig) -> (Vec<String>, Vec<String>) {
+    let names = |path: PathBuf| {
+        let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
+        entries.map(|entry| entry.file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    let mut content = names(rig.drive().join(layout::PARTIAL));
+    for directory in names(rig.drive().join(layout::BLOBS)) {
+        content.extend(names(rig.drive().join(layout::BLOBS).join(directory)));
+    }
+    (content, names(rig.drive().join(layout::JOURNAL)))
+}
+
+/// A drive that goes on taking bytes, but not into its journal, does not fill with what nobody counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_told_to_the_journal_of_a_drive_in_service_goes() {
+    let rig = Rig::new();
+    let store = rig.open();
+    put(&store, "before", b"before").await;
+    store.flush().await;
+    let (used, files) = (store.usage()[0].used, files_of(&rig).0);
+    let faults = Faults::below(&rig.drive().join(layout::JOURNAL), 1, u64::MAX, Errno::MFILE);
+    for (name, content) in contents() {
+        put(&store, name, &content).await;
+    }
+    store.flush().await;
+    assert!(faults.struck() > 0 && store.usage()[0].in_service());
+    assert_eq!((store.usage()[0].used, files_of(&rig).0), (used, files));
+    drop(faults);
+    for (name, content) in contents() {
+        assert!(get(&store, name).await.is_none(), "{name}");
+        put(&store, name, &content).await;
+    }
+    store.flush().await;
+    drop(store);
+    let store = rig.open();
+    for (name, content) in contents() {
+        assert!(get(&store, name).await == Some(content), "{name}");
+    }
+}
+
+/// Segments that could not be begun leave no file, and no number out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_could_not_be_begun_is_not_there() {
+    // Its header, and the sync behind it.
+    for first in 1..=2 {
+        let rig = Rig::new();
+        let store = rig.open();
+        store.ready().await;
+        let faults = Faults::below(&rig.drive().join(layout::JOURNAL), first, 1, Errno::IO);
+        put(&store, "a", b"content").await;
+        store.flush().await;
+        assert_eq!(faults.struck(), 1);
+        let first_segment = layout::segment(1);
+        let name = first_segment.rsplit('/').next().unwrap();
+        assert_eq!(files_of(&rig).1, [name], "operation {first}");
+        drop(store);
+        assert_eq!(get(&rig.open(), "a").await.unwrap(), b"content");
+    }
+}

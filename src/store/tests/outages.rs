@@ -307,3 +307,77 @@ async fn what_a_drive_takes_but_for_its_journal_is_put_back_at_the_next_start() 
     writer.complete(content.len() as u64).await.unwrap();
     assert!(get(&store, "a").await.unwrap() == content, "without a transfer");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_drive_has_that_went_since_it_was_asked_is_stored_anew() {
+    let mut rig = Rig::watched(2);
+    // Nobody finds out meanwhile that it is well.
+    rig.settings.probe_every = Duration::from_secs(3600);
+    let store = rig.open();
+    let content = body_of(2 * BLOCK + 7, 44);
+    let first = put(&store, "a", &content).await;
+    store.flush().await;
+    let home = store.inner.drives.iter().position(|drive| drive.id == first.entry.drive).unwrap();
+    let asked = Arc::clone(&store.inner.drives[home]);
+    let mut writers = Vec::new();
+    let writer = loop {
+        let mut writer = store.create(record("b", Some(content.len() as u64))).await.unwrap();
+        fill(&mut writer, 0, &content).await;
+        if writer.entry().drive != asked.id {
+            break writer;
+        }
+        writers.push(writer);
+    };
+    let entry = Arc::clone(writer.entry());
+    let partial = Arc::clone(entry.partial().unwrap());
+    let inner = Arc::clone(&store.inner);
+    let job = tokio::task::spawn_blocking(move || {
+        let number = partial.state.lock().writer;
+        let (finishing, finished) = stored::Finishing::finish(&partial, entry, number, content.len() as u64).unwrap();
+        let gone = inner.entries.lock().gone;
+        let stored = inner.look(inner.whereabouts(finished.digest));
+        assert!(stored.as_ref().is_some_and(|blob| Arc::ptr_eq(blob.drive(), &asked)));
+        asked.pulse.on(health::Event::Bad(health::Fault::Gone));
+        match inner.publish_blob(finishing, finished, Some(stored::Told { gone, stored })) {
+            Ok(stored::Attempt::Done(completed)) => (completed, partial.drive.id),
+            _ => panic!("it is stored"),
+        }
+    });
+    let (completed, here) = job.await.unwrap();
+    assert!(!completed.duplicate && completed.entry.drive == here);
+    drop((writer, writers, first));
+    store.flush().await;
+    drop(store);
+    rig.settings.drives.remove(home);
+    assert!(get(&rig.open(), "b").await.unwrap() == body_of(2 * BLOCK + 7, 44));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_drive_is_waited_for_at_the_end_while_another_one_hangs() {
+    let mut rig = Rig::watched(2);
+    rig.settings.drive_timeout = Duration::from_secs(2);
+    // A probe may go on when all else has ended.
+    rig.settings.probe_every = Duration::from_secs(3600);
+    let store = rig.open();
+    let mut writers = Vec::new();
+    for number in 0..12 {
+        let mut writer = store.create(record(&format!("a{number}"), Some(3 * BLOCK as u64))).await.unwrap();
+        fill(&mut writer, 0, &body_of(BLOCK, number)).await;
+        writers.push(writer);
+    }
+    store.flush().await;
+    let drives = [0, 1].map(|number| Arc::clone(&store.inner.drives[number]));
+    let on_slow = writers.iter().filter(|writer| writer.entry().drive == drives[1].id).count();
+    assert!(on_slow >= 4);
+    let pulse = &drives[1].pulse;
+    drives[0].pulse.injected.set(Inject::Hang);
+    let hung = writers.iter_mut().find(|writer| writer.entry().drive == drives[0].id).unwrap();
+    let refused = tokio::time::timeout(NEVER, hung.write(BLOCK as u64, vec![Bytes::from_static(b"more")])).await;
+    assert!(refused.expect("nobody waits").is_err());
+    pulse.injected.set(Inject::Slow(Duration::from_millis(400)));
+    until_out(&store, 0, Some(Reason::Hung)).await;
+    let ended = tokio::task::spawn_blocking(move || drop(store));
+    tokio::time::timeout(NEVER, ended).await.expect("nobody waits for what hangs").unwrap();
+    assert!(pulse.rests_for(Duration::ZERO) && pulse.is_well(), "nobody is at it any more");
+    drives[0].pulse.injected.set(Inject::Nothing);
+}
