@@ -55,7 +55,8 @@ pub(super) fn open_all(
                 | OpenError::OtherDrive { .. }
                 | OpenError::Hung { .. }
                 | OpenError::Unsure { .. } => {}
-                OpenError::Io { .. } => unknown = Some(error),
+                OpenError::Damaged { .. } if known.of(&drive.path) != Before::Nothing => {}
+                OpenError::Io { .. } | OpenError::Damaged { .. } => unknown = Some(error),
                 error => outcome = Err(error),
             }
             absence

@@ -43,6 +43,13 @@ pub(super) struct Doubt {
     pub(super) reason: String,
 }
 
+impl Before {
+    /// The drive that the path is known as.
+    pub(super) fn drive(&self) -> Option<DriveId> {
+        if let Self::Drive(id) = self { Some(*id) } else { None }
+    }
+}
+
 impl From<Option<DriveId>> for Before {
     fn from(known: Option<DriveId>) -> Self {
         known.map_or(Self::Nothing, Self::Drive)
