@@ -151,29 +151,82 @@ async fn a_drain_says_what_a_damaged_journal_leaves() {
     assert!(walk(&rig.path_of(0).join("blobs/sha256")).is_empty());
 }
 
+/// The drives of [`one_full_drive`] as a drain leaves them that was stopped before the old drive forgot its part; and the
+/// bytes of that on the old drive and on the new one.
+async fn two_copies() -> (Rig, Vec<(String, Vec<u8>)>, PathBuf, PathBuf) {
+    let (rig, bodies) = one_full_drive().await;
+    let copied = rig.copy_of_now();
+    copy(&copied.root.path().join(rig.path_of(0).file_name().unwrap()), &rig.root.path().join("kept"));
+    drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+    for entry in fs::read_dir(rig.root.path().join("kept/partial")).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), rig.path_of(0).join("partial").join(entry.file_name())).unwrap();
+    }
+    let theirs = [1, 2].iter().flat_map(|number| walk(&rig.path_of(*number)));
+    let theirs = theirs.into_iter().find(|path| path.extension().is_some_and(|e| e == "data")).unwrap();
+    let ours = rig.path_of(0).join("partial").join(theirs.file_name().unwrap());
+    (rig, bodies, ours, theirs)
+}
+
 #[tokio::test]
 async fn of_two_copies_of_a_part_the_one_with_more_right_bytes_stays() {
     for damaged in [false, true] {
-        let (mut rig, bodies) = one_full_drive().await;
-        // As a drain leaves it that was stopped before the old drive forgot it; one of them went on since.
-        let copied = rig.copy_of_now();
-        copy(&copied.root.path().join(rig.path_of(0).file_name().unwrap()), &rig.root.path().join("kept"));
-        drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
-        let old = rig.root.path().join("kept/partial");
-        for entry in fs::read_dir(&old).unwrap().map(Result::unwrap) {
-            fs::copy(entry.path(), rig.path_of(0).join("partial").join(entry.file_name())).unwrap();
-        }
-        let theirs: Vec<_> = walk(&rig.path_of(1)).into_iter().chain(walk(&rig.path_of(2))).collect();
-        let data = theirs.iter().find(|path| path.extension().is_some_and(|e| e == "data")).unwrap();
-        if damaged {
-            flip(data, 5);
-        } else {
-            // Now the old one is worth less.
-            let name = data.file_name().unwrap();
-            flip(&rig.path_of(0).join("partial").join(name), 5);
-        }
+        let (mut rig, bodies, ours, theirs) = two_copies().await;
+        // Now one of them is worth less.
+        flip(if damaged { &theirs } else { &ours }, 5);
         let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
         assert!(drained.left.is_empty() && drained.partials == 1, "{drained:?}");
+        rig.settings.drives.remove(0);
+        check(&rig.open(), &bodies).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_copy_takes_the_place_of_another_one_only_when_it_is_whole() {
+    let (mut rig, bodies, ours, theirs) = two_copies().await;
+    flip(&theirs, 5);
+    let (new, old) = (fs::read(&ours).unwrap(), fs::read(&theirs).unwrap());
+    let target = theirs.parent().unwrap().parent().unwrap();
+    let mut left = 0;
+    for first in 1.. {
+        let faults = super::faults::Faults::below(target, first, 1, rustix::io::Errno::NOSPC);
+        let outcome = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {});
+        if faults.struck() == 0 {
+            assert!(outcome.unwrap().left.is_empty());
+            break;
+        }
+        // Opening the drive may be what failed.
+        for drained in outcome.iter().filter(|drained| !drained.left.is_empty()) {
+            left += 1;
+            assert_eq!(drained.left[0].0, format!("partial/{}", ours.file_name().unwrap().to_str().unwrap()));
+        }
+        let now = fs::read(&theirs).unwrap();
+        assert!(now == old || now == new, "operation {first}");
+        assert!(fs::read(&ours).unwrap() == new, "operation {first}");
+    }
+    assert!(left > 4, "{left}");
+    assert!(!ours.exists());
+    rig.settings.drives.remove(0);
+    check(&rig.open(), &bodies).await;
+}
+
+#[tokio::test]
+async fn a_part_that_cannot_be_read_now_stays() {
+    for which in ["ours", "theirs"] {
+        let (mut rig, bodies, ours, theirs) = two_copies().await;
+        // The old drive has more of it.
+        flip(&theirs, 5);
+        let unreadable = if which == "ours" { &ours } else { &theirs };
+        let aside = rig.root.path().join("aside");
+        fs::rename(unreadable, &aside).unwrap();
+        // A link is not followed.
+        std::os::unix::fs::symlink(&aside, unreadable).unwrap();
+        let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+        assert!(drained.left.len() == 1 && drained.partials == 0, "{which}: {drained:?}");
+        fs::remove_file(unreadable).unwrap();
+        fs::rename(&aside, unreadable).unwrap();
+        let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+        assert!(drained.left.is_empty() && drained.partials == 1, "{which}: {drained:?}");
         rig.settings.drives.remove(0);
         check(&rig.open(), &bodies).await;
     }
