@@ -55,6 +55,12 @@ async fn a_drive_is_drained_into_a_new_one_and_taken_out() {
     let (code, told) = drive(&both, &["drain"], &setup.path("drive1"));
     assert!(code == Some(0) && told["blobs"] == json!(FILES) && told["left"] == json!([]), "{told}");
     assert!(files_below(&setup.path("drive1").join("blobs")).is_empty());
+    // What a newer release wrote there is not touched.
+    let pins = setup.path("drive2").join("pins");
+    std::fs::write(&pins, "waystation-pins 99\n").unwrap();
+    let (code, told) = drive(&both, &["drain"], &setup.path("drive1"));
+    assert!(code == Some(1) && told["done"] == json!(false) && told["left"][0]["name"] == "pins", "{told}");
+    std::fs::remove_file(&pins).unwrap();
 
     origin.switch_off();
     let node = with_drives(&setup, &["drive2"]).start();

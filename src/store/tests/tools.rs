@@ -134,6 +134,22 @@ async fn what_does_not_fit_or_is_damaged_stays_and_is_told() {
 }
 
 #[tokio::test]
+async fn content_moves_although_the_pins_cannot() {
+    let (mut rig, bodies) = one_full_drive().await;
+    // A newer release was here.
+    fs::write(rig.path_of(1).join(layout::PINS), "waystation-pins 99\n").unwrap();
+    let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+    assert_eq!((drained.blobs, drained.partials), (13, 1), "{drained:?}");
+    let [(name, why)] = &drained.left[..] else { panic!("{drained:?}") };
+    assert!(name == layout::PINS && why.contains(rig.path_of(1).to_str().unwrap()), "{drained:?}");
+    fs::remove_file(rig.path_of(1).join(layout::PINS)).unwrap();
+    let again = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+    assert_eq!(again, Drained::default());
+    rig.settings.drives.remove(0);
+    check(&rig.open(), &bodies).await;
+}
+
+#[tokio::test]
 async fn a_drain_says_what_a_damaged_journal_leaves() {
     let (rig, _) = one_full_drive().await;
     let segment = rig.path_of(0).join("journal/0000000000000001.log");
