@@ -99,6 +99,12 @@ impl KnownDrives {
         }
     }
 
+    /// Whether a path is known as this drive.
+    pub(super) fn has(&self, drive: DriveId) -> bool {
+        let id = drive.to_string();
+        self.drives.values().any(|known| *known == id)
+    }
+
     /// All drives that are configured are here: what they are is known now, whatever the file said.
     pub(super) fn all_are_here(&mut self) {
         self.doubt = None;

@@ -347,6 +347,40 @@ async fn another_drive_in_the_place_of_one_is_used_once_it_was_adopted() {
 }
 
 #[tokio::test]
+async fn the_pins_of_another_cache_do_not_come_with_its_drive() {
+    let other = Rig::new();
+    let pin = PinTarget::Key(key("theirs"));
+    {
+        let store = other.open();
+        put(&store, "theirs", &body_of(BLOCK, 5)).await;
+        store.pin(std::slice::from_ref(&pin), "theirs", None).await.unwrap();
+    }
+    let theirs = fs::read(other.drive().join("pins")).unwrap();
+    let rig = Rig::watched(2);
+    let ours = PinTarget::Key(key("ours"));
+    rig.open().pin(std::slice::from_ref(&ours), "ours", None).await.unwrap();
+    let path = rig.path_of(1);
+    fs::remove_dir_all(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    copy(&other.drive(), &path);
+    let adopted = adopt_drive(&path, &rig.state(), false, |_| {}).unwrap();
+    assert_eq!(adopted.pins_aside, Some("pins.adopted"));
+    assert_eq!(fs::read(path.join("pins.adopted")).unwrap(), theirs);
+    {
+        let store = rig.open();
+        let pinned = store.pinned().await;
+        assert!(pinned.len() == 1 && pinned[0].pin.target == ours, "{pinned:?}");
+        assert!(get(&store, "theirs").await.unwrap() == body_of(BLOCK, 5));
+        store.pin(&[pin], "both have it", None).await.unwrap();
+    }
+    // It is one of ours now.
+    let again = adopt_drive(&path, &rig.state(), false, |_| {}).unwrap();
+    assert!(again.accepted && again.pins_aside.is_none(), "{again:?}");
+    assert_eq!(rig.open().pinned().await.len(), 2);
+    assert_eq!(fs::read(path.join("pins.adopted")).unwrap(), theirs);
+}
+
+#[tokio::test]
 async fn a_drive_that_is_newer_or_not_what_it_says_is_not_adopted() {
     let other = Rig::new();
     let digest = put(&other.open(), "theirs", &body_of(BLOCK, 5)).await.digest;
