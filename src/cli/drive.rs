@@ -110,7 +110,7 @@ fn initialised(path: &Path, id: &str) -> Told {
 }
 
 fn told_of_adoption(path: &Path, adopted: &Adopted) -> Told {
-    let Adopted { id, before, verification, accepted } = adopted;
+    let Adopted { id, before, verification, accepted, pins_aside } = adopted;
     let findings: Vec<String> = verification.findings.iter().map(Finding::to_string).collect();
     let json = json!({
         "drive": path.display().to_string(),
@@ -120,16 +120,20 @@ fn told_of_adoption(path: &Path, adopted: &Adopted) -> Told {
         "blobsRead": verification.blobs,
         "bytesRead": verification.bytes,
         "findings": findings,
+        "pinsSetAside": pins_aside,
     });
     let path = path.display();
     let read = format!("{} blobs with {} bytes were read", verification.blobs, verification.bytes);
     let found: String = findings.iter().map(|finding| format!("{path}: {finding}\n")).collect();
     let (exit, verdict) = if *accepted {
         let before = before.as_ref().map_or(String::new(), |before| format!(" instead of {before}"));
+        let pins = pins_aside.map_or(String::new(), |name| {
+            format!("; the pins of the cache that had it do not count here, and are set aside in its file {name}")
+        });
         (
             Exit::Success,
             format!(
-                "the path is drive {id} from now on{before}; a cache that runs sees it within seconds, or after a restart when it had the other one in use"
+                "the path is drive {id} from now on{before}; a cache that runs sees it within seconds, or after a restart when it had the other one in use{pins}"
             ),
         )
     } else {

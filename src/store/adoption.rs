@@ -29,6 +29,8 @@ pub struct Adopted {
     /// Whether it was taken over: not so when its journal cannot be read, or bytes are not what their name says although
     /// their sums hold, since then somebody has made them so.
     pub accepted: bool,
+    /// The name that the file with the pins of the cache before has on the drive now: they do not count here.
+    pub pins_aside: Option<&'static str>,
 }
 
 /// Makes an empty drive at `path`, and returns its id. `state` is the state directory of the cache that is to use it: if it
@@ -64,7 +66,7 @@ pub fn init_drive(path: &Path, state: &Path) -> Result<String, OpenError> {
 }
 
 /// Takes over the drive at `path`, whatever the path was known as in the state directory `state`, after reading some of its
-/// blobs, or `all`. `progress` is called with each piece.
+/// blobs, or `all`. The pins of another cache are set aside: they would hold on all drives. `progress` is called with each piece.
 ///
 /// # Errors
 /// When there is no drive, it is of a newer format, a process uses it, or it cannot be read.
@@ -79,14 +81,32 @@ pub fn adopt_drive(
     let accepted = !verification.findings.iter().any(refused);
     let io = |source| OpenError::Io { path: state.to_owned(), action: "open the state directory", source };
     disk::make_directories(state).map_err(io)?;
-    let before = match KnownDrives::read(&Dir::open(state).map_err(io)?, state).of(path) {
+    let known = KnownDrives::read(&Dir::open(state).map_err(io)?, state);
+    let before = match known.of(path) {
         Before::Drive(before) if before != id => Some(before.to_string()),
         _ => None,
     };
+    let mut pins_aside = None;
     if accepted {
+        if !known.has(id) && set_pins_aside(path)? {
+            pins_aside = Some(layout::PINS_ADOPTED);
+        }
         note(state, path, id)?;
     }
-    Ok(Adopted { id: id.to_string(), before, verification, accepted })
+    Ok(Adopted { id: id.to_string(), before, verification, accepted, pins_aside })
+}
+
+/// Gives the file with the pins of a drive another name, if there is one.
+fn set_pins_aside(path: &Path) -> Result<bool, OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), action: "set the pins aside", source };
+    let dir = Dir::open(path).map_err(io)?;
+    let _lock = take_lock(&dir, path)?;
+    if dir.stat(layout::PINS).map_err(io)?.is_none() {
+        return Ok(false);
+    }
+    dir.rename(layout::PINS, layout::PINS_ADOPTED).map_err(io)?;
+    dir.sync_directory(".").map_err(io)?;
+    Ok(true)
 }
 
 fn note(state: &Path, path: &Path, id: DriveId) -> Result<(), OpenError> {

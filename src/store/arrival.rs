@@ -55,7 +55,8 @@ pub(super) fn open_all(
                 | OpenError::OtherDrive { .. }
                 | OpenError::Hung { .. }
                 | OpenError::Unsure { .. } => {}
-                OpenError::Io { .. } => unknown = Some(error),
+                OpenError::Damaged { .. } if known.of(&drive.path) != Before::Nothing => {}
+                OpenError::Io { .. } | OpenError::Damaged { .. } => unknown = Some(error),
                 error => outcome = Err(error),
             }
             absence
@@ -135,7 +136,7 @@ fn arrive(store: &Arc<Inner>, number: usize, closing: &Arc<AtomicBool>) -> Outco
         Err(error) => return Outcome::Not(io(error)),
     };
     // Read anew, since `waystation drive adopt` may have written it.
-    let mut known = KnownDrives::read(&state, &store.settings.state);
+    let mut known = KnownDrives::read_again(&state, &store.settings.state);
     let opening = Opening {
         number,
         known: known.of(path),
@@ -147,6 +148,7 @@ fn arrive(store: &Arc<Inner>, number: usize, closing: &Arc<AtomicBool>) -> Outco
         Ok(drive) => drive,
         Err(error) => return Outcome::Not(error),
     };
+    known.tell_doubt();
     let release = || {
         drive.close();
         drive.unlock();
@@ -155,6 +157,8 @@ fn arrive(store: &Arc<Inner>, number: usize, closing: &Arc<AtomicBool>) -> Outco
         release();
         return Outcome::Not(io(error));
     }
+    // What follows concerns this drive only.
+    drive.pulse.adopt_thread();
     let came = recover::take_in(store, slot, &drive, closing);
     match came {
         Ok(true) => {

@@ -118,9 +118,8 @@ pub fn drain(
     let all = source.contents.blobs().iter().map(|(_, sums)| sums.length()).sum();
     let at = Progressed { done: 0, all };
     let mut draining = Draining { source, targets, cached: None, drained: Drained::default(), at, progress };
-    let carried = draining.targets.iter().try_for_each(|side| pinning::carry(&draining.source.drive, &side.drive));
-    let outcome =
-        carried.map_err(io("move the pins")).and_then(|()| draining.run(evict).map_err(io("move the content")));
+    draining.carry_pins();
+    let outcome = draining.run(evict).map_err(io("move the content"));
     for side in draining.targets.iter().chain([&draining.source]) {
         side.drive.close();
         side.drive.unlock();
@@ -182,6 +181,16 @@ impl Side {
 }
 
 impl Draining<'_> {
+    /// Gives the others the pins. They keep content from eviction, and are no reason to keep it from its new drive.
+    fn carry_pins(&mut self) {
+        for number in 0..self.targets.len() {
+            let Some(to) = self.targets.get(number).map(|side| Arc::clone(&side.drive)) else { continue };
+            if let Err(error) = pinning::carry(&self.source.drive, &to) {
+                self.leave(layout::PINS.to_owned(), format!("not taken over to {}: {error}", to.label()));
+            }
+        }
+    }
+
     fn run(&mut self, evict: bool) -> io::Result<()> {
         let blobs: Vec<(Digest, BlockSums)> =
             self.source.contents.blobs().into_iter().map(|(digest, sums)| (digest, sums.clone())).collect();

@@ -128,13 +128,13 @@ impl Drive {
         let dir = Dir::open(&path).map_err(io("open the directory"))?.beating(&pulse);
         // Before the lock is taken: who adopts the drive needs it.
         if let Before::Drive(known) = known {
-            let (found, _) = Identity::read(&dir, &path)?;
+            let found = Identity::read_of(&dir, &path, *known)?;
             if found != *known {
                 return Err(OpenError::OtherDrive { path, found: found.to_string(), known: known.to_string() });
             }
         }
         let lock = take_lock(&dir, &path)?;
-        let id = identify(&dir, &path)?;
+        let id = identify(&dir, &path, known.drive())?;
         pulse.is_of(id);
         for name in layout::DIRECTORIES {
             if dir.make_directory(name).map_err(io("create a directory"))? {

@@ -30,10 +30,15 @@ fn check_of(id: DriveId) -> String {
 impl Identity {
     /// What the drive in `path` says of itself, of which there must be a readable one. Changes nothing.
     pub(super) fn read(dir: &Dir, path: &Path) -> Result<(DriveId, u32), OpenError> {
-        Self::read_whole(dir, path).map(|(identity, id)| (id, identity.format))
+        Self::read_whole(dir, path, None).map(|(identity, id)| (id, identity.format))
     }
 
-    fn read_whole(dir: &Dir, path: &Path) -> Result<(Self, DriveId), OpenError> {
+    /// The same of a path that is known as the drive `known`: with that id it is the check that is wrong, if any.
+    pub(super) fn read_of(dir: &Dir, path: &Path, known: DriveId) -> Result<DriveId, OpenError> {
+        Self::read_whole(dir, path, Some(known)).map(|(_, id)| id)
+    }
+
+    fn read_whole(dir: &Dir, path: &Path, known: Option<DriveId>) -> Result<(Self, DriveId), OpenError> {
         let damaged = |reason: &str| OpenError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
         let io = |source| OpenError::Io { path: path.to_owned(), action: "read waystation.json", source };
         let text = dir.read(layout::IDENTITY).map_err(io)?;
@@ -47,7 +52,7 @@ impl Identity {
         let identity: Self = serde_json::from_value(value).map_err(|error| damaged(&error.to_string()))?;
         let id = u128::from_str_radix(&identity.drive, 16).map_err(|_| damaged("the drive id is no number"))?;
         let id = DriveId(id);
-        if identity.check.as_ref().is_some_and(|check| *check != check_of(id)) {
+        if known != Some(id) && identity.check.as_ref().is_some_and(|check| *check != check_of(id)) {
             return Err(damaged(
                 "its check does not fit its drive id; drives.json in the state directory has the id of this path: if it is the same, remove the check, else write that id into it",
             ));
@@ -63,19 +68,21 @@ pub(super) fn take_lock(dir: &Dir, path: &Path) -> Result<File, OpenError> {
     if disk::try_lock(&lock).map_err(io)? { Ok(lock) } else { Err(OpenError::InUse { path: path.to_owned() }) }
 }
 
-/// Reads the drive's identity, or gives it one when nothing of ours is there.
-pub(super) fn identify(dir: &Dir, path: &Path) -> Result<DriveId, OpenError> {
+/// Reads the identity of a drive that the path may be known as, or gives it one when nothing of ours is there.
+pub(super) fn identify(dir: &Dir, path: &Path, known: Option<DriveId>) -> Result<DriveId, OpenError> {
     let io = |action| move |source| OpenError::Io { path: path.to_owned(), action, source };
     let damaged = |reason: &str| OpenError::Damaged { path: path.to_owned(), reason: reason.to_owned() };
     if dir.stat(layout::IDENTITY).map_err(io("read waystation.json"))?.is_some() {
-        let (identity, id) = Identity::read_whole(dir, path)?;
+        let (identity, id) = Identity::read_whole(dir, path, known)?;
+        let is_checked = identity.check.as_ref() == Some(&check_of(id));
+        if identity.check.is_some() && !is_checked {
+            tracing::warn!(drive = %path.display(), %id, "the check in waystation.json is damaged; the id is that of this path, and the check is written anew");
+        }
         if identity.format < layout::FORMAT {
             // Before anything is written that the older release does not know.
             write_identity(dir, id).map_err(io("upgrade waystation.json"))?;
-        } else if identity.check.is_none()
-            && let Err(error) = write_identity(dir, id)
-        {
-            tracing::warn!(drive = %path.display(), %error, "waystation.json has no check, and none could be added");
+        } else if !is_checked && let Err(error) = write_identity(dir, id) {
+            tracing::warn!(drive = %path.display(), %error, "waystation.json has no right check, and none could be written");
         }
         return Ok(id);
     }

@@ -9,6 +9,7 @@
 //! <drive>/partial/<16 hex>.map      its record and its block map (see `map_file`)
 //! <drive>/journal/<16 hex>.log      append-only segments in order of their number (see `journal_format`)
 //! <drive>/pins                      what must not be evicted, the same on each drive (see `pins`)
+//! <drive>/pins.adopted              the same of the cache that had the drive before; does not count
 //! <drive>/index.snapshot            what the journal says, so far (see `index`); may be deleted
 //! <drive>/quarantine/<name>         what did not verify, beside it <name>.reason
 //! <state>/lock                      held by the process that uses the directory
@@ -33,6 +34,7 @@ pub(super) const PARTIAL: &str = "partial";
 pub(super) const JOURNAL: &str = "journal";
 pub(super) const QUARANTINE: &str = "quarantine";
 pub(super) const PINS: &str = "pins";
+pub(super) const PINS_ADOPTED: &str = "pins.adopted";
 pub(super) const PINS_NEW: &str = "pins.new";
 pub(super) const PINS_DAMAGED: &str = "pins.damaged";
 pub(super) const SNAPSHOT: &str = "index.snapshot";

@@ -254,7 +254,9 @@ impl Seat<'_> {
 /// Why a drive that could not be opened is not here.
 pub(super) fn reason_of(error: &OpenError) -> Reason {
     match error {
-        OpenError::Lost { .. } | OpenError::NoDrive { .. } | OpenError::Unsure { .. } => Reason::Lost,
+        OpenError::Lost { .. } | OpenError::NoDrive { .. } | OpenError::Unsure { .. } | OpenError::Damaged { .. } => {
+            Reason::Lost
+        }
         OpenError::OtherDrive { .. } => Reason::OtherDrive,
         OpenError::Hung { .. } => Reason::Hung,
         _ => Reason::Absent,
@@ -279,8 +281,8 @@ fn probe(drive: &Drive, writes: bool) -> Found {
         Ok(dir) => dir,
         Err(error) => return Found::Not(Fault::of(&error).unwrap_or(Fault::Gone)),
     };
-    match Identity::read(&dir, path) {
-        Ok((id, _)) if id == drive.id => {}
+    match Identity::read_of(&dir, path, drive.id) {
+        Ok(id) if id == drive.id => {}
         Ok(_) => return Found::Not(Fault::Other),
         Err(OpenError::Io { source, .. }) => return Found::Not(Fault::of(&source).unwrap_or(Fault::Gone)),
         Err(_) => return Found::Not(Fault::Gone),

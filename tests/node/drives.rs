@@ -55,6 +55,12 @@ async fn a_drive_is_drained_into_a_new_one_and_taken_out() {
     let (code, told) = drive(&both, &["drain"], &setup.path("drive1"));
     assert!(code == Some(0) && told["blobs"] == json!(FILES) && told["left"] == json!([]), "{told}");
     assert!(files_below(&setup.path("drive1").join("blobs")).is_empty());
+    // What a newer release wrote there is not touched.
+    let pins = setup.path("drive2").join("pins");
+    std::fs::write(&pins, "waystation-pins 99\n").unwrap();
+    let (code, told) = drive(&both, &["drain"], &setup.path("drive1"));
+    assert!(code == Some(1) && told["done"] == json!(false) && told["left"][0]["name"] == "pins", "{told}");
+    std::fs::remove_file(&pins).unwrap();
 
     origin.switch_off();
     let node = with_drives(&setup, &["drive2"]).start();
@@ -76,6 +82,8 @@ async fn another_drive_at_the_path_of_one_is_refused_until_it_is_adopted() {
     theirs.wait_for_fills(1).await;
     theirs.wait_for_commits().await;
     drop(theirs.stop().await);
+    let pins = setup.path("drive2").join("pins");
+    std::fs::write(&pins, "waystation-pins 1\n").unwrap();
     origin.switch_off();
     let node = setup.start();
     let summary = node.summary().await;
@@ -83,6 +91,7 @@ async fn another_drive_at_the_path_of_one_is_refused_until_it_is_adopted() {
     assert!(summary["drives"][1]["detail"].as_str().unwrap().contains("waystation drive adopt"), "{summary}");
     let (code, told) = drive(&setup, &["adopt", "--verify"], &setup.path("drive2"));
     assert!(code == Some(0) && told["blobsRead"] == json!(1) && told["before"].is_string(), "{told}");
+    assert!(told["pinsSetAside"] == "pins.adopted" && !pins.exists(), "{told}");
     assert!(node.says("the drive is in service again"));
     assert!(node.get(&format!("/-/{HOST}/1"), &[]).await.body == pattern(1).bytes());
 }

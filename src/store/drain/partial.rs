@@ -3,10 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
+use crc32c::crc32c;
+
+use super::super::block_map::MapRecord;
 use super::super::disk::{self, Dir};
+use super::super::drive::Drive;
 use super::super::layout;
 use super::super::map_file::{self, DecodedMap, MapError};
-use super::{Draining, copy_pieces};
+use super::{Draining, new_id};
 use crate::content::{Digest, PartialId};
 
 impl Draining<'_> {
@@ -14,7 +18,13 @@ impl Draining<'_> {
     pub(super) fn partial(&mut self, id: PartialId, evict: bool) -> io::Result<()> {
         let (data, map) = (layout::partial_data(id), layout::partial_map(id));
         let source = Arc::clone(&self.source.drive);
-        let bytes = source.dir.read(&map)?;
+        let bytes = match source.dir.read(&map) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.leave(map, error.to_string());
+                return Ok(());
+            }
+        };
         let decoded = match map_file::decode(&bytes) {
             Ok(decoded) => decoded,
             Err(error @ MapError::NewerFormat { .. }) => {
@@ -37,54 +47,49 @@ impl Draining<'_> {
         if source.dir.stat(&data)?.is_none() {
             return self.without_data(id, &decoded);
         }
-        let there = self.targets.iter().position(|side| matches!(side.drive.dir.stat(&map), Ok(Some(_))));
-        let held_there = match there.and_then(|number| self.targets.get(number)) {
-            Some(side) => side
-                .drive
-                .dir
-                .read(&map)
-                .ok()
-                .and_then(|bytes| map_file::decode(&bytes).ok())
-                .map_or(0, |theirs| sound_bytes(&side.drive.dir, id, &theirs)),
-            None => 0,
-        };
         // A drain that was stopped leaves two, and a cache that ran since may have gone on with one of them.
-        if there.is_some() && held_there >= sound_bytes(&source.dir, id, &decoded) {
+        let held = each_sound(&source.dir, id, &bytes, &decoded, |_, _| Ok(()));
+        let there = self.held_by_others(id);
+        let (there, held) = match (there, held) {
+            (Ok(there), Ok(held)) => (there, held),
+            (Err(error), _) | (_, Err(error)) => {
+                self.leave(data, error.to_string());
+                return Ok(());
+            }
+        };
+        if there.is_some_and(|(_, held_there)| held_there >= held) {
             return self.remove_partial(id, present);
         }
-        let Some(target) = there.or_else(|| self.target_for(present)).and_then(|number| self.targets.get(number))
-        else {
+        let target = there.map(|(number, _)| number).or_else(|| self.target_for(present));
+        let Some(target) = target.and_then(|number| self.targets.get(number)) else {
             self.drained.left_bytes += present;
             self.leave(data, "no other drive has room for it");
             return Ok(());
         };
-        let dir = &target.drive.dir;
-        // What an earlier attempt may have left.
-        let new = layout::partial_map_new(id);
-        for name in [&map, &new, &data] {
-            dir.unlink(name)?;
-        }
-        let (from, to) = (source.dir.open_to_read(&data)?, dir.create_file(&data)?);
-        let copied = decoded.map.present().iter().try_for_each(|range| {
-            let mut at = range.start();
-            copy_pieces(&from, range.start(), range.len(), |piece| {
-                disk::write_at(&to, piece, at)?;
-                at += piece.len() as u64;
-                Ok(())
-            })
-        });
-        if let Err(error) = copied.and_then(|()| disk::sync_data(&to)) {
-            dir.unlink(&data)?;
+        let drive = Arc::clone(&target.drive);
+        if let Err(error) = copy_sound(&source.dir, &drive, id, &bytes, &decoded) {
             self.leave(data, error.to_string());
             return Ok(());
         }
-        let written = dir.create_file(&new)?;
-        disk::write_at(&written, &bytes, 0)?;
-        disk::sync_data(&written)?;
-        dir.rename(&new, &map)?;
-        dir.sync_directory(layout::PARTIAL)?;
-        target.drive.take(disk::allocated(&to)?);
         self.remove_partial(id, present)
+    }
+
+    /// The other drive that has the body, if one has, and how many right bytes of it.
+    fn held_by_others(&self, id: PartialId) -> io::Result<Option<(usize, u64)>> {
+        for (number, side) in self.targets.iter().enumerate() {
+            let dir = &side.drive.dir;
+            if dir.stat(&layout::partial_map(id))?.is_none() {
+                continue;
+            }
+            let bytes = dir.read(&layout::partial_map(id))?;
+            let held = match map_file::decode(&bytes) {
+                Ok(theirs) => each_sound(dir, id, &bytes, &theirs, |_, _| Ok(()))?,
+                Err(error @ MapError::NewerFormat { .. }) => return Err(io::Error::other(error)),
+                Err(_) => 0,
+            };
+            return Ok(Some((number, held)));
+        }
+        Ok(None)
     }
 
     /// A map has no bytes beside it: they may have the name of a blob already, by which a cache finds them.
@@ -146,14 +151,68 @@ impl Draining<'_> {
     }
 }
 
-/// Bytes of a body whose blocks have their sums.
-fn sound_bytes(dir: &Dir, id: PartialId, decoded: &DecodedMap) -> u64 {
-    let Ok(data) = dir.open_to_read(&layout::partial_data(id)) else { return 0 };
-    let size = decoded.map.block_size();
-    let is_sound = |block: u64, length: usize| {
-        let bytes = disk::read_exact_at(&data, size.begin_of(block), length);
-        bytes.is_ok_and(|bytes| decoded.map.block(block).is_some_and(|state| state.verify(&bytes)))
+/// Copies the right bytes of a body and its map, durably. What has their names there is replaced once the copy is whole.
+fn copy_sound(from: &Dir, to: &Drive, id: PartialId, bytes: &[u8], decoded: &DecodedMap) -> io::Result<()> {
+    let (data, map, new_map) = (layout::partial_data(id), layout::partial_map(id), layout::partial_map_new(id));
+    // Without a map it is a leftover, and removed when it is found.
+    let new_data = layout::partial_data(new_id()?);
+    let copy = || {
+        let copied = to.dir.create_file(&new_data)?;
+        each_sound(from, id, bytes, decoded, |offset, sound| disk::write_at(&copied, sound, offset))?;
+        disk::sync_data(&copied)?;
+        // What an earlier attempt may have left.
+        to.dir.unlink(&new_map)?;
+        let written = to.dir.create_file(&new_map)?;
+        disk::write_at(&written, bytes, 0)?;
+        disk::sync_data(&written)?;
+        let replaced = to.dir.stat(&data)?.map_or(0, |stat| disk::stat_allocated(&stat));
+        to.dir.rename(&new_data, &data)?;
+        to.dir.rename(&new_map, &map)?;
+        to.dir.sync_directory(layout::PARTIAL)?;
+        to.take(disk::allocated(&copied)?);
+        to.release(replaced);
+        Ok(())
     };
-    let blocks = decoded.map.records().map(|record| (u64::from(record.block), record.valid_len));
-    blocks.filter(|(block, length)| is_sound(*block, *length as usize)).map(|(_, length)| u64::from(length)).sum()
+    copy().inspect_err(|_| {
+        // They take room for nothing.
+        for name in [&new_data, &new_map] {
+            let _ = to.dir.unlink(name);
+        }
+    })
+}
+
+/// Gives the bytes of each block of a body that has its sum to `each`, with their offset, and says how many they are. `bytes`
+/// are those of its map, `decoded` what they say. A file that is missing or cut short has so much less.
+fn each_sound(
+    dir: &Dir,
+    id: PartialId,
+    bytes: &[u8],
+    decoded: &DecodedMap,
+    mut each: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<u64> {
+    let data = match dir.open_to_read(&layout::partial_data(id)) {
+        Ok(data) => data,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let size = decoded.map.block_size();
+    let mut held = 0;
+    for record in decoded.map.records() {
+        let (block, begin) = (u64::from(record.block), size.begin_of(u64::from(record.block)));
+        let there = disk::read_up_to(&data, begin, record.valid_len as usize)?;
+        let holds = decoded.map.block(block).is_some_and(|state| state.verify(&there));
+        let sound = if holds { &there[..] } else { earlier(bytes, block, &there) };
+        if !sound.is_empty() {
+            each(begin, sound)?;
+            held += sound.len() as u64;
+        }
+    }
+    Ok(held)
+}
+
+/// What of a block holds as it was before its last state: a cut may leave that.
+fn earlier<'a>(map: &[u8], block: u64, there: &'a [u8]) -> &'a [u8] {
+    let states = map_file::states_of(map, block).into_iter().rev();
+    let held = |state: MapRecord| there.get(..state.valid_len as usize).filter(|bytes| crc32c(bytes) == state.crc);
+    states.filter(|state| state.valid_len > 0).find_map(held).unwrap_or_default()
 }

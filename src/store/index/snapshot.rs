@@ -52,7 +52,8 @@ impl Index {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Loaded::Missing,
             Err(error) => return Loaded::Unusable(error.to_string()),
         };
-        let read = disk::identity(&file).and_then(|identity| decode(&file, identity.size(), drive));
+        let read =
+            disk::identity(&file).and_then(|identity| decode(Beating { file: &file, at: 0 }, identity.size(), drive));
         match read {
             Ok((objects, mark)) => {
                 *known.state.write() = State { objects, mark: Some(mark), saved: Some(mark), ..State::empty() };
@@ -153,6 +154,21 @@ fn encode(objects: &Objects, drive: DriveId, mark: Watermark, output: &mut Outpu
     let check = output.check;
     output.put(&check.to_le_bytes())?;
     output.write()
+}
+
+/// A file that is read as all of a drive is: a read that does not end is seen.
+struct Beating<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for Beating<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = disk::read_up_to(self.file, self.at, buffer.len())?;
+        buffer.iter_mut().zip(&bytes).for_each(|(to, from)| *to = *from);
+        self.at = self.at.saturating_add(bytes.len() as u64);
+        Ok(bytes.len())
+    }
 }
 
 /// Reads fields and sums them up: many together, since the sum of a few bytes takes as long as that of many.

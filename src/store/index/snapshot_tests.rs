@@ -1,7 +1,13 @@
 //! Snapshots that are read again, and those that must not be used.
 
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::io::Errno;
+
+use super::super::super::pulse::Pulse;
+use super::super::super::pulse::injection::Inject;
 use super::*;
 
 fn sample() -> Objects {
@@ -65,4 +71,20 @@ fn no_snapshot_that_changed_or_was_cut_is_used() {
     for end in (0..bytes.len()).step_by(7) {
         assert!(decode(&bytes[..end], end as u64, DriveId(9)).is_err(), "cut at {end}");
     }
+}
+
+#[test]
+fn each_piece_that_is_read_is_an_operation_of_its_drive() {
+    let objects = sample();
+    let bytes = write_to_file(&objects, Watermark { segment: 5, offset: 1234 });
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(&bytes, 0).unwrap();
+    let load = || decode(Beating { file: &file, at: 0 }, bytes.len() as u64, DriveId(9));
+    assert_eq!(plain(&load().unwrap().0), plain(&objects));
+    // The thread works for a drive, which a tool's does not.
+    let pulse = Pulse::new(Duration::from_secs(60), &Arc::default());
+    pulse.adopt_thread();
+    pulse.injected.set(Inject::FailOnce(Errno::IO));
+    assert_eq!(load().unwrap_err().raw_os_error(), Some(Errno::IO.raw_os_error()));
+    assert_eq!(plain(&load().unwrap().0), plain(&objects));
 }

@@ -205,3 +205,64 @@ async fn no_bit_of_its_identity_makes_a_drive_another_one() {
     assert_eq!(get(&rig.open(), "a").await.unwrap(), b"content");
     assert_eq!(fs::read_to_string(&identity).unwrap(), whole);
 }
+
+#[tokio::test]
+async fn a_damaged_identity_costs_its_drive_at_most() {
+    let rig = Rig::with_two_drives();
+    let names: Vec<_> = (0..6).map(|number| number.to_string()).collect();
+    {
+        let store = rig.open();
+        for name in &names {
+            put(&store, name, name.as_bytes()).await;
+        }
+        store.flush().await;
+        assert!(store.usage().iter().all(|usage| usage.blobs > 0));
+    }
+    let identity = rig.root.path().join("second/waystation.json");
+    let whole = fs::read_to_string(&identity).unwrap();
+    let id = whole.split('"').nth(5).unwrap().to_owned();
+    let at = |text: &str| whole.find(text).unwrap() as u64;
+    let check = whole.split('"').nth(9).unwrap().to_owned();
+    let alone = Settings { drives: vec![rig.settings.drives[1].clone()], ..rig.settings.clone() };
+    let open = |settings: &Settings| Store::open(settings.clone(), Arc::new(Metrics::new().unwrap()));
+
+    // Its id is what this path is known as: nothing is in doubt.
+    for settings in [&rig.settings, &alone] {
+        flip(&identity, at(&check));
+        let store = open(settings).unwrap();
+        store.ready().await;
+        assert!(store.usage().iter().all(|usage| usage.in_service()));
+        assert_eq!(fs::read_to_string(&identity).unwrap(), whole, "the check is right again");
+    }
+    // Its id, or the text, is damaged.
+    for place in [id.as_str(), "{"] {
+        flip(&identity, at(place));
+        let damaged = fs::read(&identity).unwrap();
+        {
+            let store = rig.open();
+            store.ready().await;
+            let usage = store.usage();
+            assert_eq!((usage[0].in_service(), usage[1].in_service()), (true, false), "{place}");
+            let told = usage[1].out.clone().unwrap().text.unwrap();
+            assert!(told.contains("waystation.json is damaged"), "{told}");
+            put(&store, "more", b"more").await;
+        }
+        {
+            let store = open(&alone).unwrap();
+            let refused = store.create(record("more", Some(1))).await;
+            assert!(matches!(refused, Err(StoreError::NoSpace { .. })), "it is not made anew: {refused:?}");
+        }
+        // Not known as a drive, it is left out beside another one, and alone an error: most likely the path is wrong.
+        let unknown = |settings: &Settings| Settings { state: rig.root.path().join("other"), ..settings.clone() };
+        assert!(!open(&unknown(&rig.settings)).unwrap().usage()[1].in_service());
+        fs::remove_dir_all(rig.root.path().join("other")).unwrap();
+        let error = open(&unknown(&alone)).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        assert_eq!(fs::read(&identity).unwrap(), damaged, "left as it was");
+        fs::write(&identity, &whole).unwrap();
+        let store = rig.open();
+        for name in &names {
+            assert_eq!(get(&store, name).await.unwrap(), name.as_bytes(), "{place}");
+        }
+    }
+}

@@ -134,6 +134,22 @@ async fn what_does_not_fit_or_is_damaged_stays_and_is_told() {
 }
 
 #[tokio::test]
+async fn content_moves_although_the_pins_cannot() {
+    let (mut rig, bodies) = one_full_drive().await;
+    // A newer release was here.
+    fs::write(rig.path_of(1).join(layout::PINS), "waystation-pins 99\n").unwrap();
+    let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+    assert_eq!((drained.blobs, drained.partials), (13, 1), "{drained:?}");
+    let [(name, why)] = &drained.left[..] else { panic!("{drained:?}") };
+    assert!(name == layout::PINS && why.contains(rig.path_of(1).to_str().unwrap()), "{drained:?}");
+    fs::remove_file(rig.path_of(1).join(layout::PINS)).unwrap();
+    let again = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+    assert_eq!(again, Drained::default());
+    rig.settings.drives.remove(0);
+    check(&rig.open(), &bodies).await;
+}
+
+#[tokio::test]
 async fn a_drain_says_what_a_damaged_journal_leaves() {
     let (rig, _) = one_full_drive().await;
     let segment = rig.path_of(0).join("journal/0000000000000001.log");
@@ -151,29 +167,82 @@ async fn a_drain_says_what_a_damaged_journal_leaves() {
     assert!(walk(&rig.path_of(0).join("blobs/sha256")).is_empty());
 }
 
+/// The drives of [`one_full_drive`] as a drain leaves them that was stopped before the old drive forgot its part; and the
+/// bytes of that on the old drive and on the new one.
+async fn two_copies() -> (Rig, Vec<(String, Vec<u8>)>, PathBuf, PathBuf) {
+    let (rig, bodies) = one_full_drive().await;
+    let copied = rig.copy_of_now();
+    copy(&copied.root.path().join(rig.path_of(0).file_name().unwrap()), &rig.root.path().join("kept"));
+    drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+    for entry in fs::read_dir(rig.root.path().join("kept/partial")).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), rig.path_of(0).join("partial").join(entry.file_name())).unwrap();
+    }
+    let theirs = [1, 2].iter().flat_map(|number| walk(&rig.path_of(*number)));
+    let theirs = theirs.into_iter().find(|path| path.extension().is_some_and(|e| e == "data")).unwrap();
+    let ours = rig.path_of(0).join("partial").join(theirs.file_name().unwrap());
+    (rig, bodies, ours, theirs)
+}
+
 #[tokio::test]
 async fn of_two_copies_of_a_part_the_one_with_more_right_bytes_stays() {
     for damaged in [false, true] {
-        let (mut rig, bodies) = one_full_drive().await;
-        // As a drain leaves it that was stopped before the old drive forgot it; one of them went on since.
-        let copied = rig.copy_of_now();
-        copy(&copied.root.path().join(rig.path_of(0).file_name().unwrap()), &rig.root.path().join("kept"));
-        drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
-        let old = rig.root.path().join("kept/partial");
-        for entry in fs::read_dir(&old).unwrap().map(Result::unwrap) {
-            fs::copy(entry.path(), rig.path_of(0).join("partial").join(entry.file_name())).unwrap();
-        }
-        let theirs: Vec<_> = walk(&rig.path_of(1)).into_iter().chain(walk(&rig.path_of(2))).collect();
-        let data = theirs.iter().find(|path| path.extension().is_some_and(|e| e == "data")).unwrap();
-        if damaged {
-            flip(data, 5);
-        } else {
-            // Now the old one is worth less.
-            let name = data.file_name().unwrap();
-            flip(&rig.path_of(0).join("partial").join(name), 5);
-        }
+        let (mut rig, bodies, ours, theirs) = two_copies().await;
+        // Now one of them is worth less.
+        flip(if damaged { &theirs } else { &ours }, 5);
         let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
         assert!(drained.left.is_empty() && drained.partials == 1, "{drained:?}");
+        rig.settings.drives.remove(0);
+        check(&rig.open(), &bodies).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_copy_takes_the_place_of_another_one_only_when_it_is_whole() {
+    let (mut rig, bodies, ours, theirs) = two_copies().await;
+    flip(&theirs, 5);
+    let (new, old) = (fs::read(&ours).unwrap(), fs::read(&theirs).unwrap());
+    let target = theirs.parent().unwrap().parent().unwrap();
+    let mut left = 0;
+    for first in 1.. {
+        let faults = super::faults::Faults::below(target, first, 1, rustix::io::Errno::NOSPC);
+        let outcome = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {});
+        if faults.struck() == 0 {
+            assert!(outcome.unwrap().left.is_empty());
+            break;
+        }
+        // Opening the drive may be what failed.
+        for drained in outcome.iter().filter(|drained| !drained.left.is_empty()) {
+            left += 1;
+            assert_eq!(drained.left[0].0, format!("partial/{}", ours.file_name().unwrap().to_str().unwrap()));
+        }
+        let now = fs::read(&theirs).unwrap();
+        assert!(now == old || now == new, "operation {first}");
+        assert!(fs::read(&ours).unwrap() == new, "operation {first}");
+    }
+    assert!(left > 4, "{left}");
+    assert!(!ours.exists());
+    rig.settings.drives.remove(0);
+    check(&rig.open(), &bodies).await;
+}
+
+#[tokio::test]
+async fn a_part_that_cannot_be_read_now_stays() {
+    for which in ["ours", "theirs"] {
+        let (mut rig, bodies, ours, theirs) = two_copies().await;
+        // The old drive has more of it.
+        flip(&theirs, 5);
+        let unreadable = if which == "ours" { &ours } else { &theirs };
+        let aside = rig.root.path().join("aside");
+        fs::rename(unreadable, &aside).unwrap();
+        // A link is not followed.
+        std::os::unix::fs::symlink(&aside, unreadable).unwrap();
+        let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+        assert!(drained.left.len() == 1 && drained.partials == 0, "{which}: {drained:?}");
+        fs::remove_file(unreadable).unwrap();
+        fs::rename(&aside, unreadable).unwrap();
+        let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
+        assert!(drained.left.is_empty() && drained.partials == 1, "{which}: {drained:?}");
         rig.settings.drives.remove(0);
         check(&rig.open(), &bodies).await;
     }
@@ -275,6 +344,40 @@ async fn another_drive_in_the_place_of_one_is_used_once_it_was_adopted() {
     assert!(get(&store, "theirs").await.unwrap() == body_of(BLOCK, 5));
     drop(store);
     assert!(get(&rig.open(), "theirs").await.unwrap() == body_of(BLOCK, 5));
+}
+
+#[tokio::test]
+async fn the_pins_of_another_cache_do_not_come_with_its_drive() {
+    let other = Rig::new();
+    let pin = PinTarget::Key(key("theirs"));
+    {
+        let store = other.open();
+        put(&store, "theirs", &body_of(BLOCK, 5)).await;
+        store.pin(std::slice::from_ref(&pin), "theirs", None).await.unwrap();
+    }
+    let theirs = fs::read(other.drive().join("pins")).unwrap();
+    let rig = Rig::watched(2);
+    let ours = PinTarget::Key(key("ours"));
+    rig.open().pin(std::slice::from_ref(&ours), "ours", None).await.unwrap();
+    let path = rig.path_of(1);
+    fs::remove_dir_all(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    copy(&other.drive(), &path);
+    let adopted = adopt_drive(&path, &rig.state(), false, |_| {}).unwrap();
+    assert_eq!(adopted.pins_aside, Some("pins.adopted"));
+    assert_eq!(fs::read(path.join("pins.adopted")).unwrap(), theirs);
+    {
+        let store = rig.open();
+        let pinned = store.pinned().await;
+        assert!(pinned.len() == 1 && pinned[0].pin.target == ours, "{pinned:?}");
+        assert!(get(&store, "theirs").await.unwrap() == body_of(BLOCK, 5));
+        store.pin(&[pin], "both have it", None).await.unwrap();
+    }
+    // It is one of ours now.
+    let again = adopt_drive(&path, &rig.state(), false, |_| {}).unwrap();
+    assert!(again.accepted && again.pins_aside.is_none(), "{again:?}");
+    assert_eq!(rig.open().pinned().await.len(), 2);
+    assert_eq!(fs::read(path.join("pins.adopted")).unwrap(), theirs);
 }
 
 #[tokio::test]
