@@ -170,6 +170,9 @@ async fn a_body_that_waits_to_be_put_back_outlives_any_error_at_the_start() {
     let content = body_of(3 * BLOCK + 9, 43);
     for number in 0..30 {
         let mut rig = Rig::watched(1);
+        // One probe at each start counts, too; with more of them the drive would be in service again at once, and they would
+        // take the turn of what comes late.
+        rig.settings.probe_every = std::time::Duration::from_secs(3600);
         let id = {
             let store = rig.open();
             put(&store, "b", b"other").await;
@@ -184,8 +187,6 @@ async fn a_body_that_waits_to_be_put_back_outlives_any_error_at_the_start() {
             id
         };
         assert!(rig.path_of(0).join(layout::blob(&Digest::of(&content))).exists(), "it waits");
-        // One probe at the start counts, too, at any time; more of them would take the turn of all that comes late.
-        rig.settings.probe_every = std::time::Duration::from_secs(3600);
         meet_next(id, Inject::FailOnceAfter(OPENING + number, Errno::IO));
         {
             let store = rig.open();
