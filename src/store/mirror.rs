@@ -70,7 +70,7 @@ impl Mirror {
         }
     }
 
-    /// Some journal has grown.
+    /// Some journal has grown, or its drive gives what it has again.
     pub(super) fn follow(&self) {
         let mut state = self.state.lock();
         if !std::mem::replace(&mut state.behind, true) {
@@ -157,8 +157,10 @@ impl Mirror {
             Phase::Open(copies) => Arc::clone(copies),
             Phase::Opening | Phase::Away => return,
         };
-        // Without the lock, since a drive may hang.
-        for drive in index.drives().iter().filter(|drive| drive.pulse.gives()) {
+        // Without the lock, since a drive may hang. Who lets a drive give again has this called again.
+        let drives = index.drives();
+        let (giving, others): (Vec<_>, Vec<_>) = drives.iter().partition(|drive| drive.pulse.gives());
+        for drive in giving {
             if let Err(error) = guarded(|| copies.follow(drive, index)) {
                 tracing::error!(drive = %drive.label(), %error, "the journal has no second copy from here on");
                 self.set(Phase::Away);
@@ -171,7 +173,7 @@ impl Mirror {
             return;
         }
         let state = self.state.lock();
-        if !state.behind {
+        if !state.behind && others.is_empty() {
             self.behind.set(0);
         }
     }

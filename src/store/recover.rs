@@ -197,6 +197,8 @@ fn is_read_in(store: &Inner, drive: &Drive) {
     let mut table = store.entries.lock();
     store.entries.forget_answers(&mut table);
     drive.pulse.is_read_in();
+    drop(table);
+    store.mirror.follow();
 }
 
 fn start_committer(

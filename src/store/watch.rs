@@ -145,6 +145,8 @@ impl Seat<'_> {
         // In this order: who sees the drive has no older answer.
         store.entries.forget_answers(&mut table);
         drive.pulse.returned();
+        drop(table);
+        store.mirror.follow();
     }
 
     /// Lets go of what is above the quota, at the set pace.

@@ -278,3 +278,40 @@ async fn a_partial_body_that_rested_is_checked_before_it_is_served_or_stored() {
         Err(error) => assert!(matches!(error, CompleteError::Short { .. }), "{error}"),
     }
 }
+
+/// Flips a bit in the last entry of the last segment of a drive's journal.
+fn flip_last_entry(rig: &Rig) {
+    let segments = fs::read_dir(rig.drive().join("journal")).unwrap().map(|file| file.unwrap().path());
+    let last = segments.max().unwrap();
+    flip(&last, fs::metadata(&last).unwrap().len() - 20);
+}
+
+#[tokio::test]
+async fn what_is_told_anew_has_its_second_copy_without_another_change() {
+    let rig = Rig::new();
+    let content = body_of(2 * BLOCK, 30);
+    {
+        let store = rig.open();
+        put(&store, "a", &content).await;
+        store.flush().await;
+        store.inner.mirror.settle(&store.inner.index);
+    }
+    flip_last_entry(&rig);
+    fs::remove_file(rig.drive().join(layout::SNAPSHOT)).unwrap();
+    let killed = {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let store = Store::open(rig.settings.clone(), Arc::clone(&metrics)).unwrap();
+        // It has been told anew by then.
+        store.ready().await;
+        store.flush().await;
+        while metrics.store_mirror_behind.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+        rig.copy_of_now()
+    };
+    flip_last_entry(&killed);
+    let _ = fs::remove_file(killed.drive().join(layout::SNAPSHOT));
+    let store = killed.open();
+    assert!(get(&store, "a").await == Some(content));
+    assert!(!store.inner.drives[0].is_doubted(), "nothing is lost");
+}

@@ -137,7 +137,9 @@ async fn what_does_not_fit_or_is_damaged_stays_and_is_told() {
 async fn content_moves_although_the_pins_cannot() {
     let (mut rig, bodies) = one_full_drive().await;
     // A newer release was here.
-    fs::write(rig.path_of(1).join(layout::PINS), "waystation-pins 99\n").unwrap();
+    let title = "waystation-pins 99";
+    let newer = format!("{:08x} {title}\n", crc32c::crc32c(title.as_bytes()));
+    fs::write(rig.path_of(1).join(layout::PINS), newer).unwrap();
     let drained = drain(&rig.settings, &rig.path_of(0), false, &mut |_| {}).unwrap();
     assert_eq!((drained.blobs, drained.partials), (13, 1), "{drained:?}");
     let [(name, why)] = &drained.left[..] else { panic!("{drained:?}") };
