@@ -9,11 +9,14 @@
 //! c <drive 16> <segment 8> <offset 8>  the frame that begins there
 //! ```
 
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::drive::{Drive, DriveId};
 use super::index::{Index, Watermark};
@@ -35,6 +38,8 @@ const SMALL: u64 = if cfg!(test) { 1024 } else { 1024 * 1024 };
 /// The open database.
 pub(super) struct Copies {
     database: sled::Db,
+    /// Drives of which the last segment was compared in this process.
+    compared: Mutex<HashSet<DriveId>>,
 }
 
 /// It could not be read or written.
@@ -110,7 +115,7 @@ impl Copies {
             None if database.is_empty() => drop(database.insert(b"f", FORMAT).map_err(failed)?),
             _ => return Err(MirrorError("it has another format".to_owned())),
         }
-        Ok(Self { database })
+        Ok(Self { database, compared: Mutex::default() })
     }
 
     pub(super) fn entry_at(&self, drive: DriveId, at: Watermark) -> Result<Option<JournalEntry>, MirrorError> {
@@ -133,6 +138,12 @@ impl Copies {
     pub(super) fn follow(&self, drive: &Drive, index: &Index) -> Result<(), MirrorError> {
         let Some(end) = index.to_mirror(drive.id) else { return Ok(()) };
         let mut mark = self.mark(drive.id)?;
+        if let Some(mark) = mark.filter(|_| !self.compared.lock().contains(&drive.id)) {
+            if !self.compare(drive, mark.segment)? {
+                return Ok(());
+            }
+            self.compared.lock().insert(drive.id);
+        }
         if mark == Some(end) {
             return Ok(());
         }
@@ -175,13 +186,47 @@ impl Copies {
         self.set_mark(drive.id, end)
     }
 
-    /// Copies what of the frames in `bytes`, which begin at `at`, is worth it.
+    /// Compares what was copied of a segment with what it says: its number may have been given to another one since, when
+    /// the last segments of a journal were lost. `false` when it cannot be read now.
+    fn compare(&self, drive: &Drive, segment: u64) -> Result<bool, MirrorError> {
+        let bytes = match drive.dir.read(&layout::segment(segment)) {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(error.kind() == io::ErrorKind::NotFound),
+        };
+        let intact: BTreeMap<usize, usize> = Frames::new(&bytes, SEGMENT_HEADER_LEN)
+            .filter_map(|frame| match frame {
+                Frame::Entry { offset, end, .. } => Some((offset, end)),
+                Frame::Damage { .. } => None,
+            })
+            .collect();
+        let contradicts = |offset: usize, copy: &[u8]| {
+            let Some((begin, end)) = intact.range(..=offset).next_back() else { return false };
+            offset < *end && (*begin != offset || bytes.get(*begin..*end) != Some(copy))
+        };
+        let prefix = segment_prefix(drive.id, segment);
+        for copied in self.database.scan_prefix(&prefix) {
+            let (name, copy) = copied.map_err(failed)?;
+            let offset = offset_of(&name).and_then(|offset| usize::try_from(offset).ok());
+            if offset.is_none_or(|offset| contradicts(offset, &copy)) {
+                self.forget(&prefix)?;
+                break;
+            }
+        }
+        let begin = Watermark { segment, offset: SEGMENT_HEADER_LEN as u64 };
+        self.copy(drive.id, begin, bytes.get(SEGMENT_HEADER_LEN..).unwrap_or_default())?;
+        Ok(true)
+    }
+
+    /// Copies what of the frames in `bytes`, which begin at `at`, is worth it and not there.
     fn copy(&self, drive: DriveId, at: Watermark, bytes: &[u8]) -> Result<(), MirrorError> {
         for frame in Frames::new(bytes, 0) {
             let Frame::Entry { offset, end, entry } = frame else { continue };
             if let Some(frame) = bytes.get(offset..end).filter(|_| is_worth_it(&entry)) {
                 let place = Watermark { offset: at.offset.saturating_add(offset as u64), ..at };
-                self.database.insert(key(drive, place), frame).map_err(failed)?;
+                let name = key(drive, place);
+                if self.database.get(&name).map_err(failed)?.is_none_or(|copy| *copy != *frame) {
+                    self.database.insert(name, frame).map_err(failed)?;
+                }
             }
         }
         Ok(())
