@@ -9,7 +9,7 @@
 //! c <drive 16> <segment 8> <offset 8>  the frame that begins there
 //! ```
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::mpsc;
@@ -158,7 +158,7 @@ impl Copies {
                 return self.set_mark(drive.id, end);
             }
         }
-        self.forget_others(drive.id, &segments)?;
+        self.forget_others(drive.id, &segments, || index.last_places(drive.id))?;
         for segment in segments {
             let begin =
                 mark.filter(|mark| mark.segment == segment).map_or(SEGMENT_HEADER_LEN as u64, |mark| mark.offset);
@@ -243,9 +243,15 @@ impl Copies {
         self.database.insert(mark_key(drive), value).map(drop).map_err(failed)
     }
 
-    /// Forgets the segments of a drive that are not among these, which are in order.
-    fn forget_others(&self, drive: DriveId, segments: &[u64]) -> Result<(), MirrorError> {
-        let mut next = 0;
+    /// Forgets the segments of a drive that are not among these, which are in order; not one of which something is `named`
+    /// still: it was lost, and the copy is all that is left of it.
+    fn forget_others(
+        &self,
+        drive: DriveId,
+        segments: &[u64],
+        named: impl Fn() -> HashMap<u64, u64>,
+    ) -> Result<(), MirrorError> {
+        let (mut next, mut still_named) = (0, None);
         loop {
             let from = key(drive, Watermark { segment: next, offset: 0 });
             let to = key(drive, Watermark { segment: u64::MAX, offset: u64::MAX });
@@ -254,7 +260,8 @@ impl Copies {
             };
             let segment = found.get(17..25).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes);
             let Some(segment) = segment else { return Ok(()) };
-            if segments.binary_search(&segment).is_err() {
+            let is_gone = segments.binary_search(&segment).is_err();
+            if is_gone && !still_named.get_or_insert_with(&named).contains_key(&segment) {
                 self.forget(&segment_prefix(drive, segment))?;
             }
             let Some(after) = segment.checked_add(1) else { return Ok(()) };
@@ -335,7 +342,9 @@ mod tests {
         let some = copies.entries(drive, 3, begin + 10 * length, begin + 12 * length).unwrap();
         assert_eq!(some.iter().map(|copy| (copy.offset - begin) / length).collect::<Vec<_>>(), [10, 11]);
         assert_eq!(copies.entries(drive, 3, 40, u64::MAX).unwrap().len(), 200);
-        copies.forget_others(drive, &[4]).unwrap();
+        copies.forget_others(drive, &[4], || HashMap::from([(3, 40)])).unwrap();
+        assert_eq!(copies.entries(drive, 3, 0, u64::MAX).unwrap().len(), 200, "it is needed still");
+        copies.forget_others(drive, &[4], HashMap::new).unwrap();
         assert!(copies.entries(drive, 3, 0, u64::MAX).unwrap().is_empty());
         assert_eq!(copies.entries(drive, 4, 0, u64::MAX).unwrap().len(), 1);
         assert_eq!(copies.entries(DriveId(6), 3, 0, u64::MAX).unwrap().len(), 1);

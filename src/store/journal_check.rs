@@ -27,7 +27,7 @@ pub(super) fn check(index: &Index, drive: &Drive, closing: &AtomicBool, mut read
     let (Some(end), Ok(segments)) = (index.watermark(drive.id), journal::segments(drive)) else { return };
     let mut found = Found::default();
     let last = index.last_places(drive.id);
-    for segment in segments.into_iter().filter(|segment| *segment <= end.segment) {
+    for segment in segments.iter().copied().filter(|segment| *segment <= end.segment) {
         if closing.load(Ordering::Relaxed) || !drive.pulse.gives() {
             return;
         }
@@ -41,6 +41,11 @@ pub(super) fn check(index: &Index, drive: &Drive, closing: &AtomicBool, mut read
         let last = last.get(&segment).copied().filter(|last| *last < until);
         look_at(index, drive, segment, (&bytes, last, until), &mut found);
         read(bytes.len() as u64);
+    }
+    // Segments that are gone, and should not be.
+    let is_lost = |segment: &u64| *segment < end.segment && segments.binary_search(segment).is_err();
+    for (segment, last) in last.into_iter().filter(|(segment, _)| is_lost(segment)) {
+        look_at(index, drive, segment, (&[], Some(last), u64::MAX), &mut found);
     }
     if found.damaged > 0 {
         tell(drive, found);

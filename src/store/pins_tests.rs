@@ -99,6 +99,25 @@ fn a_damaged_line_costs_itself_alone() {
     assert_eq!(Pins::decode(newer.as_bytes()), Err(NewerPins(2)));
 }
 
+/// What the release with format 1 wrote. It is read for ever.
+const FORMAT_1: &str = r#"68beaebd waystation-pins 1
+907378a2 {"target":{"key":"dl.example.com/line4/image.swu"},"reason":"deployment 7","set":1795737600000,"expires":null}
+9aa0e40c {"target":{"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},"reason":"line 4","set":1795737600001,"expires":1798329600000}
+e5816fb9 {"target":{"key":"dl.example.com/old"},"reason":"deployment 6","set":1795737600002,"expires":null,"ended":true}
+"#;
+
+#[test]
+fn pins_of_the_first_format_are_read() {
+    let Decoded { pins, damaged } = Pins::decode(FORMAT_1.as_bytes()).unwrap();
+    let at = UnixMillis(1_795_737_600_010);
+    let told: Vec<_> = pins.list(at).into_iter().map(|pin| (pin.target, pin.reason, pin.set.0, pin.expires)).collect();
+    let ends = Some(UnixMillis(1_798_329_600_000));
+    let image = (key("line4/image.swu"), "deployment 7".to_owned(), 1_795_737_600_000, None);
+    assert_eq!((told, damaged), (vec![image, (body(""), "line 4".to_owned(), 1_795_737_600_001, ends)], 0));
+    assert_eq!(pins.end(&[key("old")], at).1, [], "it has ended");
+    assert_eq!(pins.told.len(), 3);
+}
+
 fn any_target() -> impl Strategy<Value = PinTarget> {
     prop_oneof!["[a-d]".prop_map(|name| key(&name)), "[a-d]".prop_map(|name| body(&name))]
 }

@@ -10,6 +10,9 @@ use super::journal_format::{Frame, Frames, is_torn};
 use super::journal_segment::{SEGMENT_HEADER_LEN, SegmentError, decode_segment_header};
 use super::layout;
 
+/// So many missing segments are asked for at most: a number that is far off is foreign.
+const LOST_AT_MOST: usize = 1000;
+
 /// What reading a journal has shown.
 #[derive(Debug, Default)]
 struct Seen {
@@ -46,11 +49,20 @@ pub(super) fn bring_up(index: &Index, drive: &Drive, segments: &[u64], closing: 
             None
         }
     };
-    let mut seen = Seen::default();
+    let (mut seen, mut before) = (Seen::default(), None);
     for segment in segments.iter().filter(|number| mark.is_none_or(|mark| **number >= mark.segment)) {
         if closing.load(Ordering::Relaxed) {
             break;
         }
+        // Only the oldest segments go, so those that are missing between others were lost.
+        for lost in before.map_or(*segment, |before: u64| before.saturating_add(1))..*segment {
+            if take_copies(index, drive, lost, (0, u64::MAX), &mut seen) == 0 && seen.damaged >= LOST_AT_MOST {
+                break;
+            }
+            seen.damaged += 1;
+            seen.lost += 1;
+        }
+        before = Some(*segment);
         let known = mark.filter(|mark| mark.segment == *segment).map(|mark| mark.offset as usize);
         replay_segment(index, drive, *segment, known.unwrap_or(SEGMENT_HEADER_LEN), &mut seen);
     }

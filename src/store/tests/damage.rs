@@ -351,3 +351,32 @@ async fn a_segment_that_took_the_number_of_a_lost_one_has_its_second_copy() {
     assert!(rig.drive().join("journal/0000000000000001.log").exists(), "the number is used again");
     assert_eq!(without_copy(&rig, &store, &metrics).await, (4, Vec::new()));
 }
+
+#[tokio::test]
+async fn what_a_lost_segment_said_of_large_bodies_outlives_it_and_the_next_starts() {
+    for way in ["with the snapshot", "without"] {
+        let rig = Rig::new();
+        let bodies: Vec<Vec<u8>> = (0..3).map(|seed| body_of(2 * BLOCK, 50 + seed)).collect();
+        for (number, content) in bodies.iter().enumerate() {
+            // A segment for each.
+            let store = rig.open();
+            put(&store, &number.to_string(), content).await;
+            store.flush().await;
+            store.inner.mirror.settle(&store.inner.index);
+        }
+        fs::remove_file(rig.drive().join("journal/0000000000000002.log")).unwrap();
+        if way == "without" {
+            fs::remove_file(rig.drive().join(layout::SNAPSHOT)).unwrap();
+        }
+        for start in 0..3 {
+            let store = rig.open();
+            store.ready().await;
+            put(&store, &format!("more{start}"), &body_of(3 * BLOCK, 60 + start)).await;
+            store.flush().await;
+            store.inner.mirror.settle(&store.inner.index);
+            for (number, content) in bodies.iter().enumerate() {
+                assert!(get(&store, &number.to_string()).await.as_ref() == Some(content), "{way} {start} {number}");
+            }
+        }
+    }
+}
