@@ -35,10 +35,13 @@ pub(super) const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// Bodies of more bytes than this have more than one block.
 const SMALL: u64 = if cfg!(test) { 1024 } else { 1024 * 1024 };
 
+/// Bytes of the end of a journal that are compared with their copies once in each process.
+const COMPARED: u64 = 64 * 1024 * 1024;
+
 /// The open database.
 pub(super) struct Copies {
     database: sled::Db,
-    /// Drives of which the last segment was compared in this process.
+    /// Drives of which the last segments were compared in this process.
     compared: Mutex<HashSet<DriveId>>,
 }
 
@@ -138,16 +141,25 @@ impl Copies {
     pub(super) fn follow(&self, drive: &Drive, index: &Index) -> Result<(), MirrorError> {
         let Some(end) = index.to_mirror(drive.id) else { return Ok(()) };
         let mut mark = self.mark(drive.id)?;
-        if let Some(mark) = mark.filter(|_| !self.compared.lock().contains(&drive.id)) {
-            if !self.compare(drive, mark.segment)? {
-                return Ok(());
-            }
-            self.compared.lock().insert(drive.id);
-        }
-        if mark == Some(end) {
+        let is_compared = self.compared.lock().contains(&drive.id);
+        if mark == Some(end) && is_compared {
             return Ok(());
         }
         let Ok(segments) = journal::segments(drive) else { return Ok(()) };
+        if let Some(mark) = mark.filter(|_| !is_compared) {
+            let mut read = 0_u64;
+            for segment in segments.iter().rev().filter(|segment| **segment <= mark.segment) {
+                let Some(length) = self.compare(drive, *segment)? else { return Ok(()) };
+                read = read.saturating_add(length);
+                if read >= COMPARED {
+                    break;
+                }
+            }
+        }
+        self.compared.lock().insert(drive.id);
+        if mark == Some(end) {
+            return Ok(());
+        }
         if let Some(ahead) = mark.filter(|mark| *mark > end) {
             if ahead.segment > end.segment && segments.binary_search(&ahead.segment).is_err() {
                 // Another journal than the one that was copied.
@@ -186,12 +198,14 @@ impl Copies {
         self.set_mark(drive.id, end)
     }
 
-    /// Compares what was copied of a segment with what it says: its number may have been given to another one since, when
-    /// the last segments of a journal were lost. `false` when it cannot be read now.
-    fn compare(&self, drive: &Drive, segment: u64) -> Result<bool, MirrorError> {
+    /// Compares what was copied of a segment with what it says, and copies what is missing: its number may have been given
+    /// to another one since, when the last segments of a journal were lost, and the database may have lost something to
+    /// damage without a word. The segment's length; `None` when it cannot be read now.
+    fn compare(&self, drive: &Drive, segment: u64) -> Result<Option<u64>, MirrorError> {
         let bytes = match drive.dir.read(&layout::segment(segment)) {
             Ok(bytes) => bytes,
-            Err(error) => return Ok(error.kind() == io::ErrorKind::NotFound),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(0)),
+            Err(_) => return Ok(None),
         };
         let intact: BTreeMap<usize, usize> = Frames::new(&bytes, SEGMENT_HEADER_LEN)
             .filter_map(|frame| match frame {
@@ -214,7 +228,7 @@ impl Copies {
         }
         let begin = Watermark { segment, offset: SEGMENT_HEADER_LEN as u64 };
         self.copy(drive.id, begin, bytes.get(SEGMENT_HEADER_LEN..).unwrap_or_default())?;
-        Ok(true)
+        Ok(Some(bytes.len() as u64))
     }
 
     /// Copies what of the frames in `bytes`, which begin at `at`, is worth it and not there.

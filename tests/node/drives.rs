@@ -57,7 +57,7 @@ async fn a_drive_is_drained_into_a_new_one_and_taken_out() {
     assert!(files_below(&setup.path("drive1").join("blobs")).is_empty());
     // What a newer release wrote there is not touched.
     let pins = setup.path("drive2").join("pins");
-    std::fs::write(&pins, "waystation-pins 99\n").unwrap();
+    std::fs::write(&pins, "8a6d8220 waystation-pins 99\n").unwrap();
     let (code, told) = drive(&both, &["drain"], &setup.path("drive1"));
     assert!(code == Some(1) && told["done"] == json!(false) && told["left"][0]["name"] == "pins", "{told}");
     std::fs::remove_file(&pins).unwrap();
