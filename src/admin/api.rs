@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
@@ -37,16 +37,12 @@ struct Wanted {
 struct Refused(StatusCode, String);
 
 /// Answers a request below `/api/v1/`.
-pub(super) async fn answer<B>(
+pub(super) async fn answer(
     settings: &Arc<Settings>,
     pins: Option<&PinDesk>,
     peer: Peer,
-    request: Request<B>,
-) -> Response<Full<Bytes>>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     if let Err(denied) = authorized(settings, peer, &head.headers).await {
         return deny(&denied);
@@ -73,11 +69,7 @@ async fn authorized(settings: &Arc<Settings>, peer: Peer, fields: &HeaderMap) ->
     checked.unwrap_or_else(|error| Err(Denied::File(error.to_string())))
 }
 
-async fn set<B>(desk: &PinDesk, body: B) -> Result<Value, Refused>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+async fn set(desk: &PinDesk, body: Incoming) -> Result<Value, Refused> {
     let body = Limited::new(body, LONGEST_BODY).collect().await.map_err(|error| {
         let too_long = error.downcast_ref::<LengthLimitError>().is_some();
         let status = if too_long { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
@@ -97,7 +89,7 @@ where
     let named = |text: &String| (desk.target)(text).map_err(|error| bad(format!("targets: {text}: {error}")));
     let targets = wanted.targets.iter().map(named).collect::<Result<HashSet<PinTarget>, Refused>>()?;
     let targets = Vec::from_iter(targets);
-    desk.store.pin(&targets, &wanted.reason, expires).await.map_err(unpinned)?;
+    desk.store.pin(&targets, &wanted.reason, expires).await.map_err(not_done)?;
     tracing::info!(targets = targets.len(), reason = wanted.reason, "pinned");
     Ok(list(&desk.store.pinned_of(&targets).await))
 }
@@ -122,7 +114,7 @@ async fn take_off(desk: &PinDesk, head: &Parts) -> Result<Value, Refused> {
         None => (desk.target)(text).map_err(|error| bad(format!("target: {text}: {error}"))),
     };
     let targets = Vec::from_iter(texts.iter().map(named).collect::<Result<HashSet<PinTarget>, Refused>>()?);
-    let had = desk.store.unpin(&targets).await.map_err(unpinned)?;
+    let had = desk.store.unpin(&targets).await.map_err(not_done)?;
     if had.is_empty() {
         return Err(Refused(
             StatusCode::NOT_FOUND,
@@ -158,7 +150,7 @@ fn bad(problem: String) -> Refused {
     Refused(StatusCode::BAD_REQUEST, problem)
 }
 
-fn unpinned(error: PinError) -> Refused {
+fn not_done(error: PinError) -> Refused {
     let status = match error {
         PinError::Reason(_) | PinError::Expired(_) => StatusCode::BAD_REQUEST,
         PinError::TooMany | PinError::TooLong => StatusCode::CONFLICT,

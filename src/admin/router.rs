@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body;
 use http_body_util::Full;
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
@@ -41,16 +41,12 @@ enum Refusal {
 }
 
 /// Answers one request of `peer`.
-pub(super) async fn answer<B>(
+pub(super) async fn answer(
     settings: &Arc<Settings>,
     sources: &Sources,
     peer: Peer,
-    request: Request<B>,
-) -> Response<Full<Bytes>>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
     if request.uri().path().starts_with("/api/v1/") {
         return api::answer(settings, sources.pins.as_ref(), peer, request).await;
     }
