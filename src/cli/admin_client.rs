@@ -1,10 +1,18 @@
-//! Asks the admin listener of a running cache, as a rule on this machine, with the token of its configuration.
+//! Asks the admin listener of a running cache, as a rule on this machine, with the token of its configuration. What is asked
+//! is the business of the commands; the health check has a smaller client of its own, which needs no token.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::healthcheck::local;
 use crate::admin::{self, read_token};
@@ -14,7 +22,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// For the answer: what it tells is written to all drives first.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// Longest answer in bytes.
-const LONGEST: u64 = 64 * 1024 * 1024;
+const LONGEST: usize = 64 * 1024 * 1024;
 
 /// Sends one request to the cache that runs with these settings and returns the JSON of its answer.
 ///
@@ -27,68 +35,68 @@ pub(super) fn ask(settings: &admin::Settings, method: &str, target: &str, body: 
             .to_owned());
     };
     let token = read_token(path).map_err(|error| format!("admin.token_file: {}: {error}", path.display()))?;
-    let (address, mut stream) = connect(settings)?;
-    let is_here = address.ip().is_loopback() || stream.local_addr().is_ok_and(|local| local.ip() == address.ip());
-    if !is_here && !settings.allow_plaintext {
-        return Err(format!(
-            "{address} is not on this machine, and the token would pass the network unencrypted; run the command there, or set \
-             admin.allow_plaintext: true here and there"
-        ));
-    }
-    let length = body.len();
-    let head = format!(
-        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\nConnection: close\r\n\r\n"
-    );
-    let broken = |error: std::io::Error| format!("the cache at {address} did not answer: {error}");
-    stream
-        .set_write_timeout(Some(ANSWER_LIMIT))
-        .and_then(|()| stream.set_read_timeout(Some(ANSWER_LIMIT)))
-        .map_err(broken)?;
-    // One that refuses the head may not read the rest, and answers all the same.
-    let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
-    let mut answer = Vec::new();
-    let read = stream.take(LONGEST).read_to_end(&mut answer);
-    let Some((status, content)) = parse(&answer) else {
-        let error = sent
-            .err()
-            .or(read.err())
-            .map_or_else(|| "the answer is not complete".to_owned(), |error| error.to_string());
-        return Err(format!("the cache at {address} did not answer: {error}"));
-    };
-    if content.is_empty() && status != 200 {
-        return Err(format!("the cache at {address} answered with status {status}"));
-    }
-    let value: Value = serde_json::from_slice(content)
-        .map_err(|_| format!("what listens at {address} is no Waystation of this release (status {status})"))?;
-    match value.get("error").and_then(Value::as_str) {
-        _ if status == 200 => Ok(value),
-        Some(error) => Err(error.to_owned()),
-        None => Err(format!("the cache at {address} answered with status {status}")),
-    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| format!("threads: {error}"))?.block_on(async {
+        let (address, stream) = connect(settings).await?;
+        let is_own = |local: SocketAddr| local.ip() == address.ip();
+        let is_here = address.ip().is_loopback() || stream.local_addr().is_ok_and(is_own);
+        if !is_here && !settings.allow_plaintext {
+            return Err(format!(
+                "{address} is not on this machine, and the token would pass the network unencrypted; run the command there, \
+                 or set admin.allow_plaintext: true here and there"
+            ));
+        }
+        let request = Request::builder().method(method).uri(target).header(HOST, address.to_string());
+        let request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        let request = request.header(CONTENT_TYPE, "application/json").body(Full::from(body.to_owned()));
+        let request = request.map_err(|error| format!("the request cannot be sent: {error}"))?;
+        let silent = |_| format!("the cache at {address} did not answer within {} s", ANSWER_LIMIT.as_secs());
+        let answered = timeout(ANSWER_LIMIT, exchange(stream, request)).await.map_err(silent)?;
+        let (status, content) = answered.map_err(|error| format!("the cache at {address} did not answer: {error}"))?;
+        verdict(address, status, &content)
+    })
 }
 
-fn connect(settings: &admin::Settings) -> Result<(SocketAddr, TcpStream), String> {
+async fn connect(settings: &admin::Settings) -> Result<(SocketAddr, TcpStream), String> {
     let mut addresses: Vec<SocketAddr> = settings.addresses.iter().copied().flat_map(local).collect();
     addresses.sort_by_key(|address| !address.ip().is_loopback());
     let mut failed = "listen.admin has no address".to_owned();
     for address in addresses {
-        match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
-            Ok(stream) => return Ok((address, stream)),
-            Err(error) => failed = format!("no cache answers at {address}: {error}"),
+        match timeout(CONNECT_LIMIT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok((address, stream)),
+            Ok(Err(error)) => failed = format!("no cache answers at {address}: {error}"),
+            Err(_) => failed = format!("no cache answers at {address} within {} s", CONNECT_LIMIT.as_secs()),
         }
     }
     Err(format!("{failed}; start it, or say where it listens: --admin ADDRESS:PORT"))
 }
 
-/// Status and body of a complete answer.
-fn parse(answer: &[u8]) -> Option<(u16, &[u8])> {
-    let mut fields = [httparse::EMPTY_HEADER; 32];
-    let mut head = httparse::Response::new(&mut fields);
-    let httparse::Status::Complete(begin) = head.parse(answer).ok()? else { return None };
-    let length = head.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"))?;
-    let length: usize = std::str::from_utf8(length.value).ok()?.parse().ok()?;
-    Some((head.code?, answer.get(begin..)?.get(..length)?))
+/// One request and its answer, whole.
+async fn exchange(
+    stream: TcpStream,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It moves the bytes, and ends with the connection.
+    let connection = tokio::spawn(connection);
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    let content = Limited::new(answer.into_body(), LONGEST).collect().await?.to_bytes();
+    connection.abort();
+    Ok((status, content))
+}
+
+/// What an answer means.
+fn verdict(address: SocketAddr, status: StatusCode, content: &[u8]) -> Result<Value, String> {
+    let value: Option<Value> = serde_json::from_slice(content).ok();
+    let error = value.as_ref().and_then(|value| value.get("error")).and_then(Value::as_str);
+    match (status, error) {
+        (_, Some(error)) => Err(error.to_owned()),
+        (StatusCode::OK, None) => {
+            value.ok_or_else(|| format!("what listens at {address} is no Waystation of this release"))
+        }
+        (status, None) => Err(format!("the cache at {address} answered with status {status}")),
+    }
 }
 
 #[cfg(test)]
@@ -96,13 +104,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_answer_counts() {
-        let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
-        assert_eq!(parse(whole), Some((200, &b"{}"[..])));
-        for length in 0..whole.len() {
-            assert_eq!(parse(&whole[..length]), None, "{length}");
+    fn an_answer_means_what_it_says() {
+        let verdict = |status: u16, content: &str| {
+            let address = SocketAddr::from(([127, 0, 0, 1], 5001));
+            verdict(address, StatusCode::from_u16(status).unwrap(), content.as_bytes())
+        };
+        assert_eq!(verdict(200, r#"{"pins":[]}"#).unwrap()["pins"], serde_json::json!([]));
+        assert_eq!(verdict(403, r#"{"error":"why"}"#).unwrap_err(), "why");
+        for (status, content, problem) in
+            [(200, "<html>", "no Waystation"), (431, "", "status 431"), (500, "{}", "500")]
+        {
+            let error = verdict(status, content).unwrap_err();
+            assert!(error.contains(problem), "{error}");
         }
-        assert_eq!(parse(b"HTTP/1.1 200 OK\r\n\r\n{}"), None);
-        assert_eq!(parse(b"SSH-2.0-server\r\n"), None);
     }
 }

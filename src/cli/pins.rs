@@ -1,4 +1,5 @@
-//! `waystation store pin|unpin|pins`: what must not be evicted, told to the cache that runs.
+//! `waystation store pin|unpin|pins`: what must not be evicted, told to the cache that runs. How it is asked is `admin_client`'s
+//! business, what a target means the cache's own.
 
 use std::time::{Duration, SystemTime};
 
