@@ -155,18 +155,6 @@ impl<K: Object> Sieve<K> {
         Extent { objects: self.places.len(), bytes: self.total }
     }
 
-    /// Number of objects.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    /// Size of all objects in bytes.
-    #[cfg(test)]
-    pub(super) fn total(&self) -> u64 {
-        self.total
-    }
-
     /// Chooses the next object to go, forgets it and returns its name and size. Objects for which `veto` is true
     /// stay; `None` when that is all of them. It looks at each object at most twice; over many calls an object
     /// that no veto holds costs one step for each time it was asked for.

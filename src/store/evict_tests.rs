@@ -97,8 +97,8 @@ proptest! {
                     prop_assert!(victim.is_some() || held, "only vetoes keep it from choosing");
                 }
             }
-            prop_assert_eq!(sieve.len(), model.queue.len());
-            prop_assert_eq!(sieve.total(), model.queue.iter().map(|(_, size, _)| size).sum::<u64>());
+            let bytes = model.queue.iter().map(|(_, size, _)| size).sum();
+            prop_assert_eq!(sieve.extent(), Extent { objects: model.queue.len(), bytes });
             prop_assert!((0u8..20).all(|key| sieve.contains(&key) == model.place(key).is_some()));
         }
         prop_assert!(sieve.nodes.len() <= 20, "places are used again");
@@ -130,7 +130,7 @@ fn blobs_and_partial_bodies_do_not_take_one_anothers_places() {
     sieve.insert(Victim::Partial([1; 8]), 2);
     sieve.insert(Victim::Blob(digest(2, 1)), 3);
     assert!(!sieve.contains(&Victim::Partial([2; 8])));
-    assert_eq!((sieve.len(), sieve.total()), (3, (1 << 40) + 5));
+    assert_eq!(sieve.extent(), Extent { objects: 3, bytes: (1 << 40) + 5 });
     // As nobody knows them: they have one place.
     assert!(sieve.contains(&Victim::Blob(digest(1, 2))));
     assert_eq!(sieve.next_victim(|_| false), Some((Name::Blobs([1; 16]), 1 << 40)));

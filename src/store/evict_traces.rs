@@ -25,7 +25,7 @@ impl Cache for Sieve<u32> {
     }
 
     fn fetched(&mut self, key: u32, size: u64, capacity: u64) {
-        while self.total() + size > capacity {
+        while self.extent().bytes + size > capacity {
             self.next_victim(|_| false).unwrap();
         }
         self.insert(key, size);

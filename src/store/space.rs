@@ -75,15 +75,15 @@ impl Inner {
     /// somebody writes, and what is pinned stay. Returns the bytes that will be free.
     fn evict(&self, drive: &Drive, wanted: u64) -> u64 {
         let (mut freed, now) = (0_u64, pinning::now());
+        if self.pinning.are_unknown() || self.pinning.leave_nothing(drive, drive.sieve.lock().extent()) {
+            return 0;
+        }
         while freed < wanted {
             // Anew for each victim, so that look-ups need not wait for all of them.
             let mut table = self.entries.lock();
             // Under the lock: who was told that something is pinned finds it so.
             let pins = self.pinning.pins();
-            let (extent, mut pinned) = (drive.sieve.lock().extent(), 0_usize);
-            if self.pinning.are_unknown() || self.pinning.leave_nothing(drive, extent) {
-                break;
-            }
+            let mut pinned = 0_usize;
             let mut is_pinned = |is_it: bool| {
                 pinned = pinned.saturating_add(usize::from(is_it));
                 is_it
@@ -106,6 +106,7 @@ impl Inner {
                     self.pinning.refused_room(drive, wanted.saturating_sub(freed));
                 }
                 // Each was looked at once at least.
+                let extent = drive.sieve.lock().extent();
                 if pinned >= extent.objects {
                     self.pinning.nothing_is_left(drive, extent);
                 }
