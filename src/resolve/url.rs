@@ -1,4 +1,5 @@
-//! From a URL that a person wrote down to the content that devices ask for by it.
+//! From a URL that a person wrote down to the content that devices ask for by it. What requests mean, and which are
+//! refused, is the business of [`resolve`] alone.
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};

@@ -129,7 +129,7 @@ pub use hot::BlobHandle;
 pub use mend::{Broken, Mended, Patch};
 pub use partial::{Partial, Progress};
 pub use pinning::Pinned;
-pub use pins::{MAX_PINS, MAX_REASON, Pin, PinError, PinTarget};
+pub use pins::{MAX_PINS, Pin, PinError, PinTarget};
 pub use settings::{DriveSettings, Settings};
 pub use usage::{DriveUsage, Outage};
 pub use verify::{Finding, Progressed, Verification, verify};

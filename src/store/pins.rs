@@ -11,7 +11,7 @@ use crate::content::{CacheKey, Digest, KeyHash, UnixMillis};
 /// Most pins at a time: all of them are written at each change.
 pub const MAX_PINS: usize = 10_000;
 /// Longest reason, in characters.
-pub const MAX_REASON: usize = 200;
+const MAX_REASON: usize = 200;
 /// So many pins that ended are remembered, so that a drive that was away does not bring them back.
 const MAX_ENDED: usize = MAX_PINS;
 /// The first line of the text: what it is, and the format.
@@ -66,7 +66,7 @@ pub enum PinError {
     TooLong,
     /// No drive wrote it down.
     #[error(
-        "the pins hold until the next start only, since no drive could write them: {0}; mend the drive and try again"
+        "this change of the pins holds until the next start only, since no drive could write it: {0}; mend the drive and try again"
     )]
     NotWritten(String),
 }

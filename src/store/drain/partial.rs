@@ -1,4 +1,5 @@
-//! The bodies of a drained drive that are not complete, and files of it that its journal does not name.
+//! The bodies of a drained drive that are not complete, and files of it that its journal does not name. Complete bodies are
+//! the business of `drain` itself.
 
 use std::io;
 use std::sync::Arc;

@@ -289,9 +289,7 @@ fn flip_last_entry(rig: &Rig) {
 /// Once the mirror says that it has all: how many entries the last segment of the journal has, and where those begin that
 /// have no second copy.
 async fn without_copy(rig: &Rig, store: &Store, metrics: &Metrics) -> (usize, Vec<u64>) {
-    while metrics.store_mirror_behind.get() > 0 {
-        tokio::task::yield_now().await;
-    }
+    until("the mirror has all", || metrics.store_mirror_behind.get() == 0).await;
     let segments = fs::read_dir(rig.drive().join("journal")).unwrap().map(|file| file.unwrap().path());
     let last = segments.max().unwrap();
     let number = u64::from_str_radix(last.file_stem().unwrap().to_str().unwrap(), 16).unwrap();

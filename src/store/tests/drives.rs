@@ -125,19 +125,23 @@ async fn a_body_goes_to_another_drive_when_the_first_one_refuses() {
     assert_eq!(put(&store, "a", b"content").await.digest, Digest::of(b"content"));
 }
 
+/// Puts something on each of two drives; the names.
+async fn put_on_both(rig: &Rig) -> Vec<String> {
+    let names: Vec<_> = (0..6).map(|number| number.to_string()).collect();
+    let store = rig.open();
+    for name in &names {
+        put(&store, name, name.as_bytes()).await;
+    }
+    store.flush().await;
+    assert!(store.usage().iter().all(|usage| usage.blobs > 0));
+    names
+}
+
 #[tokio::test]
 async fn while_it_cannot_be_told_which_paths_were_drives_no_new_one_is_made() {
     for damage in ["a flipped bit", "no text", "cannot be read"] {
         let rig = Rig::with_two_drives();
-        let names: Vec<_> = (0..6).map(|number| number.to_string()).collect();
-        {
-            let store = rig.open();
-            for name in &names {
-                put(&store, name, name.as_bytes()).await;
-            }
-            store.flush().await;
-            assert!(store.usage().iter().all(|usage| usage.blobs > 0));
-        }
+        let names = put_on_both(&rig).await;
         let (file, lost, away) =
             (rig.state().join("drives.json"), rig.root.path().join("second"), rig.root.path().join("away"));
         let whole = fs::read(&file).unwrap();
@@ -209,15 +213,7 @@ async fn no_bit_of_its_identity_makes_a_drive_another_one() {
 #[tokio::test]
 async fn a_damaged_identity_costs_its_drive_at_most() {
     let rig = Rig::with_two_drives();
-    let names: Vec<_> = (0..6).map(|number| number.to_string()).collect();
-    {
-        let store = rig.open();
-        for name in &names {
-            put(&store, name, name.as_bytes()).await;
-        }
-        store.flush().await;
-        assert!(store.usage().iter().all(|usage| usage.blobs > 0));
-    }
+    let names = put_on_both(&rig).await;
     let identity = rig.root.path().join("second/waystation.json");
     let whole = fs::read_to_string(&identity).unwrap();
     let id = whole.split('"').nth(5).unwrap().to_owned();

@@ -97,15 +97,6 @@ fn etag(entry: &Entry) -> &str {
     entry.record.headers[http::header::ETAG].to_str().unwrap()
 }
 
-async fn read_present(store: &Store, entry: &Arc<Entry>) -> Vec<u8> {
-    let body = store.body(entry).await.unwrap();
-    let mut content = Vec::new();
-    while body.present_until(content.len() as u64) > content.len() as u64 {
-        content.extend_from_slice(&body.read(content.len() as u64, 100_000).await.unwrap());
-    }
-    content
-}
-
 /// All complete bodies are there, with what is known of them, and what is not stored is not.
 async fn has_all(store: &Store, contents: &Contents, way: &str) {
     store.ready().await;

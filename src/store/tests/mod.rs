@@ -176,6 +176,26 @@ async fn get(store: &Store, name: &str) -> Option<Vec<u8>> {
     }
 }
 
+/// Waits until it is so, a fraction of a minute at most.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let looking = async {
+        while !is_so() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    assert!(tokio::time::timeout(outages::NEVER, looking).await.is_ok(), "{what}");
+}
+
+/// The bytes of a body that are present from its begin on.
+async fn read_present(store: &Store, entry: &Arc<Entry>) -> Vec<u8> {
+    let body = store.body(entry).await.unwrap();
+    let mut content = Vec::new();
+    while body.present_until(content.len() as u64) > content.len() as u64 {
+        content.extend_from_slice(&body.read(content.len() as u64, 100_000).await.unwrap());
+    }
+    content
+}
+
 fn only_partial(variants: &Variants) -> Arc<Entry> {
     assert_eq!(variants.len(), 1, "{variants:?}");
     assert!(matches!(variants[0].record.body, BodyRef::Partial(_)));

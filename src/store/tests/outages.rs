@@ -133,9 +133,7 @@ async fn a_writer_on_a_drive_that_hangs_is_told_and_what_it_wrote_waits_for_the_
     let rig = Rig::watched(2);
     let store = rig.open();
     // On a busy machine one may be slow to be read in.
-    while !store.inner.drives.iter().all(|drive| drive.in_service()) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("both are in service", || store.inner.drives.iter().all(|drive| drive.in_service())).await;
     let content = body_of(4 * BLOCK, 7);
     let mut writer = store.create(record("a", Some(content.len() as u64))).await.unwrap();
     fill(&mut writer, 0, &content[..2 * BLOCK]).await;

@@ -106,6 +106,7 @@ async fn pins_end_by_themselves() {
     while store.blob(Digest::of(&content)).await.is_some() {
         crowd(&store, seed).await;
         seed += 1;
+        assert!(seed < 1000, "it does not go");
     }
     assert!(pinning::now() >= soon, "it went before its time");
     assert!(store.pinned().await.is_empty());
@@ -144,9 +145,7 @@ async fn each_drive_has_all_pins_and_brings_none_back() {
         // A new drive gets them without anybody's doing.
         let store = rig.open();
         store.ready().await;
-        while fs::read(&other).ok() != fs::read(&first).ok() {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-        }
+        until("the other drive has the same pins", || fs::read(&other).ok() == fs::read(&first).ok()).await;
     }
     let away = rig.root.path().join("away");
     fs::rename(&second.path, &away).unwrap();
@@ -154,9 +153,7 @@ async fn each_drive_has_all_pins_and_brings_none_back() {
         let store = rig.open();
         assert_eq!(store.unpin(&[by_key("b")]).await.unwrap().len(), 1);
         fs::rename(&away, &second.path).unwrap();
-        while fs::read(&other).ok() != fs::read(&first).ok() {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-        }
+        until("the other drive has the same pins", || fs::read(&other).ok() == fs::read(&first).ok()).await;
         assert_eq!(targets(&store).await, [by_key("a"), by_key("c")]);
     }
     // Each stands alone.
@@ -244,10 +241,11 @@ async fn a_file_that_cannot_be_read_is_set_aside_after_some_attempts_and_nothing
     fs::create_dir(&path).unwrap();
     let store = rig.open();
     store.ready().await;
-    while path.is_dir() {
+    until("it is set aside", || {
         assert!(store.inner.pinning.are_unknown() || !path.is_dir(), "nothing can be evicted meanwhile");
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-    }
+        !path.is_dir()
+    })
+    .await;
     assert!(path.with_extension("damaged").exists());
     put(&store, "a", &body_of(BLOCK, 1)).await;
     store.pin(&[by_key("a")], "deployment", None).await.unwrap();

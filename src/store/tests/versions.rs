@@ -21,15 +21,6 @@ fn tags(entries: &[Arc<Entry>]) -> Vec<&str> {
     entries.iter().map(|entry| entry.record.headers[http::header::ETAG].to_str().unwrap()).collect()
 }
 
-async fn read_present(store: &Store, entry: &Arc<Entry>) -> Vec<u8> {
-    let body = store.body(entry).await.unwrap();
-    let mut content = Vec::new();
-    while body.present_until(content.len() as u64) > content.len() as u64 {
-        content.extend_from_slice(&body.read(content.len() as u64, 100_000).await.unwrap());
-    }
-    content
-}
-
 #[tokio::test]
 async fn two_older_versions_stay_beside_the_current_one_and_survive_restarts() {
     let rig = Rig::new();
