@@ -3,6 +3,8 @@
 
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::BuildHasher as _;
+use std::ops::Range;
+use std::thread;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -101,14 +103,11 @@ impl Objects {
         }
     }
 
-    /// The same with room for so many blobs with one response each.
+    /// The same with room for so many blobs with one response each, for [`Objects::push_blob`] and what follows it.
     pub(super) fn with_room(count: usize) -> Self {
         let mut objects = Self::new();
         objects.rows.reserve(count);
         objects.blobs.reserve(count);
-        let (rows, blobs, hasher) = (&objects.rows, &objects.blobs, &objects.hasher);
-        objects.by_key.reserve(count, |row| hasher.hash_one(rows.get(*row).key));
-        objects.by_digest.reserve(count, |blob| hasher.hash_one(blobs.get(*blob).digest.prefix()));
         objects
     }
 
@@ -227,25 +226,39 @@ impl Objects {
         if before.is_some() {
             self.remove_row(key, place);
         }
-        if let Some(blob) = self.blob_slot(digest) {
-            self.add_row(blob, key, place, at, superseded);
+        let row = self.blob_slot(digest).and_then(|blob| self.link(key, place, blob));
+        if let Some(row) = row {
+            let (rows, hasher) = (&self.rows, &self.hasher);
+            self.by_key.insert_unique(hasher.hash_one(key), row, |row| hasher.hash_one(rows.get(*row).key));
+            self.tell_row(row, at, superseded);
         }
     }
 
-    /// Adds a blob of which nothing is known: without looking, which takes as long as all the rest. Returns its place.
-    pub(super) fn add_blob(&mut self, digest: Digest, at: At, units: u32) -> Option<u32> {
-        let blob = self.blobs.insert(BlobSlot { digest, at, units, first_row: NONE })?;
-        let (blobs, hasher) = (&self.blobs, &self.hasher);
-        let rehash = |blob: &u32| hasher.hash_one(blobs.get(*blob).digest.prefix());
-        self.by_digest.insert_unique(hasher.hash_one(digest.prefix()), blob, rehash);
-        Some(blob)
+    /// Adds a blob of which nothing is known, and returns its place. It is found after [`Objects::pushed`].
+    pub(super) fn push_blob(&mut self, digest: Digest, at: At, units: u32) -> Option<u32> {
+        self.blobs.insert(BlobSlot { digest, at, units, first_row: NONE })
     }
 
-    /// Adds a response whose body is the blob in this place, without looking for one that has its place.
-    pub(super) fn add_row(&mut self, blob: u32, key: KeyHash, place: u64, at: At, superseded: Option<UnixMillis>) {
+    /// Adds a response of which nothing is known, whose body is the blob in this place. It is found after
+    /// [`Objects::pushed`].
+    pub(super) fn push_row(&mut self, blob: u32, key: KeyHash, place: u64, at: At, superseded: Option<UnixMillis>) {
         if let Some(row) = self.link(key, place, blob) {
             self.tell_row(row, at, superseded);
         }
+    }
+
+    /// All that was pushed, when nothing was there before, is found from now on. Both tables are made at once: each waits for memory
+    /// most of the time.
+    pub(super) fn pushed(&mut self) {
+        let (rows, blobs, hasher) = (&self.rows, &self.blobs, &self.hasher);
+        let by_key = || table_of(rows.numbers(), |row| hasher.hash_one(rows.get(*row).key));
+        let by_digest = || table_of(blobs.numbers(), |blob| hasher.hash_one(blobs.get(*blob).digest.prefix()));
+        (self.by_key, self.by_digest) = thread::scope(|scope| {
+            let other = thread::Builder::new().name("drive-read-in".to_owned()).spawn_scoped(scope, by_key);
+            let here = by_digest();
+            // When no thread is to be had, it is done here.
+            (other.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(by_key), here)
+        });
     }
 
     fn tell_row(&mut self, row: u32, at: At, superseded: Option<UnixMillis>) {
@@ -322,7 +335,11 @@ impl Objects {
         if let Some(blob) = self.find_blob(&digest) {
             return Some(blob);
         }
-        self.add_blob(digest, At::NOWHERE, 0)
+        let blob = self.push_blob(digest, At::NOWHERE, 0)?;
+        let (blobs, hasher) = (&self.blobs, &self.hasher);
+        let rehash = |blob: &u32| hasher.hash_one(blobs.get(*blob).digest.prefix());
+        self.by_digest.insert_unique(hasher.hash_one(digest.prefix()), blob, rehash);
+        Some(blob)
     }
 
     /// A new row, first among those of its blob.
@@ -334,8 +351,6 @@ impl Objects {
             self.rows.at(behind).before = row;
         }
         self.blobs.at(blob).first_row = row;
-        let (rows, hasher) = (&self.rows, &self.hasher);
-        self.by_key.insert_unique(hasher.hash_one(key), row, |row| hasher.hash_one(rows.get(*row).key));
         Some(row)
     }
 
@@ -356,6 +371,15 @@ impl Objects {
         self.blobs.at(blob).at = At::NOWHERE;
         self.blobs.remove(blob);
     }
+}
+
+/// A table of numbers, none of which is there twice.
+fn table_of(numbers: Range<u32>, hash: impl Fn(&u32) -> u64) -> HashTable<u32> {
+    let mut table = HashTable::with_capacity(numbers.len());
+    for number in numbers {
+        table.insert_unique(hash(&number), number, &hash);
+    }
+    table
 }
 
 fn split(place: u64) -> [u32; 2] {

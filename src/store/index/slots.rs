@@ -1,5 +1,7 @@
 //! [`Slots`]: values in numbered places of one vector, which are used again once they are free.
 
+use std::ops::Range;
+
 /// Values by number. A number stays the value's until it is removed.
 #[derive(Debug)]
 pub(super) struct Slots<T> {
@@ -35,6 +37,11 @@ impl<T> Slots<T> {
     /// The place may be used again; what is in it stays readable until then.
     pub(super) fn remove(&mut self, number: u32) {
         self.free.push(number);
+    }
+
+    /// The numbers of all places that were ever used.
+    pub(super) fn numbers(&self) -> Range<u32> {
+        0..u32::try_from(self.places.len()).unwrap_or(NONE)
     }
 
     /// Number of values.

@@ -272,16 +272,17 @@ fn decode(from: impl Read, length: u64, drive: DriveId) -> io::Result<(Objects, 
     for _ in 0..blobs {
         let (digest, at, units, rows) = input.blob()?;
         // Nothing is there twice, or the checksum does not hold.
-        let blob = objects.add_blob(digest, at, units).ok_or_else(|| invalid("it has more than there can be"))?;
+        let blob = objects.push_blob(digest, at, units).ok_or_else(|| invalid("it has more than there can be"))?;
         for _ in 0..rows {
             let (key, place, at, superseded) = input.row()?;
-            objects.add_row(blob, key, place, at, superseded);
+            objects.push_row(blob, key, place, at, superseded);
         }
     }
     let check = input.sum_up();
     if u32::from_le_bytes(input.take()?) != check {
         return Err(invalid("its checksum does not hold"));
     }
+    objects.pushed();
     Ok((objects, mark))
 }
 

@@ -56,6 +56,14 @@ fn what_was_written_is_read_again() {
     let bytes = write_to_file(&objects, mark);
     let (read, at) = decode(&bytes[..], bytes.len() as u64, DriveId(9)).unwrap();
     assert_eq!((plain(&read), at), (plain(&objects), mark));
+    let rows = |objects: &Objects, number| {
+        let mut rows: Vec<_> =
+            objects.of_key(KeyHash::from_bytes([number; 16])).iter().map(|row| format!("{row:?}")).collect();
+        rows.sort();
+        rows
+    };
+    assert!((0..=222).all(|number| rows(&read, number) == rows(&objects, number)));
+    assert!(!rows(&read, 222).is_empty());
     let error = decode(&bytes[..], bytes.len() as u64, DriveId(8)).unwrap_err();
     assert_eq!(error.to_string(), "it is of another drive");
 }
