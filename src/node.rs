@@ -249,7 +249,9 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain) -> Readiness {
         reasons.push("the journals are being read".to_owned());
     }
     reasons.extend(down.iter().map(|down| format!("no answer from {}", down.source)));
-    let can_fetch = upstream.settings().direct;
+    let settings = upstream.settings();
+    let parents_down = down.iter().filter(|down| down.source.parent.is_some()).count();
+    let can_fetch = settings.direct || parents_down < settings.parents.len();
     let state = match (in_service, can_fetch) {
         (0, false) => NodeState::Unavailable,
         (_, false) => NodeState::Offline,

@@ -14,7 +14,6 @@ use crate::content::{AccessList, Origin};
 use crate::serve::{self, Limits};
 use crate::store::{self, DriveSettings};
 use crate::telemetry::{LogFormat, LogSettings};
-use crate::upstream::{self, Timeouts};
 
 use super::builtin::{self, OriginSet, Rule};
 use super::connect::connect;
@@ -22,7 +21,7 @@ use super::host::HostPattern;
 use super::reader::{Fault, Report, Section};
 use super::tree::{Node, Value};
 use super::values::{self, ClientWord};
-use super::{Config, origins};
+use super::{Config, origins, sources};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -59,7 +58,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         let store = root.section("storage", storage);
         let rules = rules(root);
         let default_origin = root.section("reverse", |section| default_origin(section, rules.as_deref()));
-        let upstream = root.section("upstream", upstream);
+        let upstream = root.section("upstream", sources::upstream);
         let connect = root.section("connect", connect);
         let limits = root.section("limits", limits);
         let clients_may_refetch = root.value("clients_may_refetch", values::boolean);
@@ -71,8 +70,10 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         if rules.is_empty() {
             notes.push("there is no origin rule: every request is refused".to_owned());
         }
-        if !upstream.direct {
-            notes.push("upstream.direct is false: only what is stored already is served".to_owned());
+        if !upstream.may_fetch() {
+            notes.push(
+                "upstream.direct is false and there are no parents: only what is stored already is served".to_owned(),
+            );
         }
         if upstream.timeouts.request >= AGENT_PATIENCE {
             notes.push("upstream.timeouts.request: Delivery Optimization agents give up after 15s".to_owned());
@@ -240,19 +241,6 @@ fn default_origin(section: &mut Section<'_>, rules: Option<&[Rule]>) -> Option<O
         }
     }
     Some(origin)
-}
-
-fn upstream(section: &mut Section<'_>) -> Option<upstream::Settings> {
-    let direct = section.value("direct", values::boolean);
-    let timeouts = section.section("timeouts", |section| {
-        let limit = || values::duration(10 * MILLISECOND..=HOUR, "from 10ms to 1h");
-        let connect = section.value("connect", limit());
-        let first_byte = section.value("first_byte", limit());
-        let stall = section.value("stall", limit());
-        let request = section.value("request", limit());
-        Some(Timeouts { connect: connect?, first_byte: first_byte?, stall: stall?, request: request? })
-    });
-    Some(upstream::Settings { direct: direct?, timeouts: timeouts? })
 }
 
 fn limits(section: &mut Section<'_>) -> Option<Limits> {

@@ -13,13 +13,6 @@ use super::units::parse_size;
 /// Accepted and ignored: the ids by which Connected Cache registers with its service.
 const IDS: [&str; 3] = ["CUSTOMER_ID", "CACHE_NODE_ID", "CUSTOMER_KEY"];
 
-/// Say where updates come from. Ignoring them would leave devices without updates and without a reason.
-const UPSTREAM: [&str; 2] = ["UPSTREAM_HOST", "UPSTREAM_PROXY"];
-
-/// Proxies and parents that others may have set for the whole machine.
-const UNUSED: [&str; 7] =
-    ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "IOTEDGE_PARENTHOSTNAME"];
-
 /// Lays the variables over the defaults.
 pub(super) fn overlay(
     root: &mut Node,
@@ -27,19 +20,6 @@ pub(super) fn overlay(
     report: &mut Report,
     notes: &mut Vec<String>,
 ) {
-    for name in UPSTREAM.into_iter().filter(|name| is_set(variables, name)) {
-        let fault = Fault::new(
-            format!(
-                "{name} is set, and this release asks origins directly: it has no parent caches and no proxies yet"
-            ),
-            format!("remove {name} if the origins can be reached from here"),
-        );
-        report.error("", &ValueSource::Variable(name.into()), fault);
-    }
-    let unused: Vec<&str> = UNUSED.into_iter().filter(|name| is_set(variables, name)).collect();
-    if !unused.is_empty() {
-        notes.push(format!("{}: not used, this release asks origins directly", unused.join(", ")));
-    }
     let drives = numbered(variables, "STORAGE_", "_SIZE_GB");
     let ids: Vec<&str> = IDS.into_iter().filter(|name| is_set(variables, name)).collect();
     if !ids.is_empty() {
@@ -168,12 +148,12 @@ fn numbered<'a>(variables: &'a BTreeMap<String, String>, prefix: &str, suffix: &
     found
 }
 
-fn is_set(variables: &BTreeMap<String, String>, name: &str) -> bool {
+pub(super) fn is_set(variables: &BTreeMap<String, String>, name: &str) -> bool {
     variables.get(name).is_some_and(|value| !value.is_empty())
 }
 
 /// Sets a value whose path is made here, without gaps.
-fn set(root: &mut Node, path: &str, value: Value, source: &ValueSource) {
+pub(super) fn set(root: &mut Node, path: &str, value: Value, source: &ValueSource) {
     let steps: Vec<Step> = parse_path(path).unwrap_or_default();
     let placed = root.set(&steps, Node::new(value, source));
     debug_assert_eq!(placed, Ok(()), "{path}");

@@ -18,6 +18,8 @@ mod origins;
 mod reader;
 mod show;
 mod source;
+mod source_variables;
+mod sources;
 mod tree;
 mod units;
 mod values;
@@ -68,6 +70,9 @@ pub struct Loaded {
     pub effective: Effective,
 }
 
+/// An element for each list of sections that is empty by default.
+const ONE_OF_EACH: &str = "origins: [{ host: example.com }]\nupstream: { parents: [{ url: http://example.com }] }";
+
 impl Config {
     /// Merges the sources and reads them.
     ///
@@ -93,7 +98,7 @@ impl Config {
 
     /// The path of every setting that exists, list elements written `[]`: `storage.drives[].path`.
     pub fn setting_names() -> Vec<String> {
-        let sources = Sources::new().file("names", "origins: [{ host: example.com }]");
+        let sources = Sources::new().file("names", ONE_OF_EACH);
         let mut report = Report::default();
         if let Ok(mut root) = sources.merge(&mut report, &mut Vec::new()) {
             build::build(&mut root, &mut report, Vec::new());

@@ -51,6 +51,7 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
     let address =
         section.value_or("address", Value::Null, values::optional(|value| parse_host_port(values::text(value)?)));
     let allow_private = section.value_or("allow_private", false, values::boolean);
+    let parents = section.value_or("parents", true, values::boolean);
     let fill =
         section.value_or("fill", "whole", values::word(&[("whole", FillMode::Whole), ("ranged", FillMode::Ranged)]));
     let digests = section.value_or("digests", Value::Map(Vec::new()), digests);
@@ -106,6 +107,7 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
         port: port?.and_then(|port| u16::try_from(port).ok()),
         address: address?.map(|(host, port)| format!("{}:{port}", host.text).into()),
         allow_private: allow_private?,
+        parents: parents?,
         fill: fill?,
         digests: digests?.into(),
         abandon: abandon?,

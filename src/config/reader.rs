@@ -42,15 +42,7 @@ pub(super) struct Section<'a> {
 
 /// Names that a reader of the documentation may try: they are planned, and this release has nothing behind
 /// them.
-const LATER: [&str; 7] = [
-    "listen.tls",
-    "admin.token",
-    "admin.tls",
-    "origins[].fill",
-    "upstream.parents",
-    "upstream.proxy",
-    "upstream.budget",
-];
+const LATER: [&str; 5] = ["listen.tls", "admin.token", "admin.tls", "upstream.parents[].trusted", "upstream.budget"];
 
 impl Fault {
     pub(super) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -94,6 +86,21 @@ impl Section<'_> {
         parse: impl FnOnce(&Value) -> Parsed<T>,
     ) -> Option<T> {
         self.read(name, Some(default.into()), parse)
+    }
+
+    /// A value that may have a user and password in it: those stay in what is read, and not in the tree.
+    pub(super) fn secret<T>(
+        &mut self,
+        name: &'static str,
+        default: impl Into<Value>,
+        parse: impl FnOnce(&Value) -> Parsed<T>,
+    ) -> Option<T> {
+        let read = self.read(name, Some(default.into()), parse);
+        let node = self.entries.iter_mut().find(|(key, _)| key == name).map(|(_, node)| node);
+        if let Some(Node { value: Value::Text(text), .. }) = node {
+            *text = without_user_info(text);
+        }
+        read
     }
 
     /// A list of values; a single value stands for a list of one. Faults name the element.

@@ -9,7 +9,7 @@ use super::environment::{self, CONFIG_FILE};
 use super::error::{ConfigError, ConfigErrors};
 use super::reader::{Fault, Report};
 use super::tree::{Node, ValueSource, parse_path};
-use super::{drop_in, file};
+use super::{drop_in, file, source_variables};
 
 /// The settings of a standalone node; every setting outside of lists has its value here.
 const DEFAULTS: &str = include_str!("../../config/default.yaml");
@@ -98,6 +98,7 @@ impl Sources {
     pub(super) fn merge(&self, report: &mut Report, notes: &mut Vec<String>) -> Result<Node, ConfigErrors> {
         let mut root = DEFAULT_TREE.clone()?;
         drop_in::overlay(&mut root, &self.variables, report, notes);
+        source_variables::overlay(&mut root, &self.variables, notes);
         if let Some((name, text)) = &self.file {
             root.merge(file::parse(text, &ValueSource::File(name.as_str().into()))?);
         }

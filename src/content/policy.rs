@@ -24,6 +24,8 @@ pub struct Policy {
     pub address: Option<Arc<str>>,
     /// Whether the origin may have a private or loopback address (see [`super::refuse_address`]).
     pub allow_private: bool,
+    /// Whether parents are asked before the origin. An origin of the own level is behind none.
+    pub parents: bool,
     /// Whether the origin is asked for ranges or for the whole.
     pub fill: FillMode,
     /// SHA-256 that the content of a path (with its leading `/`, without query) must have: other bytes are refused.
@@ -197,6 +199,7 @@ impl Policy {
             port: None,
             address: None,
             allow_private: false,
+            parents: true,
             fill: FillMode::Whole,
             digests: Arc::default(),
             abandon: Abandon::Stop,

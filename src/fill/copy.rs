@@ -12,8 +12,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::avoid::Avoid;
 use super::credentials::Refused;
 use super::demand::{Demands, TO_THE_END};
 use super::flight::{Outlook, Permit};
@@ -97,6 +99,8 @@ pub(super) struct Copying<'a> {
     next_id: u64,
     rate: Rate,
     patience: Patience,
+    avoid: Avoid,
+    comebacks: watch::Receiver<()>,
     retry_at: Option<Instant>,
     down: bool,
     misfits: u32,
@@ -137,6 +141,8 @@ impl<'a> Copying<'a> {
             next_id: 0,
             rate: Rate::new(now),
             patience: Patience::new(now),
+            avoid: Avoid::default(),
+            comebacks: inner.upstream.comebacks(),
             retry_at: None,
             down: false,
             misfits: 0,
@@ -181,6 +187,11 @@ impl<'a> Copying<'a> {
                     }
                 }
                 () = permit.demands().changed() => {}
+                Ok(()) = self.comebacks.changed() => {
+                    if self.down {
+                        self.retry_at = None;
+                    }
+                }
                 () = sleep_until(wake) => {}
             }
         }

@@ -339,7 +339,7 @@ impl Leader<'_> {
                 // What made it known says more.
                 return Err(before.unwrap_or(error).into());
             }
-            if !error.is_passing_fault() || !self.permit.has_clients() {
+            if !error.is_passing_fault() || error.is_refusal() || !self.permit.has_clients() {
                 return Err(error.into());
             }
             tracing::debug!(key = %self.want.key, %error, "asking again");

@@ -7,6 +7,7 @@
 mod again;
 mod answer;
 mod arriving;
+mod avoid;
 mod copy;
 mod credentials;
 mod demand;
@@ -54,7 +55,7 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::upstream::{FetchResponse, RequestBody, Upstream, request_loops};
 
-pub use crate::upstream::{FetchError, Redirects};
+pub use crate::upstream::{FetchError, Redirects, time_left};
 use flight::{FlightTable, Head, Role};
 use mend::Mending;
 use part_check::HeldRoom;

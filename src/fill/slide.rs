@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::Method;
 use tokio::time::{Instant, sleep_until};
 
+use super::avoid::Avoid;
 use super::copy::{Copying, Ways};
 use super::demand::TO_THE_END;
 use super::flight::{Head, Outlook};
@@ -27,7 +28,7 @@ use super::{Want, write};
 use crate::content::{ByteRange, Digester, Record};
 use crate::decide::FirstAsked;
 use crate::store::Entry;
-use crate::upstream::FetchError;
+use crate::upstream::{FetchError, FetchRequest};
 
 /// How long a window waits for another client when the last one has gone: an agent that asks for pieces comes back.
 const LINGERS: Duration = Duration::from_secs(2);
@@ -59,6 +60,7 @@ pub(super) struct Slide<'a> {
     silent_at: Instant,
     retry_at: Option<Instant>,
     patience: Patience,
+    avoid: Avoid,
     rate: Rate,
     unfinished: Unfinished,
 }
@@ -160,6 +162,7 @@ impl<'a> Slide<'a> {
             silent_at: now + SILENT,
             retry_at: None,
             patience: Patience::new(now),
+            avoid: Avoid::default(),
             rate: Rate::new(now),
             unfinished: Unfinished::default(),
         }
@@ -277,9 +280,11 @@ impl<'a> Slide<'a> {
 
     /// The request came to nothing: the next one begins where it stopped.
     fn fail(&mut self) {
-        let unfinished = self.stream.take().and_then(Stream::unfinished);
-        unfinished.into_iter().for_each(|check| self.unfinished.add(check));
         let now = Instant::now();
+        if let Some(stream) = self.stream.take() {
+            self.avoid.note(stream.source().clone(), now);
+            stream.unfinished().into_iter().for_each(|check| self.unfinished.add(check));
+        }
         self.retry_at = Some(self.patience.failed(now, false));
         let is_over = self.patience.is_over(now, !self.leader.permit.has_clients());
         if is_over || !self.record.validator().is_strong() || self.record.length.is_none() {
@@ -298,7 +303,8 @@ impl<'a> Slide<'a> {
         }
         let upstream = &leader.inner.upstream;
         let deadline = Instant::now() + upstream.settings().timeouts.request;
-        let request = leader.want.request(Method::GET, headers, None, deadline);
+        let avoid = self.avoid.at(Instant::now());
+        let request = FetchRequest { avoid, ..leader.want.request(Method::GET, headers, None, deadline) };
         let response = match upstream.fetch(request, &*leader.inner.redirects).await {
             Ok(response) => response,
             Err(error) => {
@@ -317,7 +323,10 @@ impl<'a> Slide<'a> {
                 self.stream = part.map(|part| Stream::part(response, part, &leader.inner.held_room));
                 self.silent_at = Instant::now() + SILENT;
             }
-            Judged::Passing | Judged::Misfit => self.fail(),
+            Judged::Passing | Judged::Misfit => {
+                self.avoid.note(response.source, Instant::now());
+                self.fail();
+            }
             Judged::OtherVersion => {
                 leader.note_change();
                 self.passage.close(Ended::Cut);

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use super::part_check::{HeldRoom, PartCheck};
 use crate::content::ByteRange;
 use crate::decide;
-use crate::upstream::{BodyError, FetchResponse, UpstreamBody};
+use crate::upstream::{BodyError, FetchResponse, Source, UpstreamBody};
 
 /// What arrived is given out when no more is there at once, or when this much is, in bytes.
 const BATCH: u64 = 1024 * 1024;
@@ -17,6 +17,7 @@ const BATCH: u64 = 1024 * 1024;
 /// The body of one answer.
 pub(super) struct Stream {
     body: UpstreamBody,
+    source: Source,
     /// Position in the representation of the next byte that comes.
     at: u64,
     /// Where the part ends that it is, if it is one.
@@ -51,7 +52,7 @@ pub(super) enum Ending {
 impl Stream {
     /// The body of `response`, whose first byte is the one at `at`.
     pub(super) fn new(response: FetchResponse, at: u64) -> Self {
-        Self { body: response.body, at, end: None, check: None }
+        Self { body: response.body, source: response.source, at, end: None, check: None }
     }
 
     /// The same for a part, which is checked if the message says what its content hashes to (RFC 9530 section 2). Of a
@@ -60,6 +61,11 @@ impl Stream {
         let digest = decide::content_digest(&response.headers);
         let check = digest.map(|digest| PartCheck::new(digest, part, room, Instant::now()));
         Self { end: Some(part.end()), check, ..Self::new(response, part.start()) }
+    }
+
+    /// Who gives it.
+    pub(super) fn source(&self) -> &Source {
+        &self.source
     }
 
     /// Position of the next byte that comes.

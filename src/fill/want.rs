@@ -124,6 +124,7 @@ impl Want {
             policy: Arc::clone(&self.policy),
             body,
             deadline,
+            avoid: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{FORWARDED, USER_AGENT};
 use http::{HeaderMap, HeaderName, Method};
@@ -11,9 +12,9 @@ use tokio::time::Instant;
 use super::proof::Proofs;
 use super::ready::Wish;
 use super::version::Client;
-use crate::content::{AuthParameters, Digest, UnixMillis};
+use crate::content::{AuthParameters, Digest, Scheme, UnixMillis};
 use crate::decide::Resume;
-use crate::fill::{TokenId, Want};
+use crate::fill::{TokenId, Want, time_left};
 use crate::resolve::ContentRequest;
 use crate::store::Entry;
 
@@ -24,6 +25,12 @@ const AGENT: &[u8] = b"Microsoft-Delivery-Optimization";
 const LIGHT_AGENT: &[u8] = b"Microsoft-Delivery-Optimization-Lite";
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// What is kept of the time that a cache below has left, so that our answer reaches it before it gives up.
+const WAY_BACK: Duration = Duration::from_millis(500);
+/// The least that a request is given.
+const SHORTEST: Duration = Duration::from_millis(100);
 
 /// One request with its facts.
 pub(super) struct Ask {
@@ -123,9 +130,40 @@ pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet
     client
 }
 
+/// The scheme of the URL that is asked for: a cache below that is asked over https may ask us over http, and says so.
+/// Nobody can win anything by it: both are there for everybody.
+pub(super) fn asked_scheme(listener: Scheme, headers: &HeaderMap) -> Scheme {
+    let says_https = headers.get(FORWARDED_PROTO).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"));
+    if says_https { Scheme::Https } else { listener }
+}
+
+/// How long a request may take to its first body byte: `own`, or what a cache below has left, less what the way back takes.
+pub(super) fn allowed_time(own: Duration, headers: &HeaderMap) -> Duration {
+    let left = time_left(headers).map(|left| left.saturating_sub(WAY_BACK).max(SHORTEST));
+    left.map_or(own, |left| left.min(own))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cache_below_says_how_long_it_waits_and_what_it_was_asked() {
+        let headers = |name: &'static str, text: &str| {
+            HeaderMap::from_iter([(HeaderName::from_static(name), text.parse().unwrap())])
+        };
+        let own = Duration::from_secs(14);
+        for (text, millis) in
+            [("10000", 9500), ("60000", 14_000), ("550", 100), ("0", 100), ("-1", 14_000), ("x", 14_000)]
+        {
+            let allowed = allowed_time(own, &headers("waystation-time-left", text));
+            assert_eq!(allowed, Duration::from_millis(millis), "{text}");
+        }
+        assert_eq!(allowed_time(own, &HeaderMap::new()), own);
+        assert_eq!(asked_scheme(Scheme::Http, &headers("x-forwarded-proto", "HTTPS")), Scheme::Https);
+        assert_eq!(asked_scheme(Scheme::Http, &headers("x-forwarded-proto", "gopher")), Scheme::Http);
+        assert_eq!(asked_scheme(Scheme::Https, &HeaderMap::new()), Scheme::Https);
+    }
 
     #[test]
     fn only_trusted_proxies_name_the_client() {

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
 use super::account::{Account, Books};
-use super::ask::{Ask, client_address};
+use super::ask::{Ask, allowed_time, asked_scheme, client_address};
 use super::body::SegmentBody;
 use super::deliver::{self, Growing};
 use super::gather::MOST_GATHERED;
@@ -92,14 +92,15 @@ impl Handler {
             uri: &parts.uri,
             version: parts.version,
             headers: &parts.headers,
-            scheme: info.scheme,
+            scheme: asked_scheme(info.scheme, &parts.headers),
         };
         if parts.method == Method::CONNECT {
             return self.connect(&inbound, account).await;
         }
         let head = parts.method == Method::HEAD;
         let by_digest = if self.settings.digest_clients.allows(client) { resolve_digest(&inbound) } else { None };
-        let deadline = tokio::time::Instant::from_std(info.head_complete) + self.fill.request_time();
+        let allowed = allowed_time(self.fill.request_time(), &parts.headers);
+        let deadline = tokio::time::Instant::from_std(info.head_complete) + allowed;
         if let Some(Ok((digest, content))) = by_digest {
             account.resolved(&content);
             let ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);

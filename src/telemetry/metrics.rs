@@ -49,8 +49,10 @@ pub struct Metrics {
     pub ready_answers: IntCounter,
     /// Body bytes received from upstream.
     pub upstream_bytes: IntCounter,
-    /// Upstream requests by `outcome` (2xx, 3xx, 4xx, 5xx, connect, timeout, cut, refused).
+    /// Upstream requests by `outcome` (2xx, 3xx, 4xx, 5xx, connect, timeout, cut, refused, middleman).
     pub upstream_requests: IntCounterVec,
+    /// Whether a `parent` is asked at present: 1, or 0 while it is known to be down.
+    pub parent_up: IntGaugeVec,
     /// Fills by `outcome` (complete, cut, mismatch, abandoned).
     pub fills: IntCounterVec,
     /// Resumes that were not answered, since no stored version was sure to be the client's, by `reason`.
@@ -137,6 +139,7 @@ impl Metrics {
             )?,
             upstream_bytes: counter("upstream_bytes_total", "Body bytes received from upstream")?,
             upstream_requests: counters("upstream_requests_total", "Requests to upstream", &["outcome"])?,
+            parent_up: gauges("parent_up", "Whether a parent is asked: 1, or 0 while it is known to be down", &["parent"])?,
             fills: counters("fills_total", FILLS, &["outcome"])?,
             resumes_refused: counters(
                 "resumes_refused_total",

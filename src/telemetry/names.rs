@@ -10,13 +10,14 @@ pub const PREFIX: &str = "waystation";
 
 /// Every label and what bounds its values. A label that is not here may not be used: URLs, clients and digests
 /// have no bound.
-pub const LABELS: [(&str, &str); 7] = [
+pub const LABELS: [(&str, &str); 8] = [
     ("result", "`hit`, `partial`, `miss`, `stale`, `revalidated`, `bypass`, `refused` or `error`"),
     ("class", "`2xx`, `3xx`, `4xx` or `5xx`"),
     ("reason", "one of a fixed set"),
     ("outcome", "one of a fixed set"),
     ("direction", "`to-host` or `to-client`"),
     ("drive", "one for each configured drive"),
+    ("parent", "one for each configured parent"),
     ("version", "one"),
 ];
 

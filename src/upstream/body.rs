@@ -10,17 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, timeout_at};
 
 use crate::telemetry::Metrics;
 
 use super::error::BodyError;
-use super::fetch::OutgoingBody;
 use super::framing::Framing;
 use super::health::Outcome;
 use super::plan::Source;
-use super::pool::Pool;
+use super::pool::{Link, Pool};
 use super::sources::Ticket;
 
 /// A body that is being received. Dropping it before its end closes the connection.
@@ -48,7 +46,7 @@ struct Reading {
 
 /// The connection that carries a body, and where it goes afterwards.
 pub(super) struct Connection {
-    pub(super) sender: SendRequest<OutgoingBody>,
+    pub(super) link: Link,
     pub(super) source: Source,
     pub(super) pool: Arc<Pool>,
 }
@@ -170,7 +168,7 @@ impl UpstreamBody {
             drop(incoming);
             ticket.report(Outcome::Success);
             if self.framing != Framing::UntilClose {
-                connection.pool.put(connection.source, connection.sender);
+                connection.pool.put(connection.source, connection.link);
             }
         }
     }

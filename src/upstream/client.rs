@@ -7,21 +7,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method};
+use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::content::{Origin, Policy};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Throttle};
 
 use super::Settings;
+use super::comeback::Sought;
 use super::connect::{Connector, Resolver, SystemResolver};
 use super::error::{FetchError, RedirectRefusal, TlsSetupError};
 use super::fetch::{Ask, FetchResponse, RequestBody};
 use super::headers::end_to_end;
-use super::plan::{plan, share};
+use super::identity::Dialect;
+use super::plan::{Source, plan, share};
 use super::pool::Pool;
 use super::redirect::{self, MAX_REDIRECTS, Redirects};
 use super::sources::{DownSource, Sources};
-use super::tls::{self, Roots};
+use super::tls::Roots;
 
 /// Bytes of a redirect's body that are read for the sake of its connection.
 const DISCARDED: u64 = 64 * 1024;
@@ -41,6 +45,9 @@ pub(super) struct Inner {
     pub(super) connector: Connector,
     pub(super) pool: Arc<Pool>,
     pub(super) sources: Arc<Sources>,
+    pub(super) sought: Sought,
+    /// How often it is said that somebody refuses: each request could be the cause of a line.
+    pub(super) refusals: Mutex<Throttle>,
 }
 
 /// One request to whichever source answers it.
@@ -61,6 +68,8 @@ pub struct FetchRequest {
     pub body: Option<RequestBody>,
     /// Until when the first body byte must be there.
     pub deadline: Instant,
+    /// A source that has failed just now: it is asked after the others.
+    pub avoid: Option<Source>,
 }
 
 impl Upstream {
@@ -91,9 +100,12 @@ impl Upstream {
         roots: Roots,
         resolver: Arc<dyn Resolver>,
     ) -> Result<Self, TlsSetupError> {
-        let connector = Connector::new(resolver, tls::connector(roots)?, own_addresses);
-        let (pool, sources) = Default::default();
-        let inner = Inner { settings, pseudonym, metrics, connector, pool, sources };
+        let connector = Connector::new(resolver, Dialect::new(settings.tls.clone(), roots)?, own_addresses);
+        let pool = Arc::default();
+        let sources = Arc::new(Sources::new(Arc::clone(&metrics), &settings.parents));
+        let refusals = Mutex::new(Throttle::new(5, Duration::from_secs(60), std::time::Instant::now()));
+        let inner =
+            Inner { settings, pseudonym, metrics, connector, pool, sources, sought: Sought::default(), refusals };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -112,15 +124,20 @@ impl Upstream {
         self.inner.sources.down(Instant::now().into_std())
     }
 
+    /// Tells when a source that could not be reached can be, whichever.
+    pub fn comebacks(&self) -> watch::Receiver<()> {
+        self.inner.sources.comebacks()
+    }
+
     /// Asks for one answer and returns when its head is there. `redirects` says where redirects may lead.
     ///
     /// # Errors
     /// See [`FetchError`]; the fault of the last source that was asked. A 4xx or 5xx answer is no error.
     pub async fn fetch(&self, request: FetchRequest, redirects: &dyn Redirects) -> Result<FetchResponse, FetchError> {
-        let FetchRequest { method, origin, target, headers, mut policy, body, deadline } = request;
+        let FetchRequest { method, origin, target, headers, mut policy, body, deadline, avoid } = request;
         let mut ask = Ask { method, origin, target, headers: end_to_end(&headers), body, deadline };
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.ask(&mut ask, &policy).await?;
+            let response = self.ask(&mut ask, &policy, avoid.as_ref()).await?;
             let Some(location) = redirect::location(&ask.method, response.status, &response.headers) else {
                 return Ok(response);
             };
@@ -140,22 +157,36 @@ impl Upstream {
         Err(FetchError::TooManyRedirects { host: ask.origin.host.to_string() })
     }
 
-    /// Asks the sources of the plan in order until one answers.
-    async fn ask(&self, ask: &mut Ask, policy: &Policy) -> Result<FetchResponse, FetchError> {
-        let sources = plan(&self.inner.settings, &ask.origin, policy);
-        let mut result = Err(FetchError::NoSource { host: ask.origin.host.to_string() });
+    /// Asks the sources of the plan in order until one has a good answer. Without one it is the first answer that came, then
+    /// what says most of why there is none.
+    async fn ask(&self, ask: &mut Ask, policy: &Policy, avoid: Option<&Source>) -> Result<FetchResponse, FetchError> {
+        let sources = plan(&self.inner.settings, &ask.origin, policy, avoid);
+        let mut best = Err(FetchError::NoSource { host: ask.origin.host.to_string() });
         for (index, source) in sources.iter().enumerate() {
             let limit = share(Instant::now(), ask.deadline, sources.len() - index);
-            result = self.attempt(ask, source, limit).await;
+            let result = self.attempt(ask, source, limit).await;
             self.count(&result);
-            match &result {
-                Err(error) if error.is_passing_fault() && ask.is_repeatable() => {
-                    tracing::debug!(%source, %error, "a source failed");
-                }
-                _ => break,
+            let may_go_on = match &result {
+                Ok(response) => response.status.is_server_error() && ask.is_repeatable(),
+                Err(error) => error.is_passing_fault() && (ask.is_repeatable() || error.is_before_request()),
+            };
+            if !may_go_on {
+                return result;
             }
+            if let Err(error) = &result {
+                self.tell(source, error);
+            }
+            best = better(best, result);
         }
-        result
+        best
+    }
+
+    fn tell(&self, source: &Source, error: &FetchError) {
+        if error.is_refusal() && self.inner.refusals.lock().allows(std::time::Instant::now()) {
+            tracing::warn!(%source, %error, "content is refused on the way to the origin");
+        } else {
+            tracing::debug!(%source, %error, "a source failed");
+        }
     }
 
     fn count(&self, result: &Result<FetchResponse, FetchError>) {
@@ -177,6 +208,21 @@ impl Upstream {
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream").field("settings", &self.inner.settings).finish_non_exhaustive()
+    }
+}
+
+/// Of what two sources came to, what is told of both.
+fn better(
+    one: Result<FetchResponse, FetchError>,
+    other: Result<FetchResponse, FetchError>,
+) -> Result<FetchResponse, FetchError> {
+    match (one, other) {
+        (Ok(answer), _) | (Err(_), Ok(answer)) => Ok(answer),
+        (Err(FetchError::KnownDown { host, until }), Err(FetchError::KnownDown { until: other, .. })) => {
+            Err(FetchError::KnownDown { host, until: until.min(other) })
+        }
+        (Err(error), Err(FetchError::KnownDown { .. })) if !matches!(error, FetchError::NoSource { .. }) => Err(error),
+        (Err(_), Err(error)) => Err(error),
     }
 }
 

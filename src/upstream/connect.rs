@@ -18,14 +18,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsConnector;
 
 use crate::content::{Scheme, refuse_address};
 
 use super::error::{FetchError, Phase};
 use super::fetch::OutgoingBody;
+use super::identity::Dialect;
 use super::plan::Source;
-use super::tls;
+use super::{tls, tunnel};
 
 /// Head start of an address before the next one is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -73,13 +73,13 @@ impl Resolver for SystemResolver {
 #[derive(Clone)]
 pub(super) struct Connector {
     resolver: Arc<dyn Resolver>,
-    tls: TlsConnector,
+    tls: Arc<Dialect>,
     own_addresses: Arc<RwLock<Vec<SocketAddr>>>,
 }
 
 impl Connector {
-    pub(super) fn new(resolver: Arc<dyn Resolver>, tls: TlsConnector, own_addresses: Vec<SocketAddr>) -> Self {
-        Self { resolver, tls, own_addresses: Arc::new(RwLock::new(own_addresses)) }
+    pub(super) fn new(resolver: Arc<dyn Resolver>, dialect: Dialect, own_addresses: Vec<SocketAddr>) -> Self {
+        Self { resolver, tls: Arc::new(dialect), own_addresses: Arc::new(RwLock::new(own_addresses)) }
     }
 
     pub(super) fn set_own_addresses(&self, addresses: Vec<SocketAddr>) {
@@ -92,22 +92,30 @@ impl Connector {
         source: &Source,
         limit: Instant,
     ) -> Result<SendRequest<OutgoingBody>, FetchError> {
-        let host = &source.origin.host;
-        let stream = self.dial(source, limit).await?;
-        match source.origin.scheme {
+        let host = &source.peer.host;
+        let stream = match source.proxy.as_ref().filter(|_| source.is_tunnelled()) {
+            Some(proxy) => tunnel::through(proxy, source, self.dial(source, limit).await?, limit).await?,
+            None => self.dial(source, limit).await?,
+        };
+        // A proxy that does not tunnel speaks to the peer itself.
+        let is_proxied = source.proxy.is_some() && !source.is_tunnelled();
+        match source.peer.scheme {
+            _ if is_proxied => http(stream, host).await,
             Scheme::Http => http(stream, host).await,
             Scheme::Https => {
                 let late = |_elapsed| FetchError::Timeout { host: host.to_string(), phase: Phase::Tls };
-                let stream = timeout_at(limit, tls::handshake(&self.tls, host, stream)).await.map_err(late)?;
+                let connector = self.tls.connector(source.parent.is_some());
+                let name = source.tls_name.as_ref().unwrap_or(host);
+                let stream = timeout_at(limit, tls::handshake(&connector, name, stream)).await.map_err(late)?;
                 let stream = stream.map_err(|fault| FetchError::TlsFailed { host: host.to_string(), fault })?;
                 http(stream, host).await
             }
         }
     }
 
-    /// A fresh TCP connection to `source` that the guard lets pass, before `limit`.
+    /// A fresh TCP connection to `source`, or to the proxy before it, that the guard lets pass, before `limit`.
     pub(super) async fn dial(&self, source: &Source, limit: Instant) -> Result<TcpStream, FetchError> {
-        let host = &source.origin.host;
+        let host = source.proxy.as_ref().map_or(&source.peer.host, |proxy| &proxy.host);
         let late = |phase| FetchError::Timeout { host: host.to_string(), phase };
         let addresses = timeout_at(limit, self.addresses(source)).await.map_err(|_elapsed| late(Phase::Resolve))??;
         let stream = timeout_at(limit, dial(addresses)).await.map_err(|_elapsed| late(Phase::Connect))?;
@@ -123,6 +131,7 @@ impl Connector {
     /// The addresses of `source` that the guard lets pass, at least one.
     async fn addresses(&self, source: &Source) -> Result<Vec<SocketAddr>, FetchError> {
         let (host, port) = target(source)?;
+        self.refuse_behind_proxy(source)?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
         let unknown = |reason: String| FetchError::NameUnknown { host: host.to_string(), reason };
         let found = match bare.parse::<IpAddr>() {
@@ -135,7 +144,8 @@ impl Connector {
         let mut allowed = Vec::with_capacity(found.len().min(MAX_ADDRESSES));
         let mut refused = None;
         for address in found {
-            match self.refusal(address, source.allow_private) {
+            // Who set a proxy up may have it on any network.
+            match self.refusal(address, source.allow_private || source.proxy.is_some()) {
                 None if allowed.len() < MAX_ADDRESSES => allowed.push(address),
                 None => {}
                 Some(reason) => {
@@ -149,6 +159,18 @@ impl Connector {
             Some((address, reason)) => Err(FetchError::AddressRefused { host: host.to_string(), address, reason }),
             None => Err(unknown("it has no address".to_owned())),
         }
+    }
+
+    /// What is asked through a proxy is looked up there; an address that stands in place of a name is judged here.
+    fn refuse_behind_proxy(&self, source: &Source) -> Result<(), FetchError> {
+        let host = &source.peer.host;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let literal = bare.parse::<IpAddr>().ok().filter(|_| source.proxy.is_some());
+        let refusal = literal.and_then(|literal| {
+            let reason = self.refusal(SocketAddr::new(literal, source.peer.port), source.allow_private)?;
+            Some(FetchError::AddressRefused { host: host.to_string(), address: literal, reason })
+        });
+        refusal.map_or(Ok(()), Err)
     }
 
     /// Why `address` must not be connected to.
@@ -183,9 +205,12 @@ impl Connector {
     }
 }
 
-/// Host and port to connect to: the rule's address, or the origin's own.
+/// Host and port to connect to: the proxy's, the rule's address, or the peer's own.
 fn target(source: &Source) -> Result<(Arc<str>, u16), FetchError> {
-    let origin = &source.origin;
+    if let Some(proxy) = &source.proxy {
+        return Ok((Arc::clone(&proxy.host), proxy.port));
+    }
+    let origin = &source.peer;
     let Some(address) = &source.address else {
         return Ok((Arc::clone(&origin.host), origin.port));
     };
@@ -260,10 +285,11 @@ where
 mod tests {
     use super::*;
     use crate::content::Origin;
+    use crate::upstream::identity::TlsFiles;
 
     fn source(address: Option<&str>) -> Source {
         let origin = Origin { scheme: Scheme::Http, host: "a.example".into(), port: 81 };
-        Source { origin, address: address.map(Into::into), allow_private: false }
+        Source::origin(origin, address.map(Into::into), false)
     }
 
     #[test]
@@ -301,7 +327,7 @@ mod tests {
 
     #[test]
     fn own_listeners_are_refused_in_every_spelling() {
-        let tls = tls::connector(tls::Roots::System).unwrap();
+        let tls = Dialect::new(TlsFiles::default(), tls::Roots::System).unwrap();
         let own = vec!["[::]:8081".parse().unwrap(), "192.0.2.7:5001".parse().unwrap()];
         let connector = Connector::new(Arc::new(SystemResolver::default()), tls, own);
         for (address, refused) in [

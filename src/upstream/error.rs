@@ -3,7 +3,10 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Instant;
+
+use http::StatusCode;
 
 /// Why no answer came. Cheap to clone, so that everybody who waits for one fetch can be told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +68,24 @@ pub enum FetchError {
         host: String,
         /// What is wrong with it.
         fault: AnswerFault,
+    },
+    /// A parent or a proxy refuses to get it, for a reason of its own: its status is not for the device.
+    #[error("{host} refuses to get it: {status}{}", hint(*status))]
+    MiddlemanRefused {
+        /// Who.
+        host: String,
+        /// Its status.
+        status: StatusCode,
+    },
+    /// A proxy could not open a tunnel.
+    #[error("proxy {proxy} does not connect to {host}: {status}{}", hint(*status))]
+    ProxyFailed {
+        /// The proxy.
+        proxy: String,
+        /// Who should have been reached.
+        host: String,
+        /// Its status.
+        status: StatusCode,
     },
     /// The source redirects to where it must not.
     #[error("the redirect to {to} is refused: {why}")]
@@ -210,6 +231,14 @@ pub enum TlsSetupError {
     /// rustls refuses the settings.
     #[error("TLS cannot be set up: {0}")]
     Config(#[from] rustls::Error),
+    /// A file cannot be used.
+    #[error("{}: {reason}; check upstream.tls", path.display())]
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// None of the given root certificates is one.
     #[error("no usable root certificate")]
     NoRoots,
@@ -222,6 +251,11 @@ impl FetchError {
         self.blame() == Blame::Source
     }
 
+    /// Whether somebody in between has said no: asking again at once would be told the same.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::MiddlemanRefused { .. })
+    }
+
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match self {
@@ -232,10 +266,24 @@ impl FetchError {
             | Self::Disconnected { .. }
             | Self::BadAnswer { .. }
             | Self::TooManyRedirects { .. }
+            | Self::MiddlemanRefused { .. }
+            | Self::ProxyFailed { .. }
             | Self::KnownDown { .. } => Blame::Source,
             Self::AddressRefused { .. } | Self::RedirectRefused { .. } | Self::NoSource { .. } => Blame::Rules,
             Self::InvalidRequest { .. } | Self::RequestBody => Blame::Request,
         }
+    }
+
+    /// Whether no byte of the request can have reached anybody who acts on it.
+    pub(super) fn is_before_request(&self) -> bool {
+        matches!(
+            self,
+            Self::ConnectFailed { .. }
+                | Self::NameUnknown { .. }
+                | Self::TlsFailed { .. }
+                | Self::ProxyFailed { .. }
+                | Self::KnownDown { .. }
+        )
     }
 
     /// One word for logs and metrics.
@@ -248,6 +296,8 @@ impl FetchError {
             Self::Timeout { .. } => "timeout",
             Self::Disconnected { .. } => "disconnected",
             Self::BadAnswer { .. } => "bad-answer",
+            Self::MiddlemanRefused { .. } => "middleman-refused",
+            Self::ProxyFailed { .. } => "proxy-failed",
             Self::RedirectRefused { .. } => "redirect-refused",
             Self::TooManyRedirects { .. } => "too-many-redirects",
             Self::KnownDown { .. } => "known-down",
@@ -260,16 +310,30 @@ impl FetchError {
     /// The `outcome` of `waystation_upstream_requests_total`, or `None` when no source was asked.
     pub(super) fn outcome(&self) -> Option<&'static str> {
         match self {
-            Self::ConnectFailed { .. } | Self::NameUnknown { .. } | Self::TlsFailed { .. } => Some("connect"),
+            Self::ConnectFailed { .. }
+            | Self::NameUnknown { .. }
+            | Self::TlsFailed { .. }
+            | Self::ProxyFailed { .. } => Some("connect"),
             Self::Timeout { .. } => Some("timeout"),
             Self::Disconnected { .. } | Self::BadAnswer { .. } | Self::RequestBody => Some("cut"),
             Self::AddressRefused { .. } => Some("refused"),
+            Self::MiddlemanRefused { .. } => Some("middleman"),
             Self::RedirectRefused { .. }
             | Self::TooManyRedirects { .. }
             | Self::KnownDown { .. }
             | Self::NoSource { .. }
             | Self::InvalidRequest { .. } => None,
         }
+    }
+}
+
+/// What to do about a status.
+fn hint(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        407 => "; check the user and password for it",
+        403 => "; check whom it allows",
+        508 => "; the parents form a loop",
+        _ => "",
     }
 }
 

@@ -1,15 +1,13 @@
 //! One attempt at one source: admission, a connection, the request, the head of the answer. Redirects and the
 //! order of sources are [`super::client`]'s business.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, timeout_at};
 
 use crate::content::{Origin, UnixMillis};
@@ -20,8 +18,12 @@ use super::error::{AnswerFault, FetchError, Phase};
 use super::framing::{self, ContentRange, Framing};
 use super::health::Outcome;
 use super::plan::Source;
+use super::pool::Link;
 use super::sources::Ticket;
-use super::{headers, loops};
+use super::{form, headers, loops, middleman};
+
+/// A parent that had less time than this says nothing of itself by being late.
+const MEANINGFUL: Duration = Duration::from_secs(2);
 
 /// A body as it is sent to a source.
 pub(super) type OutgoingBody = Either<Full<Bytes>, Incoming>;
@@ -53,6 +55,8 @@ pub struct FetchResponse {
     pub unsatisfied_total: Option<u64>,
     /// The body.
     pub body: UpstreamBody,
+    /// Who gave it.
+    pub source: Source,
     /// Local time when the request was sent (RFC 9111 section 4.2.3).
     pub request_time: UnixMillis,
     /// Local time when the head of the answer arrived.
@@ -96,13 +100,20 @@ impl Ask {
         }
     }
 
-    /// The request for one attempt.
-    fn request(&mut self, pseudonym: &str) -> Result<Request<OutgoingBody>, FetchError> {
-        let invalid = |reason: String| FetchError::InvalidRequest { reason };
-        let target = PathAndQuery::try_from(self.target.as_str()).map_err(|error| invalid(error.to_string()))?;
-        let host = HeaderValue::try_from(self.origin.authority()).map_err(|error| invalid(error.to_string()))?;
-        let mut fields = HeaderMap::with_capacity(self.headers.len() + 4);
-        fields.insert(HOST, host);
+    /// Whom errors name: who was asked.
+    fn asked(&self, source: &Source) -> String {
+        source.parent.map_or_else(|| self.origin.host.to_string(), |_| source.to_string())
+    }
+
+    /// The request for one attempt, whose answer is waited for until `limit`.
+    fn request(
+        &mut self,
+        source: &Source,
+        limit: Instant,
+        pseudonym: &str,
+    ) -> Result<Request<OutgoingBody>, FetchError> {
+        let left = limit.saturating_duration_since(Instant::now());
+        let (uri, mut fields) = form::write(source, &self.origin, &self.target, left)?;
         fields.extend(self.headers.clone());
         loops::mark_request(&mut fields, pseudonym);
         // RFC 9110 section 8.6: a method that expects content is told that there is none.
@@ -113,7 +124,7 @@ impl Ask {
         }
         let mut request = Request::new(self.outgoing());
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = Uri::from(target);
+        *request.uri_mut() = uri;
         *request.headers_mut() = fields;
         Ok(request)
     }
@@ -132,13 +143,14 @@ impl Upstream {
             .inner
             .sources
             .admit(source, Instant::now().into_std())
-            .map_err(|until| FetchError::KnownDown { host: ask.origin.host.to_string(), until })?;
+            .map_err(|until| FetchError::KnownDown { host: ask.asked(source), until })?;
         let result = self.exchange(ask, source, limit).await;
         match result {
-            Ok((sender, response, sent)) => self.accept(ask, source, sender, response, sent, ticket),
+            Ok((link, response, sent)) => self.accept(ask, source, link, response, sent, ticket),
             Err(failure) => {
                 if let Some(outcome) = failure.outcome {
                     ticket.report(outcome);
+                    self.look_for(source);
                 }
                 Err(failure.error)
             }
@@ -151,11 +163,11 @@ impl Upstream {
         ask: &mut Ask,
         source: &Source,
         limit: Instant,
-    ) -> Result<(SendRequest<OutgoingBody>, Response<Incoming>, UnixMillis), Failure> {
+    ) -> Result<(Link, Response<Incoming>, UnixMillis), Failure> {
         if ask.is_repeatable()
-            && let Some(sender) = self.inner.pool.take(source).await
+            && let Some(link) = self.inner.pool.take(source).await
         {
-            match self.send(ask, sender, limit).await {
+            match self.send(ask, source, link, limit).await {
                 Err(failure) if failure.stale => {}
                 result => return result,
             }
@@ -170,33 +182,36 @@ impl Upstream {
                 | FetchError::ConnectFailed { own: false, .. }
                 | FetchError::NameUnknown { .. }
                 | FetchError::TlsFailed { .. }
+                | FetchError::ProxyFailed { .. }
                 | FetchError::Disconnected { .. } => Some(Outcome::ConnectFailure),
                 _ => None,
             };
             Failure { error, outcome, stale: false }
         })?;
-        self.send(ask, sender, limit).await
+        self.send(ask, source, Link::new(sender), limit).await
     }
 
     /// Sends the request and waits for the head of the answer.
     async fn send(
         &self,
         ask: &mut Ask,
-        mut sender: SendRequest<OutgoingBody>,
+        source: &Source,
+        mut link: Link,
         limit: Instant,
-    ) -> Result<(SendRequest<OutgoingBody>, Response<Incoming>, UnixMillis), Failure> {
-        let host = || ask.origin.host.to_string();
-        // An upload takes its time; only the deadline limits it.
+    ) -> Result<(Link, Response<Incoming>, UnixMillis), Failure> {
+        let host = ask.asked(source);
         let (until, whole) = match ask.body {
+            // An upload takes its time; only the deadline limits it.
             Some(RequestBody::Stream(_)) => (ask.deadline, false),
+            // A parent asks others in its turn, and knows how long it may.
+            _ if source.parent.is_some() => (limit, limit.saturating_duration_since(Instant::now()) >= MEANINGFUL),
             _ => earlier(Instant::now() + self.inner.settings.timeouts.first_byte, limit),
         };
-        let host = host();
-        let request =
-            ask.request(&self.inner.pseudonym).map_err(|error| Failure { error, outcome: None, stale: false })?;
+        let request = ask.request(source, until, &self.inner.pseudonym);
+        let request = request.map_err(|error| Failure { error, outcome: None, stale: false })?;
         let sent = UnixMillis::from(SystemTime::now());
-        match timeout_at(until, sender.send_request(request)).await {
-            Ok(Ok(response)) => Ok((sender, response, sent)),
+        match timeout_at(until, link.sender.send_request(request)).await {
+            Ok(Ok(response)) => Ok((link, response, sent)),
             Ok(Err(error)) => Err(failure(&error, host)),
             Err(_elapsed) => Err(Failure {
                 error: FetchError::Timeout { host, phase: Phase::FirstByte },
@@ -211,7 +226,7 @@ impl Upstream {
         &self,
         ask: &Ask,
         source: &Source,
-        sender: SendRequest<OutgoingBody>,
+        link: Link,
         response: Response<Incoming>,
         request_time: UnixMillis,
         mut ticket: Ticket,
@@ -225,12 +240,18 @@ impl Upstream {
         };
         let dimensions = dimensions.map_err(|fault| {
             ticket.report(Outcome::Malformed);
-            FetchError::BadAnswer { host: ask.origin.host.to_string(), fault }
+            FetchError::BadAnswer { host: ask.asked(source), fault }
         })?;
-        if matches!(head.status.as_u16(), 500 | 502 | 503 | 504) {
+        // What a parent could not get says nothing of what it has.
+        if source.parent.is_none() && matches!(head.status.as_u16(), 500 | 502 | 503 | 504) {
             ticket.report(Outcome::ServerError);
         } else {
             ticket.answered();
+        }
+        if source.has_middleman() && middleman::refuses(head.status, &head.headers) {
+            let by = source.proxy.as_ref().filter(|_| source.parent.is_none());
+            let host = by.map_or_else(|| source.to_string(), |proxy| format!("proxy {proxy}"));
+            return Err(FetchError::MiddlemanRefused { host, status: head.status });
         }
         let mut headers = head.headers;
         headers::clean_response(&mut headers);
@@ -239,7 +260,7 @@ impl Upstream {
             first_byte: earlier(Instant::now() + timeouts.first_byte, ask.deadline).0,
             stall: timeouts.stall,
         };
-        let connection = Connection { sender, source: source.clone(), pool: self.inner.pool.clone() };
+        let connection = Connection { link, source: source.clone(), pool: self.inner.pool.clone() };
         let metrics = self.inner.metrics.clone();
         Ok(FetchResponse {
             status: head.status,
@@ -249,6 +270,7 @@ impl Upstream {
             content_range: dimensions.content_range,
             unsatisfied_total: dimensions.unsatisfied_total,
             body: UpstreamBody::new(incoming, dimensions.framing, connection, ticket, &limits, metrics),
+            source: source.clone(),
             request_time,
             response_time,
         })

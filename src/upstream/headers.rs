@@ -8,6 +8,8 @@ use http::header::{
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
+use super::form::TIME_LEFT;
+
 /// What becomes of the answer, and so which request fields may influence it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarding {
@@ -36,7 +38,7 @@ const HOP_BY_HOP: [HeaderName; 11] = [
 const NOT_NAMEABLE: [HeaderName; 4] = [HOST, CONTENT_LENGTH, CACHE_CONTROL, RANGE];
 
 /// Request fields that are never passed on: made anew for each connection, or telling of the clients' network.
-const NEVER_FORWARDED: [HeaderName; 9] = [
+const NEVER_FORWARDED: [HeaderName; 10] = [
     HOST,
     CONTENT_LENGTH,
     EXPECT,
@@ -46,6 +48,7 @@ const NEVER_FORWARDED: [HeaderName; 9] = [
     HeaderName::from_static("client-ip"),
     HeaderName::from_static("true-client-ip"),
     HeaderName::from_static("x-cluster-client-ip"),
+    TIME_LEFT,
 ];
 
 /// Request fields that could change an answer without being part of its key (cache poisoning), or that the

@@ -5,17 +5,22 @@
 
 mod body;
 mod client;
+mod comeback;
 mod connect;
 mod error;
 mod fetch;
+mod form;
 mod framing;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod headers;
 mod health;
+mod identity;
 mod loops;
+mod middleman;
 mod plan;
 mod pool;
+mod proxy;
 mod redirect;
 mod settings;
 mod sources;
@@ -30,11 +35,14 @@ pub use client::{FetchRequest, Upstream};
 pub use connect::{Resolver, SystemResolver};
 pub use error::{AnswerFault, Blame, BodyError, FetchError, Phase, RedirectRefusal, TlsFault, TlsSetupError};
 pub use fetch::{FetchResponse, RequestBody};
+pub use form::time_left;
 pub use framing::{ContentRange, Framing};
 pub use headers::{Forwarding, request_fields};
 pub use health::{Health, Outcome, ProbeId, Verdict};
+pub use identity::TlsFiles;
 pub use loops::request_loops;
-pub use plan::{Source, plan};
+pub use plan::{Parent, ParentKind, Source, plan};
+pub use proxy::{Credentials, Exception, Proxies, Proxy};
 pub use redirect::Redirects;
 pub use settings::{Settings, Timeouts};
 pub use sources::DownSource;

@@ -5,37 +5,115 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::content::{Origin, Policy};
+use crate::content::{Origin, Policy, Scheme};
 
 use super::Settings;
+use super::proxy::{Credentials, Proxy};
+
+/// A cache or proxy nearer to the origins, which is asked in their place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// How it is spoken to.
+    pub origin: Origin,
+    /// In which form.
+    pub kind: ParentKind,
+    /// What it is shown of who we are, if it is a forward proxy.
+    pub credentials: Option<Credentials>,
+    /// The name that its certificate must have, when that is not the host's.
+    pub tls_name: Option<Arc<str>>,
+    /// The proxy through which it is asked.
+    pub proxy: Option<Arc<Proxy>>,
+}
+
+/// In which form a parent is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ParentKind {
+    /// `GET /path?cacheHostOrigin=host`: a cache like this one, Microsoft Connected Cache, or what speaks like it.
+    ConnectedCache,
+    /// `GET http://host/path`: a caching forward proxy.
+    ForwardProxy,
+}
 
 /// One place that may be asked: what its connections and its health are remembered by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Source {
-    /// Whom the request is for.
-    pub origin: Origin,
+    /// Who is spoken to: the origin itself, or a parent.
+    pub peer: Origin,
+    /// What it is, if it is a parent.
+    pub parent: Option<ParentKind>,
     /// `host:port` to connect to instead of resolving the origin's name.
     pub address: Option<Arc<str>>,
     /// Whether it may have a private address. Part of the identity, so that no rule uses a connection that
     /// its own address guard would have refused.
     pub allow_private: bool,
+    /// What a parent that is a forward proxy is shown of who we are.
+    pub credentials: Option<Credentials>,
+    /// The name that a parent's certificate must have, when that is not the host's.
+    pub tls_name: Option<Arc<str>>,
+    /// The proxy in between.
+    pub proxy: Option<Arc<Proxy>>,
 }
 
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.address {
-            Some(address) => write!(f, "{} at {address}", self.origin),
-            None => write!(f, "{}", self.origin),
+impl Source {
+    /// An origin that is asked itself, without a proxy.
+    pub fn origin(origin: Origin, address: Option<Arc<str>>, allow_private: bool) -> Self {
+        Self { peer: origin, parent: None, address, allow_private, credentials: None, tls_name: None, proxy: None }
+    }
+
+    /// Whether its proxy is asked to tunnel (RFC 9110 section 9.3.6) and sees nothing of what is said: where that is TLS,
+    /// and to a parent that is a forward proxy itself.
+    pub(super) fn is_tunnelled(&self) -> bool {
+        let is_proxy = self.parent == Some(ParentKind::ForwardProxy);
+        self.proxy.is_some() && (is_proxy || self.peer.scheme == Scheme::Https)
+    }
+
+    /// Whether an answer of 4xx may be that of somebody in between.
+    pub(super) fn has_middleman(&self) -> bool {
+        self.parent.is_some() || self.proxy.is_some() && !self.is_tunnelled()
+    }
+
+    /// A parent. Who configured it may have it on any network.
+    pub(super) fn parent(parent: &Parent) -> Self {
+        Self {
+            peer: parent.origin.clone(),
+            parent: Some(parent.kind),
+            address: None,
+            allow_private: true,
+            credentials: parent.credentials.clone(),
+            tls_name: parent.tls_name.clone(),
+            proxy: parent.proxy.clone(),
         }
     }
 }
 
-/// The sources for `origin` in the order in which they are asked; empty when the settings allow none.
-pub fn plan(settings: &Settings, origin: &Origin, policy: &Policy) -> Vec<Source> {
-    if !settings.direct {
-        return Vec::new();
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.parent.is_some() {
+            f.write_str("parent ")?;
+        }
+        write!(f, "{}", self.peer)?;
+        if let Some(address) = &self.address {
+            write!(f, " at {address}")?;
+        }
+        if let Some(proxy) = &self.proxy {
+            write!(f, " through {proxy}")?;
+        }
+        Ok(())
     }
-    vec![Source { origin: origin.clone(), address: policy.address.clone(), allow_private: policy.allow_private }]
+}
+
+/// The sources for `origin` in the order in which they are asked; empty when the settings allow none. `avoid` has failed
+/// just now and comes last.
+pub fn plan(settings: &Settings, origin: &Origin, policy: &Policy, avoid: Option<&Source>) -> Vec<Source> {
+    let parents = if policy.parents { settings.parents.as_slice() } else { &[] };
+    let mut sources: Vec<Source> = parents.iter().map(Source::parent).collect();
+    if settings.direct || !policy.parents {
+        let proxy = if policy.address.is_some() { None } else { settings.proxies.of(origin) };
+        let direct = Source::origin(origin.clone(), policy.address.clone(), policy.allow_private);
+        sources.push(Source { proxy, ..direct });
+    }
+    sources.sort_by_key(|source| avoid == Some(source));
+    sources
 }
 
 /// The latest moment for the next of `left` sources: an equal share of what remains until `deadline`.
@@ -49,20 +127,52 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::content::Scheme;
+
+    fn origin(host: &str) -> Origin {
+        Origin { scheme: Scheme::Https, host: host.into(), port: 443 }
+    }
+
+    fn parent(host: &str) -> Parent {
+        Parent {
+            origin: origin(host),
+            kind: ParentKind::ConnectedCache,
+            credentials: None,
+            tls_name: None,
+            proxy: None,
+        }
+    }
+
+    fn texts(sources: &[Source]) -> Vec<String> {
+        sources.iter().map(ToString::to_string).collect()
+    }
 
     #[test]
     fn the_origin_is_asked_only_when_it_may_be() {
-        let origin = Origin { scheme: Scheme::Https, host: "dl.example.com".into(), port: 443 };
+        let origin = origin("dl.example.com");
         let mut policy = Policy::for_host("dl.example.com");
         policy.address = Some("192.0.2.1:8443".into());
         let mut settings = Settings::default();
-        let sources = plan(&settings, &origin, &policy);
-        assert_eq!(sources.len(), 1);
-        assert_eq!(sources[0].to_string(), "https://dl.example.com at 192.0.2.1:8443");
+        let sources = plan(&settings, &origin, &policy, None);
+        assert_eq!(texts(&sources), ["https://dl.example.com at 192.0.2.1:8443"]);
         assert!(!sources[0].allow_private);
         settings.direct = false;
-        assert!(plan(&settings, &origin, &policy).is_empty());
+        assert!(plan(&settings, &origin, &policy, None).is_empty());
+    }
+
+    #[test]
+    fn parents_come_first_in_their_order_and_what_failed_comes_last() {
+        let mut settings = Settings { parents: vec![parent("l4.lan"), parent("l4b.lan")], ..Settings::default() };
+        settings.proxies.https = Some(Arc::new(Proxy { host: "p".into(), port: 3128, credentials: None }));
+        let (origin, mut policy) = (origin("dl.example.com"), Policy::for_host("dl.example.com"));
+        let sources = plan(&settings, &origin, &policy, None);
+        let direct = "https://dl.example.com through p:3128";
+        assert_eq!(texts(&sources), ["parent https://l4.lan", "parent https://l4b.lan", direct]);
+        let again = plan(&settings, &origin, &policy, Some(&sources[0]));
+        assert_eq!(texts(&again), ["parent https://l4b.lan", direct, "parent https://l4.lan"]);
+        settings.direct = false;
+        assert_eq!(plan(&settings, &origin, &policy, None).len(), 2);
+        policy.parents = false;
+        assert_eq!(texts(&plan(&settings, &origin, &policy, None)), [direct]);
     }
 
     #[test]

@@ -17,6 +17,8 @@ const PER_SOURCE: usize = 8;
 const OVERALL: usize = 256;
 /// How long a connection may be idle. Servers close theirs after 60 s and more, mostly.
 const IDLE: Duration = Duration::from_secs(60);
+/// How long a connection is used, so that a name which has moved is looked up again.
+const LONGEST_LIFE: Duration = Duration::from_secs(5 * 60);
 /// How long a connection that came back may need to be ready again: its task must only run once.
 const READY: Duration = Duration::from_millis(100);
 
@@ -36,24 +38,37 @@ struct State {
 }
 
 struct Idle {
-    sender: SendRequest<OutgoingBody>,
+    link: Link,
     since: Instant,
+}
+
+/// A connection.
+pub(super) struct Link {
+    pub(super) sender: SendRequest<OutgoingBody>,
+    made: Instant,
+}
+
+impl Link {
+    /// A fresh one.
+    pub(super) fn new(sender: SendRequest<OutgoingBody>) -> Self {
+        Self { sender, made: Instant::now() }
+    }
 }
 
 impl Pool {
     /// A connection to `source` that can be used, if there is one: the one that was used last.
-    pub(super) async fn take(&self, source: &Source) -> Option<SendRequest<OutgoingBody>> {
+    pub(super) async fn take(&self, source: &Source) -> Option<Link> {
         loop {
-            let mut sender = self.state.lock().pop(source)?;
-            if matches!(timeout(READY, sender.ready()).await, Ok(Ok(()))) {
-                return Some(sender);
+            let mut link = self.state.lock().pop(source)?;
+            if matches!(timeout(READY, link.sender.ready()).await, Ok(Ok(()))) {
+                return Some(link);
             }
         }
     }
 
-    /// Keeps a connection, unless it is closed or there are enough.
-    pub(super) fn put(self: &Arc<Self>, source: Source, sender: SendRequest<OutgoingBody>) {
-        if sender.is_closed() {
+    /// Keeps a connection, unless it is closed or old, or there are enough.
+    pub(super) fn put(self: &Arc<Self>, source: Source, link: Link) {
+        if link.sender.is_closed() || link.made.elapsed() > LONGEST_LIFE {
             return;
         }
         let mut state = self.state.lock();
@@ -63,7 +78,7 @@ impl Pool {
             return;
         }
         let connections = state.idle.entry(source).or_default();
-        connections.push(Idle { sender, since: now });
+        connections.push(Idle { link, since: now });
         if connections.len() > PER_SOURCE {
             connections.remove(0);
         } else {
@@ -82,7 +97,7 @@ impl Pool {
 }
 
 impl State {
-    fn pop(&mut self, source: &Source) -> Option<SendRequest<OutgoingBody>> {
+    fn pop(&mut self, source: &Source) -> Option<Link> {
         let connections = self.idle.get_mut(source)?;
         let last = connections.pop();
         if connections.is_empty() {
@@ -90,13 +105,13 @@ impl State {
         }
         let last = last?;
         self.count -= 1;
-        (last.since.elapsed() < IDLE).then_some(last.sender)
+        (last.since.elapsed() < IDLE).then_some(last.link)
     }
 
     /// Drops what is closed or has been idle for too long.
     fn sweep(&mut self, now: Instant) {
         self.idle.retain(|_, connections| {
-            connections.retain(|idle| !idle.sender.is_closed() && now.duration_since(idle.since) < IDLE);
+            connections.retain(|idle| !idle.link.sender.is_closed() && now.duration_since(idle.since) < IDLE);
             !connections.is_empty()
         });
         self.count = self.idle.values().map(Vec::len).sum();

@@ -2,11 +2,21 @@
 
 use std::time::Duration;
 
+use super::identity::TlsFiles;
+use super::plan::Parent;
+use super::proxy::Proxies;
+
 /// How sources are asked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
+    /// Caches nearer to the origins, best first. They are asked before an origin is.
+    pub parents: Vec<Parent>,
     /// May the origin be asked directly. Without it (and without parents) only stored content is served.
     pub direct: bool,
+    /// The proxies in front of origins.
+    pub proxies: Proxies,
+    /// Whom TLS trusts, and who we are.
+    pub tls: TlsFiles,
     /// Time limits of attempts and requests.
     pub timeouts: Timeouts,
 }
@@ -36,8 +46,21 @@ impl Default for Timeouts {
     }
 }
 
+impl Settings {
+    /// Whether anybody may be asked.
+    pub fn may_fetch(&self) -> bool {
+        self.direct || !self.parents.is_empty()
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        Self { direct: true, timeouts: Timeouts::default() }
+        Self {
+            parents: Vec::new(),
+            direct: true,
+            proxies: Proxies::default(),
+            tls: TlsFiles::default(),
+            timeouts: Timeouts::default(),
+        }
     }
 }

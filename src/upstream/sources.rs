@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::health::{Health, Outcome, ProbeId, Verdict};
-use super::plan::Source;
+use super::plan::{Parent, Source};
+use crate::telemetry::Metrics;
 
 /// Sources that are remembered at once. Names under a wildcard rule are the clients' choice, so there must be
 /// a bound; a source beyond it is simply always asked.
@@ -25,9 +27,10 @@ pub struct DownSource {
 }
 
 /// The table of sources.
-#[derive(Debug, Default)]
 pub(super) struct Sources {
     table: Mutex<HashMap<Source, Health>>,
+    metrics: Arc<Metrics>,
+    comebacks: watch::Sender<()>,
 }
 
 /// One attempt at a source. Dropped without a report it says nothing of the source, but frees the probe.
@@ -40,6 +43,19 @@ pub(super) struct Ticket {
 }
 
 impl Sources {
+    /// Of which nothing is known; the parents are shown as up.
+    pub(super) fn new(metrics: Arc<Metrics>, parents: &[Parent]) -> Self {
+        let sources = Self { table: Mutex::default(), metrics, comebacks: watch::Sender::default() };
+        parents.iter().for_each(|parent| sources.show(&Source::parent(parent), true));
+        sources
+    }
+
+    fn show(&self, source: &Source, is_up: bool) {
+        if source.parent.is_some() {
+            self.metrics.parent_up.with_label_values(&[&source.peer.to_string()]).set(i64::from(is_up));
+        }
+    }
+
     /// Admits an attempt at `now`, or says until when the source is down.
     pub(super) fn admit(self: &Arc<Self>, source: &Source, now: Instant) -> Result<Ticket, Instant> {
         let verdict = self.table.lock().get_mut(source).map_or(Verdict::Allowed, |health| health.verdict(now));
@@ -49,6 +65,25 @@ impl Sources {
             Verdict::Down { until } => return Err(until),
         };
         Ok(Ticket { sources: Arc::clone(self), source: source.clone(), probe, faulted: false })
+    }
+
+    /// Whether a source is down because there is no connection to it.
+    pub(super) fn is_unreachable(&self, source: &Source) -> bool {
+        self.table.lock().get(source).is_some_and(Health::is_unreachable)
+    }
+
+    /// There is a connection to a source again: somebody may ask it now.
+    pub(super) fn reached(&self, source: &Source) {
+        if let Some(health) = self.table.lock().get_mut(source) {
+            health.reached(Instant::now());
+        }
+        tracing::debug!(%source, "the source can be reached again");
+        self.comebacks.send_replace(());
+    }
+
+    /// Tells of each source that can be reached again.
+    pub(super) fn comebacks(&self) -> watch::Receiver<()> {
+        self.comebacks.subscribe()
     }
 
     /// Every source that is down now.
@@ -70,8 +105,12 @@ impl Sources {
                 (false, Some(until)) => {
                     let pause = until.saturating_duration_since(now);
                     tracing::warn!(%source, ?outcome, ?pause, "the source is down");
+                    self.show(source, false);
                 }
-                (true, None) => tracing::info!(%source, "the source is up again"),
+                (true, None) => {
+                    tracing::info!(%source, "the source is up again");
+                    self.show(source, true);
+                }
                 _ => {}
             }
             return;
@@ -82,7 +121,7 @@ impl Sources {
         if table.len() >= REMEMBERED {
             table.retain(|_, health| !health.is_forgettable(now));
         }
-        if table.len() < REMEMBERED {
+        if table.len() < REMEMBERED || source.parent.is_some() {
             let mut health = Health::default();
             health.record(now, outcome, probe, jitter());
             table.insert(source.clone(), health);
@@ -134,14 +173,18 @@ mod tests {
     use super::*;
     use crate::content::{Origin, Scheme};
 
+    fn sources() -> Arc<Sources> {
+        Arc::new(Sources::new(Arc::new(Metrics::new().unwrap()), &[]))
+    }
+
     fn source(host: &str) -> Source {
         let origin = Origin { scheme: Scheme::Http, host: host.into(), port: 80 };
-        Source { origin, address: None, allow_private: false }
+        Source::origin(origin, None, false)
     }
 
     #[test]
     fn one_probe_at_a_time_and_a_dropped_one_is_replaced() {
-        let sources = Arc::new(Sources::default());
+        let sources = sources();
         let dead = source("dead.example.com");
         let now = Instant::now();
         for _ in 0..2 {
@@ -162,7 +205,7 @@ mod tests {
 
     #[test]
     fn the_whole_body_of_a_server_error_is_no_success() {
-        let sources = Arc::new(Sources::default());
+        let sources = sources();
         let (failing, now) = (source("failing.example.com"), Instant::now());
         for _ in 0..10 {
             let mut ticket = sources.admit(&failing, now).unwrap();
@@ -174,7 +217,7 @@ mod tests {
 
     #[test]
     fn made_up_names_do_not_fill_the_memory() {
-        let sources = Arc::new(Sources::default());
+        let sources = sources();
         for n in 0..REMEMBERED + 10 {
             let source = source(&format!("n{n}.example.com"));
             sources.admit(&source, Instant::now()).unwrap().report(Outcome::ConnectFailure);

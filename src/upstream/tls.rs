@@ -22,15 +22,10 @@ pub enum Roots {
     Only(Vec<CertificateDer<'static>>),
 }
 
-/// Makes the connector: TLS 1.2 and 1.3, no client certificate, HTTP/1.1 by ALPN.
-pub(super) fn connector(roots: Roots) -> Result<TlsConnector, TlsSetupError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(store(roots)?)
-        .with_no_client_auth();
+/// Makes the connector: HTTP/1.1 by ALPN.
+pub(super) fn http_1_1(mut config: ClientConfig) -> TlsConnector {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
+    TlsConnector::from(Arc::new(config))
 }
 
 /// The handshake with `host` (as an origin spells it) over a connected socket.
@@ -44,7 +39,8 @@ pub(super) async fn handshake(
     connector.connect(name, stream).await.map_err(|error| fault(&error))
 }
 
-fn store(roots: Roots) -> Result<RootCertStore, TlsSetupError> {
+/// The certificates that are trusted.
+pub(super) fn store(roots: Roots) -> Result<RootCertStore, TlsSetupError> {
     let mut store = RootCertStore::empty();
     match roots {
         Roots::Only(certificates) => {
@@ -96,8 +92,8 @@ mod tests {
 
     #[test]
     fn there_are_always_roots_unless_unusable_ones_are_given() {
-        assert!(connector(Roots::System).is_ok());
+        assert!(store(Roots::System).is_ok());
         let junk = Roots::Only(vec![CertificateDer::from(vec![1, 2, 3])]);
-        assert!(matches!(connector(junk), Err(TlsSetupError::NoRoots)));
+        assert!(matches!(store(junk), Err(TlsSetupError::NoRoots)));
     }
 }

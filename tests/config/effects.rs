@@ -41,6 +41,7 @@ pub(super) const EFFECTS: &[Row] = &[
     ("origins[].port", "null", "8080", |c| format!("{:?}", rule(c).port)),
     ("origins[].address", "null", "mirror.example.com:80", |c| format!("{:?}", rule(c).address)),
     ("origins[].allow_private", "false", "true", |c| rule(c).allow_private.to_string()),
+    ("origins[].parents", "true", "false", |c| rule(c).parents.to_string()),
     ("origins[].fill", "whole", "ranged", |c| format!("{:?}", rule(c).fill)),
     ("origins[].digests", "{}", "{ /a: 0000000000000000000000000000000000000000000000000000000000000000 }", |c| {
         format!("{:?}", rule(c).digests)
@@ -61,7 +62,15 @@ pub(super) const EFFECTS: &[Row] = &[
     ("origins[].plus_is_literal", "false", "true", |c| rule(c).plus_is_literal.to_string()),
     ("origins[].identity_only", "false", "true", |c| rule(c).identity_only.to_string()),
     ("reverse.default_origin", "null", "https://a.example.com:8443", |c| format!("{:?}", c.default_origin)),
+    ("upstream.parents[].url", "http://l4.lan", "https://l4.lan:8443", |c| format!("{:?}", c.upstream.parents)),
+    ("upstream.parents[].kind", "connected-cache", "forward-proxy", |c| format!("{:?}", c.upstream.parents)),
+    ("upstream.parents[].proxy", "null", "http://a:b@proxy.lan:3128", |c| format!("{:?}", c.upstream.parents)),
+    ("upstream.parents[].tls_name", "null", "l4.lan", |c| format!("{:?}", c.upstream.parents)),
+    ("upstream.tls.ca", "null", "ca.pem", |c| format!("{:?}", c.upstream.tls)),
     ("upstream.direct", "true", "false", |c| c.upstream.direct.to_string()),
+    ("upstream.http_proxy", "null", "http://a:b@proxy.lan:3128", |c| format!("{:?}", c.upstream.proxies)),
+    ("upstream.https_proxy", "null", "proxy.lan:3128", |c| format!("{:?}", c.upstream.proxies)),
+    ("upstream.no_proxy", "[]", "[10.0.0.0/8]", |c| format!("{:?}", c.upstream.proxies)),
     ("upstream.timeouts.connect", "1s", "2s", |c| format!("{:?}", c.upstream.timeouts)),
     ("upstream.timeouts.first_byte", "1s", "2s", |c| format!("{:?}", c.upstream.timeouts)),
     ("upstream.timeouts.stall", "1s", "2s", |c| format!("{:?}", c.upstream.timeouts)),

@@ -29,6 +29,7 @@ mod kills_rounds;
 mod memory;
 mod mending;
 mod methods;
+mod nested;
 mod outages;
 mod part_digests;
 mod passed;

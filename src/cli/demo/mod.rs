@@ -1,4 +1,5 @@
-//! `waystation demo`: a local origin, a cache and devices on loopback, with real traffic and without any network.
+//! `waystation demo`: a local origin, a cache, a cache below it and devices on loopback, with real traffic and without any
+//! network.
 //!
 //! Nothing here is used by `run`; the cache it shows is the one of `node`.
 
@@ -6,6 +7,7 @@ mod device;
 mod origin;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -84,11 +86,14 @@ async fn in_a_new_directory(out: &mut (impl Write + Send)) -> Result<(), DemoErr
 async fn show(out: &mut (impl Write + Send), directory: &std::path::Path) -> Result<(), DemoError> {
     let began = Instant::now();
     let mut origin = Origin::start(FILE).await?;
-    let node = Node::start(configuration(directory, &origin)?).await?;
-    let cache = node.data_addresses().first().copied().ok_or_else(|| broken("start", "the cache does not listen"))?;
-    writeln!(out, "A device, a cache and an origin on this machine, no network needed.\n")?;
+    let node = Node::start(configuration(&directory.join("parent"), Above::Origin(origin.address))?).await?;
+    let cache = address_of(&node)?;
+    let child = Node::start(configuration(&directory.join("child"), Above::Parent(cache))?).await?;
+    let below = address_of(&child)?;
+    writeln!(out, "Devices, two levels of caches and an origin on this machine, no network needed.\n")?;
     writeln!(out, "  origin   http://{}  files of {}", origin.address, mib(FILE))?;
     writeln!(out, "  cache    http://{cache}  stores in {}", directory.display())?;
+    writeln!(out, "  below    http://{below}  reaches the cache and nobody else")?;
     writeln!(out, "  request  GET /update/a.swu?cacheHostOrigin={HOST}\n")?;
     writeln!(out, "  {:<34} {:>10} {:>8} {:>11}   cache says", "what happens", "received", "time", "from origin")?;
 
@@ -153,6 +158,15 @@ async fn show(out: &mut (impl Write + Send), directory: &std::path::Path) -> Res
     devices_got += line(out, "origin switched off: still a hit", &offline, origin.sent() - before)?;
     expect("offline", &offline, true)?;
 
+    let lower = download(below, &a, None).await?;
+    devices_got += line(out, "cache below: its parent has it", &lower, origin.sent() - before)?;
+    expect("below", &lower, lower.bytes == FILE)?;
+
+    node.drain().await;
+    let alone = download(below, &a, None).await?;
+    devices_got += line(out, "parent off as well: still a hit", &alone, origin.sent() - before)?;
+    expect("parent switched off", &alone, alone.bytes == FILE)?;
+
     let sent = origin.sent();
     writeln!(
         out,
@@ -167,15 +181,31 @@ async fn show(out: &mut (impl Write + Send), directory: &std::path::Path) -> Res
         (devices_got - sent) * 100 / devices_got,
         began.elapsed().as_secs_f64()
     )?;
-    node.drain().await;
+    child.drain().await;
     Ok(())
 }
 
-fn configuration(directory: &std::path::Path, origin: &Origin) -> Result<Config, DemoError> {
+/// Where a cache gets its content.
+enum Above {
+    Origin(SocketAddr),
+    Parent(SocketAddr),
+}
+
+fn address_of(node: &Node) -> Result<SocketAddr, DemoError> {
+    node.data_addresses().first().copied().ok_or_else(|| broken("start", "the cache does not listen"))
+}
+
+fn configuration(directory: &std::path::Path, above: Above) -> Result<Config, DemoError> {
     let mut policy = Policy::for_host(HOST);
-    policy.address = Some(origin.address.to_string().into());
-    policy.allow_private = true;
-    let mut config = Config::load(&Sources::new())?.config;
+    let settings = match above {
+        Above::Origin(address) => {
+            policy.address = Some(address.to_string().into());
+            policy.allow_private = true;
+            String::new()
+        }
+        Above::Parent(address) => format!("upstream: {{ parents: [{{ url: \"http://{address}\" }}] }}"),
+    };
+    let mut config = Config::load(&Sources::new().file("demo", &settings))?.config;
     config.rules = vec![Arc::new(policy)];
     config.store.state = directory.join("state");
     for drive in &mut config.store.drives {

@@ -16,7 +16,7 @@ use crate::fill::flight::Permit;
 use crate::fill::judge::{Answered, Asked, Judged, judge};
 use crate::fill::slide::Running;
 use crate::fill::stream::{Batch, Ending, Stream};
-use crate::upstream::{FetchError, FetchResponse};
+use crate::upstream::{FetchError, FetchRequest, FetchResponse, Source};
 
 /// Answers that do not fit what was asked before a source counts as one that does no ranges.
 const MISFITS: u32 = 4;
@@ -51,7 +51,8 @@ impl Copying<'_> {
         };
         let id = self.claim(at, end);
         let deadline = Instant::now() + self.inner.upstream.settings().timeouts.request;
-        let request = self.want.request(Method::GET, headers, None, deadline);
+        let avoid = self.avoid.at(Instant::now());
+        let request = FetchRequest { avoid, ..self.want.request(Method::GET, headers, None, deadline) };
         let inner = Arc::clone(self.inner);
         self.events.push(Box::pin(async move {
             let answer = inner.upstream.fetch(request, &*inner.redirects).await;
@@ -99,6 +100,12 @@ impl Copying<'_> {
         self.retry_at = Some(self.patience.failed(Instant::now(), false));
     }
 
+    /// The same, and another source may do better for a while.
+    fn fail_of(&mut self, id: u64, source: Source) {
+        self.avoid.note(source, Instant::now());
+        self.fail(id);
+    }
+
     fn answered(&mut self, id: u64, asked: Asked, response: FetchResponse, permit: &Permit) -> Option<End> {
         self.down = false;
         let record = &self.writer.entry().record;
@@ -128,9 +135,9 @@ impl Copying<'_> {
                     self.ways = Ways::Again;
                     self.inner.no_ranges.insert(self.want.key.hash(), ());
                 }
-                self.fail(id);
+                self.fail_of(id, response.source);
             }
-            Judged::Passing => self.fail(id),
+            Judged::Passing => self.fail_of(id, response.source),
             Judged::Final if is_refusal(response.status) && self.hand_over(id, permit) => self.fail(id),
             Judged::Final => return Some(End::GaveUp),
         }
@@ -181,14 +188,15 @@ impl Copying<'_> {
             Some(Ending::WrongDigest { given_out: false }) => {
                 tracing::warn!(key = %self.want.key, at = claim.at, "a part is not what its Content-Digest says");
                 self.wrong_parts += 1;
-                self.fail(id);
+                self.fail_of(id, stream.source().clone());
                 return (self.wrong_parts >= WRONG_PARTS).then_some(End::GaveUp);
             }
             Some(ending) => {
                 tracing::debug!(key = %self.want.key, at = came_to, ?ending, "an upstream body was cut");
+                let source = stream.source().clone();
                 let check = stream.unfinished().filter(|_| ending != Ending::Marked);
                 check.into_iter().for_each(|check| self.unfinished.add(check));
-                self.fail(id);
+                self.fail_of(id, source);
                 return self.whole_after_all().await;
             }
         }

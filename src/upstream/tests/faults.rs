@@ -158,7 +158,7 @@ async fn a_source_that_cannot_be_reached_is_soon_known_to_be_down() {
         let error = fetch(&upstream, get(origin.clone(), "/")).await.unwrap_err();
         let FetchError::KnownDown { until, .. } = error else { panic!("{error}") };
         assert!(error.is_passing_fault());
-        let down = upstream.down_sources().into_iter().find(|down| down.source.origin == origin).unwrap();
+        let down = upstream.down_sources().into_iter().find(|down| down.source.peer == origin).unwrap();
         assert_eq!(down.until, until);
     }
 }

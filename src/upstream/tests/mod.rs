@@ -166,6 +166,7 @@ fn get(origin: Origin, target: &str) -> FetchRequest {
         headers: HeaderMap::new(),
         policy: Arc::new(private_policy()),
         body: None,
+        avoid: None,
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }

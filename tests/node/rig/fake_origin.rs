@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -57,9 +57,14 @@ impl std::fmt::Debug for State {
 
 impl FakeOrigin {
     pub(crate) async fn start() -> Self {
+        Self::at(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// On an address of this machine or of the namespace that the thread is in.
+    pub(crate) async fn at(address: Ipv4Addr) -> Self {
         let port = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         port.set_reuse_address(true).unwrap();
-        port.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        port.bind(&SocketAddr::from((address, 0)).into()).unwrap();
         let address = port.local_addr().unwrap().as_socket().unwrap();
         let state = Arc::new(State {
             scripts: Mutex::default(),

@@ -14,10 +14,36 @@ pub(crate) mod origin_reply;
 pub(crate) mod patient;
 pub(crate) mod pattern;
 pub(crate) mod quarry;
+pub(crate) mod relay;
 pub(crate) mod rules;
 pub(crate) mod running_node;
 pub(crate) mod slow_client;
 pub(crate) mod trouble;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// An address on loopback that nobody else has, for those who must be told where to listen before they do.
+pub(crate) fn own_address(port: u16) -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let address = Ipv4Addr::new(127, 80 + high % 64, low, NEXT.fetch_add(1, Ordering::Relaxed));
+    (address, port).into()
+}
+
+/// Where a program of others is that a story needs. Says so aloud when it is not here, and fails in CI, which installs it.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Where servers are, which is not in everybody's PATH.
+    let places = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    let found = places.map(|place| place.join(name)).find(|file| file.is_file());
+    if found.is_none() {
+        println!("NOT TESTED: {name} is missing");
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "install {name}");
+    }
+    found
+}
 
 /// Whether the time bars of named release-build commands are on (`WAYSTATION_BARS=1`).
 pub(crate) fn bars() -> bool {

@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Setup {
     directory: Arc<TempDir>,
     config: Value,
+    /// The network namespace that it runs in.
+    namespace: Option<String>,
 }
 
 /// A node that runs. Dropping it kills the process.
@@ -59,7 +61,7 @@ impl Setup {
             "origins": [],
             "log": { "format": "json", "level": "info", "access": true },
         });
-        Self { directory: Arc::new(directory), config }
+        Self { directory: Arc::new(directory), config, namespace: None }
     }
 
     /// A rule that sends `host` to `address` on loopback; `more` are further fields of the rule.
@@ -85,6 +87,12 @@ impl Setup {
         self.clone().set("storage.state", json!(state))
     }
 
+    /// Runs it in a network namespace, which needs root.
+    pub(crate) fn inside(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
+        self
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -93,7 +101,15 @@ impl Setup {
     pub(crate) fn command(&self) -> Command {
         let file = self.path("node.yaml");
         std::fs::write(&file, serde_json::to_vec_pretty(&self.config).unwrap()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_waystation"));
+        let node = env!("CARGO_BIN_EXE_waystation");
+        let mut command = match &self.namespace {
+            Some(namespace) => {
+                let mut command = Command::new(super::program("ip").unwrap());
+                command.args(["netns", "exec", namespace, node]);
+                command
+            }
+            None => Command::new(node),
+        };
         command.arg("run").arg("--config").arg(file).current_dir(self.directory.path());
         // Variables are settings too, and those of the person who runs the tests are not meant.
         command.env_clear();

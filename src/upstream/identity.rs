@@ -1,0 +1,186 @@
+//! [`Dialect`]: what TLS connections to origins and to parents are made with: the roots that are trusted, and towards parents
+//! the certificate that says who we are. Files are looked at again before a connection is made, so that a renewed
+//! certificate is used without a restart. What a handshake means is [`super::tls`]' business.
+
+use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsConnector;
+
+use super::error::TlsSetupError;
+use super::tls::{self, Roots};
+
+/// Files of the TLS side, in PEM.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates that are trusted besides the system's.
+    pub ca: Option<PathBuf>,
+    /// The certificate (with its chain) and the key that parents are shown when they ask for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Makes the connectors.
+pub(super) struct Dialect {
+    files: TlsFiles,
+    roots: Roots,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    stamps: Vec<Option<Stamp>>,
+    origins: TlsConnector,
+    parents: TlsConnector,
+}
+
+/// When a file is another one, this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Dialect {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// When one cannot be read or used.
+    pub(super) fn new(files: TlsFiles, roots: Roots) -> Result<Self, TlsSetupError> {
+        let current = Mutex::new(load(&files, &roots)?);
+        Ok(Self { files, roots, current })
+    }
+
+    /// What to speak to an origin, or to a parent, with now. Files that cannot be used any more are told of once, and what
+    /// they were stays.
+    pub(super) fn connector(&self, is_parent: bool) -> TlsConnector {
+        let mut current = self.current.lock();
+        let stamps = stamps(&self.files);
+        if stamps != current.stamps {
+            match load(&self.files, &self.roots) {
+                Ok(new) => {
+                    tracing::info!("certificates for connections to parents and origins were renewed");
+                    *current = new;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "renewed certificates cannot be used; the ones before stay in use");
+                    current.stamps = stamps;
+                }
+            }
+        }
+        if is_parent { current.parents.clone() } else { current.origins.clone() }
+    }
+}
+
+impl fmt::Debug for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialect").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+fn load(files: &TlsFiles, roots: &Roots) -> Result<Current, TlsSetupError> {
+    // Before they are read: what changes in between is read again.
+    let stamps = stamps(files);
+    let mut store = tls::store(roots.clone())?;
+    if let Some(ca) = &files.ca {
+        let (added, _) = store.add_parsable_certificates(certificates(ca)?);
+        if added == 0 {
+            return Err(TlsSetupError::File {
+                path: ca.clone(),
+                reason: "no certificate in it can be used".to_owned(),
+            });
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = || {
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+        builder.with_safe_default_protocol_versions().map(|builder| builder.with_root_certificates(store.clone()))
+    };
+    let origins = tls::http_1_1(builder()?.with_no_client_auth());
+    let parents = match &files.identity {
+        Some((certificate, key)) => {
+            let of_file = |reason: String| TlsSetupError::File { path: key.clone(), reason };
+            let read = PrivateKeyDer::from_pem_file(key).map_err(|error| of_file(format!("no usable key: {error}")))?;
+            let config = builder()?.with_client_auth_cert(certificates(certificate)?, read);
+            tls::http_1_1(config.map_err(|error| of_file(format!("it does not go with the certificate: {error}")))?)
+        }
+        None => origins.clone(),
+    };
+    Ok(Current { stamps, origins, parents })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {
+    let of_file = |reason: String| TlsSetupError::File { path: path.to_owned(), reason };
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = read.map_err(|error| of_file(error.to_string()))?;
+    if certificates.is_empty() { Err(of_file("there is no certificate in it".to_owned())) } else { Ok(certificates) }
+}
+
+fn stamps(files: &TlsFiles) -> Vec<Option<Stamp>> {
+    let identity = files.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
+    files.ca.iter().chain(identity).map(|path| stamp(path)).collect()
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(Stamp { inode: metadata.ino(), size: metadata.size(), changed: (metadata.mtime(), metadata.mtime_nsec()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_cannot_be_used_are_named_with_the_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let pair = rcgen::generate_simple_self_signed(["l3.lan".to_owned()]).unwrap();
+        let other = rcgen::generate_simple_self_signed(["l3.lan".to_owned()]).unwrap();
+        std::fs::write(path("cert"), pair.cert.pem()).unwrap();
+        std::fs::write(path("key"), pair.signing_key.serialize_pem()).unwrap();
+        std::fs::write(path("foreign"), other.signing_key.serialize_pem()).unwrap();
+        std::fs::write(path("junk"), "nothing of use").unwrap();
+        let files = |ca: Option<&str>, identity: Option<(&str, &str)>| TlsFiles {
+            ca: ca.map(path),
+            identity: identity.map(|(certificate, key)| (path(certificate), path(key))),
+        };
+        assert!(Dialect::new(files(Some("cert"), Some(("cert", "key"))), Roots::System).is_ok());
+        for (files, named) in [
+            (files(Some("none"), None), "none"),
+            (files(Some("junk"), None), "junk"),
+            (files(None, Some(("junk", "key"))), "junk"),
+            (files(None, Some(("cert", "junk"))), "junk"),
+            (files(None, Some(("cert", "foreign"))), "foreign"),
+            (files(None, Some(("cert", "none"))), "none"),
+        ] {
+            let error = Dialect::new(files, Roots::System).unwrap_err().to_string();
+            assert!(error.contains(path(named).to_str().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
+    fn renewed_files_are_used_and_broken_ones_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ca");
+        let write = |text: &str| {
+            let new = directory.path().join("new");
+            std::fs::write(&new, text).unwrap();
+            std::fs::rename(new, &file).unwrap();
+        };
+        let pem = || rcgen::generate_simple_self_signed(["l3.lan".to_owned()]).unwrap().cert.pem();
+        write(&pem());
+        let dialect = Dialect::new(TlsFiles { ca: Some(file.clone()), identity: None }, Roots::System).unwrap();
+        let config = |dialect: &Dialect| Arc::as_ptr(dialect.connector(true).config());
+        let first = config(&dialect);
+        assert_eq!(config(&dialect), first);
+        write("broken");
+        assert_eq!(config(&dialect), first);
+        write(&pem());
+        assert_ne!(config(&dialect), first);
+    }
+}

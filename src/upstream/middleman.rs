@@ -1,0 +1,57 @@
+//! Whose word an answer of 4xx is, when there is somebody between us and the origin. Pure.
+
+use http::{HeaderMap, HeaderName, StatusCode};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Whether a parent or a proxy refuses for reasons of its own: the statuses by which they do, unless the answer says that it
+/// came from the origin (RFC 9211 section 2: it was a hit, or forwarded and answered with this very status). Such a refusal
+/// must not reach a device, which would leave this cache alone for it.
+pub(super) fn refuses(status: StatusCode, fields: &HeaderMap) -> bool {
+    match status.as_u16() {
+        407 | 421 | 508 => true,
+        400 | 403 | 405 => !is_of_origin(status, fields),
+        _ => false,
+    }
+}
+
+fn is_of_origin(status: StatusCode, fields: &HeaderMap) -> bool {
+    let forwarded = format!("fwd-status={}", status.as_str());
+    let says_so = |parameter: &str| parameter == "hit" || parameter == forwarded;
+    let values = fields.get_all(CACHE_STATUS).iter().filter_map(|value| value.to_str().ok());
+    // Quotes are not minded: who can write them there can write the parameter itself.
+    values.flat_map(|value| value.split([',', ';'])).any(|parameter| says_so(parameter.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn refusals_are_told_from_answers_of_the_origin() {
+        for (status, field, refused) in [
+            (403, None, true),
+            (400, None, true),
+            (405, None, true),
+            (407, Some("l4; fwd=uri-miss; fwd-status=407"), true),
+            (421, None, true),
+            (508, None, true),
+            (403, Some("l5; detail=origin-not-allowed"), true),
+            (403, Some("l5; fwd=uri-miss; fwd-status=403"), false),
+            (403, Some("l5; fwd=uri-miss; fwd-status=403, l4; fwd=uri-miss; fwd-status=403"), false),
+            (403, Some("l5; fwd=uri-miss; fwd-status=200"), true),
+            (405, Some("l5; hit; ttl=3"), false),
+            (401, None, false),
+            (404, None, false),
+            (410, None, false),
+            (416, None, false),
+            (200, None, false),
+            (503, None, false),
+        ] {
+            let mut fields = HeaderMap::new();
+            fields.extend(field.map(|field| (CACHE_STATUS, HeaderValue::from_static(field))));
+            assert_eq!(refuses(StatusCode::from_u16(status).unwrap(), &fields), refused, "{status} {field:?}");
+        }
+    }
+}
