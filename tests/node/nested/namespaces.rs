@@ -59,6 +59,8 @@ impl Site {
             ip(&format!("-n {name} link set drain up"));
             ip(&format!("-n {name} link set sink up"));
             ip(&format!("-n {name} route add default dev sink"));
+            // A link that is down leads nowhere, and not into the sink.
+            ip(&format!("-n {name} route add blackhole 10.213.0.0/16"));
         }
         for (link, pair) in LEVELS.windows(2).enumerate() {
             let (above, below) = (site.name(pair[0]), site.name(pair[1]));
