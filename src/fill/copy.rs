@@ -187,11 +187,8 @@ impl<'a> Copying<'a> {
                     }
                 }
                 () = permit.demands().changed() => {}
-                Ok(()) = self.comebacks.changed() => {
-                    if self.down {
-                        self.retry_at = None;
-                    }
-                }
+                // Whoever it is: one that is still down says so at once.
+                Ok(()) = self.comebacks.changed() => self.retry_at = None,
                 () = sleep_until(wake) => {}
             }
         }

@@ -139,7 +139,11 @@ impl Metrics {
             )?,
             upstream_bytes: counter("upstream_bytes_total", "Body bytes received from upstream")?,
             upstream_requests: counters("upstream_requests_total", "Requests to upstream", &["outcome"])?,
-            parent_up: gauges("parent_up", "Whether a parent is asked: 1, or 0 while it is known to be down", &["parent"])?,
+            parent_up: gauges(
+                "parent_up",
+                "Whether a parent is asked: 1, or 0 while it is known to be down",
+                &["parent"],
+            )?,
             fills: counters("fills_total", FILLS, &["outcome"])?,
             resumes_refused: counters(
                 "resumes_refused_total",

@@ -60,7 +60,9 @@ pub(super) async fn download(cache: SocketAddr, target: &str, range: Option<(u64
         }
     }
     connection.abort();
-    let cache_status = head.headers.get("cache-status").and_then(|value| value.to_str().ok()).unwrap_or("-").to_owned();
+    // The cache that was asked writes last.
+    let last = head.headers.get_all("cache-status").iter().next_back();
+    let cache_status = last.and_then(|value| value.to_str().ok()).unwrap_or("-").to_owned();
     Ok(Download {
         status: head.status.as_u16(),
         bytes: position - begin,

@@ -107,7 +107,10 @@ impl Copying<'_> {
     }
 
     fn answered(&mut self, id: u64, asked: Asked, response: FetchResponse, permit: &Permit) -> Option<End> {
-        self.down = false;
+        if std::mem::take(&mut self.down) {
+            // Others that were refused meanwhile need not wait.
+            self.retry_at = None;
+        }
         let record = &self.writer.entry().record;
         match judge(record, self.length, asked, &Answered::of(&response)) {
             Judged::Part { at, end } => {

@@ -20,6 +20,10 @@ struct Chain {
 
 impl Chain {
     async fn start(origin: &FakeOrigin, mode: Mode, delay: Duration) -> Self {
+        Self::with(origin, mode, delay, |setup| setup).await
+    }
+
+    async fn with(origin: &FakeOrigin, mode: Mode, delay: Duration, more: impl Fn(Setup) -> Setup) -> Self {
         let (mut links, mut levels): (Vec<Arc<Relay>>, Vec<RunningNode>) = (Vec::new(), Vec::new());
         for level in 0..3 {
             let above = levels.last().map_or(origin.address, |node| node.data);
@@ -28,10 +32,31 @@ impl Chain {
                 0 => Setup::new().origin(HOST, link.address, mode.rule()),
                 _ => below(&[url(link.address)], mode.rule()),
             };
-            levels.push(setup.start());
+            levels.push(more(setup).start());
             links.push(link);
         }
         Self { links, levels }
+    }
+
+    /// The same with the times of the levels that tell whether a link is up at a twentieth or so.
+    async fn scaled(origin: &FakeOrigin, mode: Mode) -> Self {
+        Self::with(origin, mode, Duration::ZERO, |setup| {
+            let times = [("connect", "150ms"), ("stall", "2s")];
+            let set =
+                |setup: Setup, (name, time): (&str, &str)| setup.set(&format!("upstream.timeouts.{name}"), json!(time));
+            times.into_iter().fold(setup, set)
+        })
+        .await
+    }
+
+    /// Kills all levels and starts them again.
+    async fn restart(&mut self) {
+        for level in &mut self.levels {
+            let setup = level.setup_with_these_ports();
+            level.signal(rustix::process::Signal::KILL);
+            level.exit().await;
+            *level = setup.start();
+        }
     }
 
     fn lowest(&self) -> SocketAddr {
@@ -52,7 +77,7 @@ async fn soak(mode: Mode) {
     let chain = Chain::start(&origin, mode, Duration::ZERO).await;
     let mut downloads = JoinSet::new();
     for device in 0..devices {
-        let agent = DoAgent::new(chain.lowest()).with_address(1 + device as u16);
+        let agent = DoAgent::new(chain.lowest()).with_address(1 + device as u16).with_backoff(1.0);
         downloads.spawn(async move {
             let mut failures = Vec::new();
             let mut requests = 0;
@@ -130,4 +155,76 @@ async fn a_slow_way_costs_time_and_no_bytes() {
         download.must_be(pattern, pattern.sha256());
     }
     assert_eq!(origin.body_bytes(), pattern.len);
+}
+
+/// A device that asks again and again for what it has not; returns how often it asked.
+async fn persist(to: SocketAddr, pattern: Pattern) -> u32 {
+    let (mut len, mut requests) = (0, 0);
+    while len < pattern.len {
+        requests += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let Ok(stream) = tokio::net::TcpStream::connect(to).await else { continue };
+        let mut connection = Connection::over(stream);
+        let range = format!("Range: bytes={len}-");
+        let sent = connection.try_send(get(&asked(), &[&range]).as_bytes()).await;
+        let Ok(head) = (match sent {
+            Ok(()) => connection.try_head().await,
+            Err(error) => Err(error),
+        }) else {
+            continue;
+        };
+        assert!(matches!(head.status, 206 | 503), "{}", head.raw);
+        if head.status == 206 {
+            let checked = connection.checked(&head, pattern, len).await;
+            assert_eq!(checked.first_difference, None, "behind {len}");
+            len += checked.len;
+        }
+    }
+    requests
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_is_up_for_short_times_is_used_while_it_is_up() {
+    // As 30 s in every 10 min, at a twentieth of the times.
+    let (size, rate, up, down) = if bars() {
+        (512 * MIB, 40 * MIB, Duration::from_millis(1500), Duration::from_millis(28_500))
+    } else {
+        (24 * MIB, 8 * MIB, Duration::from_millis(750), Duration::from_millis(2250))
+    };
+    let pattern = Pattern::new(790, size);
+    let origin = FakeOrigin::with(PATH, Reply::file(pattern)).await;
+    origin.keep_sockets_short();
+    origin.limit_rate(rate);
+    let mut chain = Chain::scaled(&origin, Mode::Ranged).await;
+    let device = tokio::spawn(persist(chain.lowest(), pattern));
+    let link = Arc::clone(&chain.links[0]);
+    let (mut used, mut restarted) = (Duration::ZERO, false);
+    while origin.ledger().distinct() < size && !device.is_finished() {
+        link.set(State::Up);
+        let since = Instant::now();
+        while origin.ledger().distinct() < size && since.elapsed() < up {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        used += since.elapsed().min(up);
+        link.set(State::Gone);
+        if !restarted && origin.ledger().distinct() > size / 3 {
+            chain.restart().await;
+            restarted = true;
+        }
+        if origin.ledger().distinct() < size {
+            tokio::time::sleep(down).await;
+        }
+    }
+    let requests = device.await.unwrap();
+    let needed = size as f64 / rate as f64;
+    let (times, ratio) = (used.as_secs_f64() / needed, origin.body_bytes() as f64 / size as f64);
+    println!(
+        "{} MiB in windows of {up:?} after {down:?}: {times:.3} x the time needed, origin {ratio:.4} x, {requests} requests of the device",
+        size / MIB
+    );
+    assert!(restarted);
+    if bars() {
+        assert!(times <= 1.1, "{times}");
+        assert!(ratio <= 1.02, "{ratio}");
+    }
 }

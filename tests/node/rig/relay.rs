@@ -7,13 +7,16 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-/// Little, so that what was sent has hardly more than arrived.
+/// Bytes that are passed on at a time.
 const BUFFER: usize = 16 * 1024;
+/// What waits in a socket: little, so that what was sent has hardly more than arrived, and enough not to wait for late
+/// acknowledgements.
+const WAITING: usize = 64 * 1024;
 
 /// What the link does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +27,8 @@ pub(crate) enum State {
     Silent,
     /// Connections are cut, and new ones end at once.
     Cut,
+    /// Connections are cut, and new ones refused.
+    Gone,
 }
 
 /// The link; dropping it ends it.
@@ -37,11 +42,17 @@ pub(crate) struct Relay {
 impl Relay {
     /// A link to `target` on which every byte takes `delay`.
     pub(crate) async fn start(target: SocketAddr, delay: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        // Nobody may take the port while the link is gone.
+        let address = super::own_address(8081);
         let state = watch::Sender::new(State::Up);
+        let listener = listen(address);
         let accepting = tokio::spawn(accept(listener, target, delay, state.subscribe()));
         Self { address, state, accepting }
+    }
+
+    /// Puts the link into a state.
+    pub(crate) fn set(&self, state: State) {
+        self.state.send_replace(state);
     }
 
     /// Puts the link into a state for a while, then up again.
@@ -58,18 +69,37 @@ impl Drop for Relay {
     }
 }
 
+fn listen(address: SocketAddr) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket.listen(128).unwrap()
+}
+
 async fn accept(listener: TcpListener, target: SocketAddr, delay: Duration, mut state: watch::Receiver<State>) {
-    let mut links = JoinSet::new();
+    let address = listener.local_addr().unwrap();
+    let (mut listener, mut links) = (Some(listener), JoinSet::new());
     loop {
+        let accepted = async {
+            match &listener {
+                Some(listener) => listener.accept().await.unwrap().0,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            accepted = listener.accept() => {
-                let (stream, _) = accepted.unwrap();
+            stream = accepted => {
                 if *state.borrow() != State::Cut {
                     links.spawn(link(stream, target, delay, state.clone()));
                 }
             }
             Ok(()) = state.changed() => {
-                if *state.borrow_and_update() == State::Cut {
+                let now = *state.borrow_and_update();
+                if now == State::Gone {
+                    listener = None;
+                } else {
+                    listener.get_or_insert_with(|| listen(address));
+                }
+                if matches!(now, State::Cut | State::Gone) {
                     links.shutdown().await;
                 }
             }
@@ -84,8 +114,8 @@ async fn link(near: TcpStream, target: SocketAddr, delay: Duration, state: watch
     for stream in [&near, &far] {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
-        socket.set_recv_buffer_size(BUFFER)?;
-        socket.set_send_buffer_size(BUFFER)?;
+        socket.set_recv_buffer_size(WAITING)?;
+        socket.set_send_buffer_size(WAITING)?;
     }
     let (from_near, to_near) = near.into_split();
     let (from_far, to_far) = far.into_split();
@@ -104,8 +134,20 @@ async fn pass(
     delay: Duration,
     state: watch::Receiver<State>,
 ) -> io::Result<()> {
+    if delay.is_zero() {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            up(&state).await;
+            let count = from.read(&mut buffer).await?;
+            up(&state).await;
+            match count {
+                0 => return to.shutdown().await,
+                count => to.write_all(&buffer[..count]).await?,
+            }
+        }
+    }
     // Reading goes on while what came waits for its time, as on a long way.
-    let (sender, mut receiver) = tokio::sync::mpsc::channel::<(Instant, Vec<u8>)>(if delay.is_zero() { 1 } else { 64 });
+    let (sender, mut receiver) = tokio::sync::mpsc::channel::<(Instant, Vec<u8>)>(256);
     let reader = async move {
         loop {
             up(&state).await;
