@@ -18,6 +18,7 @@ mod origins;
 mod reader;
 mod show;
 mod source;
+mod tls;
 mod tree;
 mod units;
 mod values;

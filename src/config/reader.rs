@@ -42,15 +42,8 @@ pub(super) struct Section<'a> {
 
 /// Names that a reader of the documentation may try: they are planned, and this release has nothing behind
 /// them.
-const LATER: [&str; 7] = [
-    "listen.tls",
-    "admin.token",
-    "admin.tls",
-    "origins[].fill",
-    "upstream.parents",
-    "upstream.proxy",
-    "upstream.budget",
-];
+const LATER: [&str; 6] =
+    ["admin.token", "admin.tls", "origins[].fill", "upstream.parents", "upstream.proxy", "upstream.budget"];
 
 impl Fault {
     pub(super) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {

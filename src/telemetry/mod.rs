@@ -17,3 +17,4 @@ pub use metrics::Metrics;
 pub use names::{Description, Kind, LABELS, PREFIX};
 pub use requests::RequestResult;
 pub use settings::{LogFormat, LogSettings, ParseLogFormatError};
+pub use throttle::Throttle;

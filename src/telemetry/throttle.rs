@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// A token bucket that starts full.
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub struct Throttle {
     /// Most tokens.
     burst: u32,
     /// Time in which one comes back.
@@ -16,12 +16,12 @@ pub(super) struct Throttle {
 
 impl Throttle {
     /// `burst` times at once, and once more after each `each`.
-    pub(super) fn new(burst: u32, each: Duration, now: Instant) -> Self {
+    pub fn new(burst: u32, each: Duration, now: Instant) -> Self {
         Self { burst, each, tokens: burst, counted: now }
     }
 
     /// Whether it may be said at `now`; counts as said if so.
-    pub(super) fn allows(&mut self, now: Instant) -> bool {
+    pub fn allows(&mut self, now: Instant) -> bool {
         let gone = now.saturating_duration_since(self.counted).as_nanos() / self.each.as_nanos().max(1);
         let back = u32::try_from(gone).unwrap_or(u32::MAX).min(self.burst);
         if back > 0 {

@@ -64,6 +64,7 @@ impl Site {
         let settings = Settings {
             digest_clients: AccessList::Networks(Vec::new()),
             data: Vec::new(),
+            tls: None,
             clients: AccessList::Any,
             trusted_proxies: Vec::new(),
             limits: Limits::default(),

@@ -1,0 +1,1 @@
+//! Files, renewals and handshakes on real sockets.
