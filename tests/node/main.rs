@@ -41,6 +41,7 @@ mod rig;
 mod slow_heads;
 mod small_devices;
 mod stalls;
+mod tls;
 mod tokens;
 mod unknown_length;
 mod verifying;

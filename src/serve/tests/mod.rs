@@ -8,6 +8,7 @@ mod port;
 mod sending;
 mod tokens;
 mod trouble;
+mod under_tls;
 mod versions;
 
 use std::sync::Arc;

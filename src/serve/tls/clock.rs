@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_ends_of_time_are_dates_too() {
-        assert_eq!(dates(1960, 9999).not_before_text(), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(dates(1970, 9999).not_before_text(), "Thu, 01 Jan 1970 00:00:00 GMT");
         assert_eq!(dates(2049, 2051).not_after_text(), "Sun, 01 Jan 2051 00:00:00 GMT");
     }
 

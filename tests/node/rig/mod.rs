@@ -17,6 +17,7 @@ pub(crate) mod quarry;
 pub(crate) mod rules;
 pub(crate) mod running_node;
 pub(crate) mod slow_client;
+pub(crate) mod tls;
 pub(crate) mod trouble;
 
 /// Whether the time bars of named release-build commands are on (`WAYSTATION_BARS=1`).
