@@ -26,7 +26,7 @@ pub use descriptors::{DescriptorBudget, raise_descriptor_limit};
 use crate::content::AccessList;
 
 use super::tls::Tls;
-use super::wire::{PieceBody, Refusal, WireContext, serve_connection, turn_away};
+use super::wire::{PieceBody, Refusal, TURN_AWAY_TIME, WireContext, serve_connection, turn_away};
 
 /// Pause after a failed accept that nothing can be done about.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -107,7 +107,8 @@ impl Admission {
             (Ok(permit), Some(tls)) => {
                 let context = Arc::clone(&self.context);
                 tokio::spawn(async move {
-                    if let Some(socket) = tls.accept(stream, peer, &context).await {
+                    let time = context.limits().header_time.min(TURN_AWAY_TIME);
+                    if let Some(socket) = tls.accept(stream, peer, time, &context).await {
                         turn_away(socket, peer, refusal, &context).await;
                     }
                     drop(permit);
@@ -206,7 +207,9 @@ where
                 tokio::spawn(async move {
                     let context = &place.admission.context;
                     // Boxed, since a connection should not carry room for its handshake.
-                    if let Some(socket) = Box::pin(tls.accept(stream, peer, context)).await {
+                    if let Some(socket) =
+                        Box::pin(tls.accept(stream, peer, context.limits().header_time, context)).await
+                    {
                         serve_connection(socket, peer, service, context).await;
                     }
                 });

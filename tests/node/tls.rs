@@ -12,7 +12,7 @@ use super::rig::fake_origin::FakeOrigin;
 use super::rig::origin_reply::{Gate, Reply};
 use super::rig::pattern::Pattern;
 use super::rig::running_node::{RunningNode, Setup};
-use super::rig::tls::{Authority, BothOrigin, CACHE, Caller, put, shown};
+use super::rig::tls::{Authority, BothOrigin, CACHE, Caller, TLS12, TLS13, put, shown};
 
 const HOST: &str = "dl.example.com";
 const MIB: u64 = 1 << 20;
@@ -47,7 +47,7 @@ async fn wait_for_failures(node: &RunningNode, reason: &str, count: u32) {
 #[tokio::test]
 async fn hits_misses_and_ranges_are_right_under_both_versions() {
     let authority = Authority::new("site");
-    for (version, seed) in [(&[&rustls::version::TLS12][..], 1), (&[&rustls::version::TLS13][..], 2)] {
+    for (version, seed) in [(&TLS12, 1), (&TLS13, 2)] {
         let (small, large) = (Pattern::new(seed, 900), Pattern::new(seed + 10, 3 * MIB + 17));
         let origin = FakeOrigin::with("/small", Reply::file(small)).await;
         origin.serve("/large", Reply::file(large));
@@ -126,7 +126,7 @@ async fn only_clients_with_a_certificate_of_the_authority_and_a_name_get_in() {
         let pair = authority.pair(name, 2000..2200);
         assert_eq!(Caller::new(&authority).showing(&pair).asks(address, &text).await.unwrap(), 200, "{name}");
     }
-    for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13][..]] {
+    for versions in [&TLS12, &TLS13] {
         let caller = || Caller { versions, ..Caller::new(&authority) };
         assert!(caller().asks(address, &text).await.is_err());
         let foreign = stranger.pair("l3.plant.example", 2000..2200);
@@ -183,7 +183,6 @@ async fn a_renewal_is_taken_up_and_a_broken_one_is_not_while_a_download_goes_on(
     let checked = busy.checked(&head, pattern, 0).await;
     assert_eq!((checked.len, checked.first_difference, checked.end), (pattern.len, None, End::Complete));
     assert_eq!(node.said().matches("the changed files of the TLS listener are not used").count(), 1);
-    assert_eq!(origin.requests(), 1);
 }
 
 #[tokio::test]
@@ -247,10 +246,11 @@ async fn while_draining_new_connections_get_503_under_tls_and_downloads_end() {
 async fn limits_and_the_access_log_hold_under_tls() {
     let authority = Authority::new("site");
     let pattern = Pattern::new(6, 2000);
-    let origin = FakeOrigin::with("/f", Reply::file(pattern)).await;
+    let origin = FakeOrigin::with("/logged-under-tls", Reply::file(pattern)).await;
     let setup = setup(&authority, json!({})).origin(HOST, origin.address, json!({}));
     let node = setup.set("limits.connections_per_client", json!(1)).start();
-    let (address, caller, text) = (node.tls.unwrap(), Caller::new(&authority), get(&format!("/-/{HOST}/f"), &[]));
+    let (address, caller, text) =
+        (node.tls.unwrap(), Caller::new(&authority), get(&format!("/-/{HOST}/logged-under-tls"), &[]));
     let mut only = caller.connect(address).await.unwrap();
     only.send(&text).await;
     assert_eq!(only.answer(false).await.head.status, 200);
@@ -258,7 +258,7 @@ async fn limits_and_the_access_log_hold_under_tls() {
     only.send("GET / HTTP/1.1\nHost: a\n\n").await;
     let refused = only.answer(false).await;
     assert_eq!((refused.head.status, only.is_closed().await), (400, true), "{}", refused.head.raw);
-    assert!(node.says("\"path\":\"/f\"") || node.said().contains("/f"), "{}", node.said());
+    assert!(node.says("/logged-under-tls"));
     assert_eq!(node.metric("waystation_bad_requests_total", "bare-lf").await, 1.0);
 }
 

@@ -152,7 +152,7 @@ impl Port {
                 });
                 tokio::spawn(async move {
                     let socket = match tls {
-                        Some(tls) => tls.accept(stream, peer, &context).await.unwrap(),
+                        Some(tls) => tls.accept(stream, peer, NEVER, &context).await.unwrap(),
                         None => stream.into(),
                     };
                     let mut served = pin!(serve_connection(socket, peer, service, &context));

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::{AlertDescription, CertificateError, Error};
 use tokio::net::TcpStream;
@@ -15,7 +15,7 @@ use crate::serve::wire::{ClientSocket, LINGER_TIME, Refusal, WireContext, linger
 /// Why there was no handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// It took longer than `limits.header_time`.
+    /// It took too long.
     Timeout,
     /// The client left.
     Closed,
@@ -25,7 +25,7 @@ pub(super) enum Failure {
     Protocol,
     /// No version or cipher suite in common.
     Incompatible,
-    /// The client speaks HTTP/1.1 not, as it says.
+    /// The client offers protocols (ALPN, RFC 7301), and HTTP/1.1 is not among them.
     NoHttp11,
     /// The client has no certificate and needs one.
     NoCertificate,
@@ -104,15 +104,16 @@ impl Failure {
 }
 
 impl Tls {
-    /// Shakes hands within `limits.header_time`; `None` when there is nothing more to say to the client. Who asks in the
-    /// clear is told that this port speaks TLS.
+    /// Shakes hands within `time`; `None` when there is nothing more to say to the client. Who asks in the clear is told
+    /// that this port speaks TLS.
     pub(in crate::serve) async fn accept(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
+        time: Duration,
         context: &WireContext,
     ) -> Option<ClientSocket> {
-        let deadline = tokio::time::Instant::now() + context.limits().header_time;
+        let deadline = tokio::time::Instant::now() + time;
         let mut first = [0; 1];
         let (failure, detail) = match timeout_at(deadline, stream.peek(&mut first)).await {
             Err(_) => (Failure::Timeout, None),

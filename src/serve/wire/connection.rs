@@ -29,7 +29,7 @@ use crate::telemetry::{AccessLine, RequestResult};
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long a client that is refused may take to send its request and to read the answer.
-const TURN_AWAY_TIME: Duration = Duration::from_secs(5);
+pub(in crate::serve) const TURN_AWAY_TIME: Duration = Duration::from_secs(5);
 /// How long, and how much, is read from a client after the last answer, so that no reset overtakes it.
 pub(in crate::serve) const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 
-pub(in crate::serve) use connection::{LINGER_TIME, linger};
+pub(in crate::serve) use connection::{LINGER_TIME, TURN_AWAY_TIME, linger};
 pub use connection::{serve_connection, turn_away};
 pub use direct::{Direct, Recall, Recalled, Words};
 pub(in crate::serve) use piece::TURN;

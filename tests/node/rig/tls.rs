@@ -24,6 +24,9 @@ pub(crate) const CACHE: &str = "cache.plant.example";
 /// A connection under TLS.
 pub(crate) type Secured = Connection<TlsStream<TcpStream>>;
 
+pub(crate) static TLS12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
+pub(crate) static TLS13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+
 /// Signs certificates.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
