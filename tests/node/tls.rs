@@ -188,7 +188,7 @@ async fn a_renewal_is_taken_up_and_a_broken_one_is_not_while_a_download_goes_on(
 #[tokio::test]
 async fn who_does_not_shake_hands_is_told_or_left_and_counted() {
     let authority = Authority::new("site");
-    let node = setup(&authority, json!({})).set("limits.header_time", json!("500ms")).start();
+    let node = setup(&authority, json!({})).set("limits.header_time", json!("2s")).start();
     let address = node.tls.unwrap();
     let told = once(address, &get("/f", &[])).await;
     assert_eq!((told.head.status, told.head.exact("Connection")), (400, Some("close")), "{}", told.head.raw);

@@ -171,6 +171,22 @@ fn a_renewal_is_taken_up_and_a_failed_one_leaves_what_was() {
 }
 
 #[test]
+fn authorities_of_clients_are_taken_up_too() {
+    let files = Files::new();
+    files.put("ca.pem", &files.text("server.pem"));
+    let settings = TlsSettings { client_ca: Some(files.path("ca.pem")), ..files.settings() };
+    let tls = Tls::open(settings, Arc::new(Metrics::new().unwrap())).unwrap();
+    let before = tls.current.load_full();
+    files.put("ca.pem", &Files::new().text("server.pem"));
+    tls.look(UnixTime::now());
+    let renewed = tls.current.load_full();
+    assert!(!Arc::ptr_eq(&before, &renewed));
+    files.put("ca.pem", "");
+    tls.look(UnixTime::now());
+    assert!(Arc::ptr_eq(&renewed, &tls.current.load_full()), "who was let in still is");
+}
+
+#[test]
 fn a_certificate_out_of_its_time_is_shown_until_there_is_a_better_one() {
     let files = Files::new();
     files.renew(2000, 2001);
