@@ -162,7 +162,7 @@ impl Source<'_> {
             })?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        Ok(verifier.map_err(|error| self.fault(error.to_string(), "write a PEM file of authorities"))?)
+        verifier.map_err(|error| self.fault(error.to_string(), "write a PEM file of authorities"))
     }
 }
 
