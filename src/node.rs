@@ -19,8 +19,8 @@ use crate::content::Digest;
 use crate::fill::Fill;
 use crate::resolve::{self, Rules};
 use crate::serve::{
-    self, Admission, BindError, DataService, DescriptorBudget, Handler, Inherited, RequestLimit, RuleRedirects,
-    WireContext,
+    self, Admission, BindError, DataService, DescriptorBudget, Handler, Inherited, RequestLimit, RuleRedirects, Tls,
+    TlsFileError, WireContext,
 };
 use crate::shutdown::{Drain, Signals};
 use crate::store::{self, OpenError, PinTarget, Store};
@@ -29,6 +29,9 @@ use crate::upstream::{TlsSetupError, Upstream};
 
 /// How long the last commits of the store may take after the grace period.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+
+/// Exit code when the configuration is wrong, here a file that it names; see the table in `cli`.
+const WRONG_CONFIGURATION: u8 = 2;
 
 /// A node could not be started. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +42,12 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The TLS side cannot be set up.
+    /// TLS towards sources cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsSetupError),
+    /// A file of the TLS listener cannot be used.
+    #[error(transparent)]
+    TlsFile(#[from] TlsFileError),
     /// The system refused something basic: threads, random bytes, the log.
     #[error("{what}: {source}")]
     System {
@@ -55,6 +61,7 @@ pub enum StartError {
 /// A running node.
 pub struct Node {
     data: Vec<SocketAddr>,
+    tls: Vec<SocketAddr>,
     admin: Vec<SocketAddr>,
     drain: Drain,
     drain_grace: Duration,
@@ -87,15 +94,22 @@ impl Node {
         let system = |what| move |source| StartError::System { what, source };
         let metrics = Arc::new(Metrics::new().map_err(|e| system("metrics")(io::Error::other(e)))?);
         let log = AccessLog::new(&config.log, &metrics).map_err(system("access log"))?;
+        let tls = config.serve.tls.clone().map(|settings| Tls::open(settings, Arc::clone(&metrics)));
+        let tls = tls.transpose()?.map(Arc::new);
         // Half of the files' descriptors: partials and the index need some too.
         let open_blobs = config.store.open_blobs.min(budget.files / 2);
         let store = Store::open(store::Settings { open_blobs, ..config.store }, Arc::clone(&metrics))?;
 
-        // Sockets that a supervisor passed for the admin addresses must not serve data.
-        let for_admin = config.admin.addresses.iter().filter_map(|address| inherited.claim(*address)).collect();
+        // Sockets that a supervisor passed for the other addresses must not serve data in the clear.
+        let tls_addresses = config.serve.tls.as_ref().map_or(&[][..], |tls| &tls.addresses);
+        let mut claim = |addresses: &[SocketAddr]| {
+            Inherited::new(addresses.iter().filter_map(|address| inherited.claim(*address)).collect())
+        };
+        let (mut for_tls, mut for_admin) = (claim(tls_addresses), claim(&config.admin.addresses));
         let data = serve::bind(&config.serve.data, &mut inherited)?;
-        let admin_listeners = serve::bind(&config.admin.addresses, &mut Inherited::new(for_admin))?;
-        let data_addresses = addresses(&data);
+        let tls_listeners = serve::bind(tls_addresses, &mut for_tls)?;
+        let admin_listeners = serve::bind(&config.admin.addresses, &mut for_admin)?;
+        let (data_addresses, tls_addresses) = (addresses(&data), addresses(&tls_listeners));
         let admin_addresses = addresses(&admin_listeners);
 
         let mut rules = Rules::default();
@@ -105,7 +119,7 @@ impl Node {
                 tracing::error!(%error, "origin rule left out");
             }
         }
-        let own_ports = data_addresses.iter().map(SocketAddr::port).collect();
+        let own_ports = data_addresses.iter().chain(&tls_addresses).map(SocketAddr::port).collect();
         let settings = Arc::new(resolve::Settings {
             rules,
             default_origin: config.default_origin,
@@ -113,7 +127,7 @@ impl Node {
             own_ports,
         });
         let pseudonym = Arc::clone(&config.serve.pseudonym);
-        let own = data_addresses.iter().chain(&admin_addresses).copied().collect();
+        let own = data_addresses.iter().chain(&tls_addresses).chain(&admin_addresses).copied().collect();
         let upstream = Upstream::new(config.upstream, Arc::clone(&pseudonym), Arc::clone(&metrics), own)?;
         let redirects = Arc::new(RuleRedirects::new(Arc::clone(&settings)));
         let fill = Fill::new(store.clone(), upstream.clone(), redirects, pseudonym, Arc::clone(&metrics));
@@ -133,10 +147,12 @@ impl Node {
             .recalling(handler.recall(limit.clone()));
         let admission = Admission::new(clients, budget, Arc::new(context));
         let service = limit.layer(DataService::new(Arc::new(handler)));
-        let accepting = data
-            .into_iter()
-            .map(|listener| tokio::spawn(serve::accept(listener, Arc::clone(&admission), service.clone())))
-            .collect();
+        let watching = tls.clone().map(|tls| tokio::spawn(tls.watch()));
+        let (data, under_tls) =
+            (data.into_iter().map(|it| (it, None)), tls_listeners.into_iter().map(|it| (it, tls.clone())));
+        let accept =
+            |(listener, tls)| tokio::spawn(serve::accept(listener, Arc::clone(&admission), tls, service.clone()));
+        let accepting = data.chain(under_tls).map(accept).chain(watching).collect();
 
         let drained = Arc::new(tokio::sync::Notify::new());
         let sources = admin_sources(&metrics, &store, &upstream, &drain, settings);
@@ -146,6 +162,7 @@ impl Node {
         }));
         Ok(Self {
             data: data_addresses,
+            tls: tls_addresses,
             admin: admin_addresses,
             drain,
             drain_grace,
@@ -160,6 +177,11 @@ impl Node {
     /// Addresses of the data listeners, with the ports that the system chose.
     pub fn data_addresses(&self) -> &[SocketAddr] {
         &self.data
+    }
+
+    /// Addresses of the TLS listeners.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls
     }
 
     /// Addresses of the admin listeners.
@@ -290,6 +312,10 @@ async fn live(loaded: Loaded, inherited: Inherited, budget: DescriptorBudget) ->
     };
     let node = match Node::start_with(config, inherited, budget).await {
         Ok(node) => node,
+        Err(error @ StartError::TlsFile(_)) => {
+            fault(&error.to_string());
+            return ExitCode::from(WRONG_CONFIGURATION);
+        }
         Err(error) => return fault(&error.to_string()),
     };
     about.tell(&node, format);
@@ -337,14 +363,15 @@ impl Banner {
             return say(&self.text(node));
         }
         let (version, drives, origins) = (env!("CARGO_PKG_VERSION"), self.drives.join(", "), self.rules.join(", "));
-        let (data, admin, state) = (list(&node.data), list(&node.admin), &self.state);
-        tracing::info!(version, data, admin, drives, state, origins, "listening");
+        let (data, tls, admin, state) = (list(&node.data), list(&node.tls), list(&node.admin), &self.state);
+        tracing::info!(version, data, tls, admin, drives, state, origins, "listening");
     }
 
     fn text(&self, node: &Node) -> String {
         let mut text = format!("Waystation {}\n", env!("CARGO_PKG_VERSION"));
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "listening data={} admin={}", list(&node.data), list(&node.admin));
+        let _ =
+            writeln!(text, "listening data={} tls={} admin={}", list(&node.data), list(&node.tls), list(&node.admin));
         let _ = writeln!(text, "  stores in  {}; index in {}", self.drives.join(", "), self.state);
         let _ = writeln!(text, "  origins    {}", self.rules.join(", "));
         if let (Some(address), Some(host)) = (node.data.first(), &self.sample) {

@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::admin;
 use crate::content::{AccessList, Origin};
-use crate::serve::{self, Limits};
+use crate::serve::{self, Limits, TlsSettings};
 use crate::store::{self, DriveSettings};
 use crate::telemetry::{LogFormat, LogSettings};
 
@@ -19,6 +19,7 @@ use super::builtin::{self, OriginSet, Rule};
 use super::connect::connect;
 use super::host::HostPattern;
 use super::reader::{Fault, Report, Section};
+use super::tls::tls;
 use super::tree::{Node, Value};
 use super::values::{self, ClientWord};
 use super::{Config, origins, sources};
@@ -45,6 +46,7 @@ const LEVELS: [(&str, LevelFilter); 6] = [
 /// `listen`.
 struct Listen {
     data: Vec<SocketAddr>,
+    tls: Option<TlsSettings>,
     admin: Vec<SocketAddr>,
     clients: AccessList,
     trusted_proxies: Vec<IpNet>,
@@ -87,6 +89,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         Some(Config {
             serve: serve::Settings {
                 data: listen.data,
+                tls: listen.tls,
                 clients: listen.clients,
                 trusted_proxies: listen.trusted_proxies,
                 digest_clients: listen.digest_clients,
@@ -110,6 +113,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
 
 fn listen(section: &mut Section<'_>) -> Option<Listen> {
     let data = section.values("data", None, values::listener);
+    let tls = section.section("tls", tls);
     let admin = section.values("admin", None, values::listener);
     let clients = section.values("clients", None, values::client).map(|words| networks(&words));
     let trusted_proxies = section.values("trusted_proxies", None, values::network);
@@ -121,21 +125,28 @@ fn listen(section: &mut Section<'_>) -> Option<Listen> {
         let remedy = "write private, any, networks or addresses";
         section.fault("clients", Fault::new("an empty list refuses every device", remedy));
     }
-    if let (Some(data), Some(admin)) = (&data, &admin) {
-        let listeners: Vec<&SocketAddr> = data.iter().chain(admin).collect();
+    if let (Some(data), Some(tls), Some(admin)) = (&data, &tls, &admin) {
+        let tls = tls.iter().flat_map(|tls| &tls.addresses);
+        let listeners: Vec<&SocketAddr> = data.iter().chain(tls.clone()).chain(admin).collect();
         let doubled = listeners
             .iter()
             .enumerate()
             .find(|(index, a)| listeners.iter().skip(index + 1).any(|b| collide(a, b)))
             .map(|(_, address)| address);
         if let Some(address) = doubled {
-            let name = if data.iter().filter(|other| collide(address, other)).count() > 1 { "data" } else { "admin" };
+            let taken = |others: &mut dyn Iterator<Item = &SocketAddr>| others.filter(|o| collide(address, o)).count();
+            let (in_data, in_tls) = (taken(&mut data.iter()), taken(&mut tls.clone()));
+            let name = match (in_data, in_data + in_tls) {
+                (2.., _) => "data",
+                (_, 2..) => "tls",
+                _ => "admin",
+            };
             section.fault(name, Fault::new(format!("{address} is taken twice"), "give each listener its own port"));
         }
     }
     let clients = clients?.map_or(AccessList::Any, AccessList::Networks);
     let digest_clients = digest_clients?.map_or(AccessList::Any, AccessList::Networks);
-    Some(Listen { data: data?, admin: admin?, clients, trusted_proxies: trusted_proxies?, digest_clients })
+    Some(Listen { data: data?, tls: tls?, admin: admin?, clients, trusted_proxies: trusted_proxies?, digest_clients })
 }
 
 fn admin(section: &mut Section<'_>) -> Option<admin::Settings> {

@@ -20,6 +20,7 @@ mod show;
 mod source;
 mod source_variables;
 mod sources;
+mod tls;
 mod tree;
 mod units;
 mod values;

@@ -25,7 +25,8 @@ pub use descriptors::{DescriptorBudget, raise_descriptor_limit};
 
 use crate::content::AccessList;
 
-use super::wire::{PieceBody, Refusal, WireContext, serve_connection, turn_away};
+use super::tls::Tls;
+use super::wire::{PieceBody, Refusal, TURN_AWAY_TIME, WireContext, serve_connection, turn_away};
 
 /// Pause after a failed accept that nothing can be done about.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -94,20 +95,28 @@ impl Admission {
     }
 
     /// Refuses a connection without holding up the accept loop.
-    fn refuse(&self, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
-        match Arc::clone(&self.refusals).try_acquire_owned() {
-            Ok(permit) => {
+    fn refuse(&self, stream: TcpStream, peer: SocketAddr, refusal: Refusal, tls: Option<&Arc<Tls>>) {
+        match (Arc::clone(&self.refusals).try_acquire_owned(), tls.cloned()) {
+            (Ok(permit), None) => {
                 let context = Arc::clone(&self.context);
                 tokio::spawn(async move {
                     turn_away(stream, peer, refusal, &context).await;
                     drop(permit);
                 });
             }
-            Err(_) => {
+            (Ok(permit), Some(tls)) => {
+                let context = Arc::clone(&self.context);
+                tokio::spawn(async move {
+                    let time = context.limits().header_time.min(TURN_AWAY_TIME);
+                    if let Some(socket) = tls.accept(stream, peer, time, &context).await {
+                        turn_away(socket, peer, refusal, &context).await;
+                    }
+                    drop(permit);
+                });
+            }
+            (Err(_), tls) => {
                 self.context.count_refusal(refusal);
-                if let Ok(stream) = stream.into_std() {
-                    refuse_at_once(stream, refusal);
-                }
+                refuse_at_once(stream, refusal, tls.is_some());
             }
         }
     }
@@ -134,14 +143,12 @@ impl Spare {
     }
 
     /// Uses the spare descriptor to take one connection off the queue and refuse it.
-    async fn refuse_one(&mut self, listener: &TcpListener, context: &WireContext) {
+    async fn refuse_one(&mut self, listener: &TcpListener, context: &WireContext, tls: bool) {
         self.0 = None;
         match tokio::time::timeout(ACCEPT_PAUSE, listener.accept()).await {
             Ok(Ok((stream, _))) => {
                 context.count_refusal(Refusal::NoDescriptors);
-                if let Ok(stream) = stream.into_std() {
-                    refuse_at_once(stream, Refusal::NoDescriptors);
-                }
+                refuse_at_once(stream, Refusal::NoDescriptors, tls);
             }
             // Others were faster with the descriptor.
             Ok(Err(_)) => tokio::time::sleep(ACCEPT_PAUSE).await,
@@ -154,7 +161,9 @@ impl Spare {
 /// Accepts connections for as long as it is polled, and serves each in a task of its own. While the process
 /// drains it goes on accepting and answers 503: a refused connection would make the Delivery Optimization
 /// agent avoid the cache for 15 minutes. Ends only with the process, or when its task is aborted.
-pub async fn accept<S, B>(listener: TcpListener, admission: Arc<Admission>, service: S)
+///
+/// With `tls` clients shake hands first, in their own tasks.
+pub async fn accept<S, B>(listener: TcpListener, admission: Arc<Admission>, tls: Option<Arc<Tls>>, service: S)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -175,7 +184,7 @@ where
                 if !std::mem::replace(&mut exhausted, true) {
                     tracing::warn!(%error, "no descriptor for a connection; answering 503");
                 }
-                spare.refuse_one(&listener, &admission.context).await;
+                spare.refuse_one(&listener, &admission.context, tls.is_some()).await;
                 continue;
             }
             Err(error) if is_the_clients(&error) => continue,
@@ -186,14 +195,26 @@ where
             }
         };
         bind::set_accepted(&stream);
-        match admission.admit(peer.ip()) {
-            Ok(place) => {
+        match (admission.admit(peer.ip()), &tls) {
+            (Ok(place), None) => {
                 let service = service.clone();
                 tokio::spawn(async move {
                     serve_connection(stream, peer, service, &place.admission.context).await;
                 });
             }
-            Err(refusal) => admission.refuse(stream, peer, refusal),
+            (Ok(place), Some(tls)) => {
+                let (service, tls) = (service.clone(), Arc::clone(tls));
+                tokio::spawn(async move {
+                    let context = &place.admission.context;
+                    // Boxed, since a connection should not carry room for its handshake.
+                    if let Some(socket) =
+                        Box::pin(tls.accept(stream, peer, context.limits().header_time, context)).await
+                    {
+                        serve_connection(socket, peer, service, context).await;
+                    }
+                });
+            }
+            (Err(refusal), tls) => admission.refuse(stream, peer, refusal, tls.as_ref()),
         }
     }
 }
@@ -212,8 +233,10 @@ fn is_the_clients(error: &io::Error) -> bool {
 }
 
 /// Writes a refusal without waiting for anything. The socket does not block and its buffer is empty, so the
-/// short answer fits; what has arrived is read away, lest closing resets the connection.
-fn refuse_at_once(mut stream: std::net::TcpStream, refusal: Refusal) {
+/// short answer fits; what has arrived is read away, lest closing resets the connection. Under TLS nothing can be said
+/// so soon.
+fn refuse_at_once(stream: TcpStream, refusal: Refusal, tls: bool) {
+    let Some(mut stream) = stream.into_std().ok().filter(|_| !tls) else { return };
     let response = refusal.response(SystemTime::now());
     if stream.write_all(response.as_bytes()).is_ok() {
         let _ = stream.shutdown(Shutdown::Write);

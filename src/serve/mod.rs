@@ -1,11 +1,12 @@
 //! The data port: accept, resolve, decide, serve.
 //!
-//! `listener` accepts, `wire` speaks HTTP/1.1, `limits` is the outer edge, `handler` tells the story of a request,
+//! `listener` accepts, `tls` shakes hands where clients speak it, `wire` speaks HTTP/1.1, `limits` is the outer edge, `handler` tells the story of a request,
 //! `deliver`, `verify` and `follow` lay out bodies, `pass` and `gather` those that are not stored, `respond` renders. What a URL means (`resolve`), what may be done with a
 //! response (`decide`), where bytes are (`store`) and how they get there (`fill`) live elsewhere.
 
 pub mod limits;
 pub mod listener;
+pub mod tls;
 pub mod wire;
 
 mod account;
@@ -44,4 +45,5 @@ pub use redirects::RuleRedirects;
 pub use respond::{fields_now, prepared_fields};
 pub use service::DataService;
 pub use settings::{Limits, Settings};
+pub use tls::{ClientName, Tls, TlsFileError, TlsSettings};
 pub use wire::WireContext;

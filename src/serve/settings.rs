@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::tls::TlsSettings;
 use crate::content::AccessList;
 
 /// The data listeners and what bounds them.
@@ -12,6 +13,8 @@ use crate::content::AccessList;
 pub struct Settings {
     /// Addresses of the plain HTTP/1.1 listeners for devices.
     pub data: Vec<SocketAddr>,
+    /// The TLS listener, if there is one.
+    pub tls: Option<TlsSettings>,
     /// Who may use them.
     pub clients: AccessList,
     /// Who may ask by digest (`/.well-known/ni/sha-256/…`): nobody by default, since a digest is a capability.

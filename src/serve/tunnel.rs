@@ -2,6 +2,7 @@
 //! be a tunnel is decided in `connect`; the wire hands the client's side over when the 200 is written.
 
 use std::fmt;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,14 +12,13 @@ use bytes::Bytes;
 use futures_util::future::try_join;
 use parking_lot::Mutex;
 use socket2::SockRef;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, sleep_until};
 
 use super::account::Account;
 use super::backlog::Ends;
-use super::wire::Receipt;
+use super::wire::{ClientSocket, Receipt};
 use crate::shutdown::Drain;
 
 /// Most bytes that are taken from one side before the other has taken them: all that a slow reader costs.
@@ -90,14 +90,14 @@ impl Tunnel {
     /// Carries bytes until both sides are done, one fails, or nothing moves for too long. `early` are bytes of the
     /// client that came right behind its request. The end of one side is passed on to the other, which may go on;
     /// any other end resets both, so that neither takes it for the end of what was sent.
-    pub(super) async fn run(&self, mut client: TcpStream, early: Bytes, drain: &Drain) {
+    pub(super) async fn run(&self, mut client: ClientSocket, early: Bytes, drain: &Drain) {
         let Some(Agreed { mut host, mut account, idle_time, held: _held }) = self.agreed.lock().take() else { return };
         let Some(account) = account.0.take() else { return };
         let _open = account.open_tunnel();
-        let sides = [&client, &host].map(Ends::of);
+        let sides = [client.tcp(), &host].map(Ends::of);
         let traffic = Traffic { state: Mutex::new((account, Instant::now())), sides };
         let result = {
-            let (from_client, to_client) = client.split();
+            let (from_client, to_client) = split(&mut client);
             let (from_host, to_host) = host.split();
             let up = carry(from_client, to_host, early, Side::Client, &traffic);
             let down = carry(from_host, to_client, Bytes::new(), Side::Host, &traffic);
@@ -108,7 +108,7 @@ impl Tunnel {
             }
         };
         if let Err(cut) = result {
-            for side in [&client, &host] {
+            for side in [client.tcp(), &host] {
                 let _ = SockRef::from(side).set_linger(Some(Duration::ZERO));
             }
             traffic.state.lock().0.cut(&cut.to_string());
@@ -186,31 +186,39 @@ impl Traffic {
 
 /// Carries bytes of `side` to the other one until it has no more, and says so there.
 async fn carry(
-    from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
     early: Bytes,
     side: Side,
     traffic: &Traffic,
 ) -> Result<(), Cut> {
     deliver(&mut to, &early, side, traffic).await?;
     loop {
-        from.readable().await.map_err(|error| side.failed(error))?;
-        // Made for each read, so that a tunnel that waits costs no buffer.
-        let mut chunk = Vec::with_capacity(CHUNK);
-        match from.try_read_buf(&mut chunk) {
-            Ok(0) => return to.shutdown().await.map_err(|error| side.other().failed(error)),
-            Ok(_) => deliver(&mut to, &chunk, side, traffic).await?,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(side.failed(error)),
+        // Made for each look, so that a tunnel that waits costs no buffer.
+        let chunk = poll_fn(|cx| {
+            let mut chunk = Vec::with_capacity(CHUNK);
+            // The future of read_buf has no state of its own.
+            let read = pin!(from.read_buf(&mut chunk)).poll(cx);
+            read.map_ok(|_| chunk)
+        });
+        let chunk = chunk.await.map_err(|error| side.failed(error))?;
+        if chunk.is_empty() {
+            return to.shutdown().await.map_err(|error| side.other().failed(error));
         }
+        deliver(&mut to, &chunk, side, traffic).await?;
     }
 }
 
-async fn deliver(to: &mut WriteHalf<'_>, mut bytes: &[u8], from: Side, traffic: &Traffic) -> Result<(), Cut> {
+async fn deliver(
+    to: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    from: Side,
+    traffic: &Traffic,
+) -> Result<(), Cut> {
     while !bytes.is_empty() {
         let count = to.write(bytes).await.map_err(|error| from.other().failed(error))?;
         traffic.moved(from, count);
         bytes = bytes.get(count..).unwrap_or_default();
     }
-    Ok(())
+    to.flush().await.map_err(|error| from.other().failed(error))
 }

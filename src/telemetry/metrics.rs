@@ -39,6 +39,10 @@ pub struct Metrics {
     pub limited: IntCounterVec,
     /// Request heads refused before they reach the handler, by `reason`.
     pub bad_requests: IntCounterVec,
+    /// TLS handshakes of clients that failed, by `reason`.
+    pub tls_handshake_failures: IntCounterVec,
+    /// When the certificate of the TLS listener ends, in seconds of Unix time; 0 without one.
+    pub tls_certificate_expiry_seconds: IntGauge,
     /// Tunnels (CONNECT) that are open.
     pub tunnels: IntGauge,
     /// Bytes that passed through tunnels, by `direction` (to-host, to-client).
@@ -130,6 +134,15 @@ impl Metrics {
             refusals_unlogged: counter(
                 "refusals_unlogged_total",
                 "Refused request heads without an access line, since there were too many",
+            )?,
+            tls_handshake_failures: counters(
+                "tls_handshake_failures_total",
+                "TLS handshakes of clients that failed",
+                &["reason"],
+            )?,
+            tls_certificate_expiry_seconds: gauge(
+                "tls_certificate_expiry_seconds",
+                "When the certificate of the TLS listener ends, in seconds of Unix time; 0 without one",
             )?,
             tunnels: gauge("tunnels", "Open tunnels (CONNECT)")?,
             tunnel_bytes: counters("tunnel_bytes_total", "Bytes that passed through tunnels", &["direction"])?,

@@ -12,6 +12,11 @@ pub(super) type Row = (&'static str, &'static str, &'static str, Effect);
 /// One row for each setting.
 pub(super) const EFFECTS: &[Row] = &[
     ("listen.data", "127.0.0.1:1", "[127.0.0.1:2, \"[::1]:3\"]", |c| format!("{:?}", c.serve.data)),
+    ("listen.tls.addresses", "127.0.0.1:1", "[127.0.0.1:2, \"[::1]:3\"]", |c| format!("{:?}", c.serve.tls)),
+    ("listen.tls.certificate", "/x", "/y", |c| format!("{:?}", c.serve.tls)),
+    ("listen.tls.key", "/x", "/y", |c| format!("{:?}", c.serve.tls)),
+    ("listen.tls.client_ca", "/x", "/y", |c| format!("{:?}", c.serve.tls)),
+    ("listen.tls.client_names", "[]", "[a.example, \"*.b.example\"]", |c| format!("{:?}", c.serve.tls)),
     ("listen.admin", "127.0.0.1:1", "[]", |c| format!("{:?}", c.admin.addresses)),
     ("listen.clients", "[private]", "[any]", |c| format!("{}", c.serve.clients.allows([8, 8, 8, 8].into()))),
     ("listen.digest_clients", "[]", "[10.0.0.1]", |c| format!("{:?}", c.serve.digest_clients)),

@@ -49,8 +49,8 @@ fn typed(config: &Config) -> String {
     format!("{config:?}")
 }
 
-/// A first element for every list of sections.
-const BASE: &str = "origins: [{ host: a.example.com }]\nupstream: { parents: [{ url: http://base.lan }] }";
+/// A first element for every list of sections, and what goes together.
+const BASE: &str = "origins: [{ host: a.example.com }]\nupstream: { parents: [{ url: http://base.lan }] }\nlisten: { tls: { addresses: [127.0.0.1:9], certificate: /a, key: /b, client_ca: /c } }";
 
 #[test]
 fn every_setting_has_an_effect() {
@@ -195,11 +195,9 @@ log: { format: Json }
 
 #[test]
 fn what_later_releases_bring_is_refused_and_not_ignored() {
-    for (text, path) in [
-        ("upstream: { budget: { rate: 1 MB } }", "upstream.budget"),
-        ("listen: { tls: { address: \"[::]:8443\" } }", "listen.tls"),
-        ("admin: { token: secret }", "admin.token"),
-    ] {
+    for (text, path) in
+        [("upstream: { budget: { rate: 1 MB } }", "upstream.budget"), ("admin: { token: secret }", "admin.token")]
+    {
         let errors = load(text).expect_err(text);
         assert!(matches!(errors.as_slice(), [error] if error.path == path), "{errors}");
         assert!(errors.to_string().contains("does not support it yet"), "{errors}");
@@ -214,6 +212,21 @@ fn single_values_that_make_no_sense_are_refused() {
         ("listen: { data: [\"[::]:80\", \"0.0.0.0:80\"] }", "listen.data"),
         ("listen: { data: [\"[::]:5001\"] }", "listen.admin"),
         ("listen: { data: [\"10.0.0.1:80\", \"10.0.0.1:80\"] }", "listen.data"),
+        ("listen: { tls: { addresses: [\"[::]:8443\"] , certificate: /a } }", "listen.tls.key"),
+        ("listen: { tls: { addresses: [\"[::]:8443\"], key: /b } }", "listen.tls.certificate"),
+        ("listen: { tls: { certificate: /a } }", "listen.tls.certificate"),
+        ("listen: { tls: { client_ca: /c } }", "listen.tls.client_ca"),
+        (
+            "listen: { tls: { addresses: [\"[::]:8443\"], certificate: /a, key: /b, client_names: [a.example] } }",
+            "listen.tls.client_names",
+        ),
+        (
+            "listen: { tls: { addresses: [\"[::]:8443\"], certificate: /a, key: /b, client_ca: /c, client_names: [\"*\"] } }",
+            "listen.tls.client_names[0]",
+        ),
+        ("listen: { tls: { addresses: [\"[::]:8081\"], certificate: /a, key: /b } }", "listen.tls"),
+        ("listen: { tls: { addresses: [\"[::]:5001\"], certificate: /a, key: /b } }", "listen.admin"),
+        ("listen: { tls: { address: \"[::]:8443\" } }", "listen.tls.address"),
         ("listen: { clients: [10.0.0.0/40] }", "listen.clients[0]"),
         ("listen: { trusted_proxies: [any] }", "listen.trusted_proxies[0]"),
         ("storage: { drives: [] }", "storage.drives"),

@@ -42,6 +42,7 @@ mod rig;
 mod slow_heads;
 mod small_devices;
 mod stalls;
+mod tls;
 mod tokens;
 mod unknown_length;
 mod verifying;

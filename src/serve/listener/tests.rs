@@ -29,7 +29,7 @@ impl Rig {
         let service = service_fn(|_: Request<Incoming>| async {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"served"))))
         });
-        tokio::spawn(accept(listener, admission, service));
+        tokio::spawn(accept(listener, admission, None, service));
         Self { address, context }
     }
 
@@ -104,7 +104,7 @@ async fn the_spare_descriptor_refuses_one_connection_and_comes_back() {
     let listener = bind(&["127.0.0.1:0".parse().unwrap()], &mut Inherited::default()).unwrap().remove(0);
     let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let mut spare = Spare::new();
-    spare.refuse_one(&listener, &context).await;
+    spare.refuse_one(&listener, &context, false).await;
     assert!(spare.0.is_some());
     let mut answer = String::new();
     tokio::time::timeout(NEVER, stream.read_to_string(&mut answer)).await.unwrap().unwrap();

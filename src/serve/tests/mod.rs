@@ -8,6 +8,7 @@ mod port;
 mod sending;
 mod tokens;
 mod trouble;
+mod under_tls;
 mod versions;
 
 use std::sync::Arc;
@@ -64,6 +65,7 @@ impl Site {
         let settings = Settings {
             digest_clients: AccessList::Networks(Vec::new()),
             data: Vec::new(),
+            tls: None,
             clients: AccessList::Any,
             trusted_proxies: Vec::new(),
             limits: Limits::default(),

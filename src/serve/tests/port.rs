@@ -20,6 +20,7 @@ use super::*;
 use crate::content::{BodyRef, CacheKey, Digest, PartialId, Record};
 use crate::serve::account::{Account, Books};
 use crate::serve::body::Segment;
+use crate::serve::tls::Tls;
 use crate::serve::wire::{WireContext, serve_connection};
 use crate::shutdown::Drain;
 use crate::store::{Body, DriveSettings, PartialWriter, Settings as StoreSettings, Store};
@@ -117,6 +118,11 @@ pub(super) struct Port {
 impl Port {
     /// Every answer is what `layout` says, `len` bytes long; that of `/small` is one byte.
     pub(super) async fn open(context: WireContext, layout: Layout, len: u64) -> Self {
+        Self::open_with(context, None, layout, len).await
+    }
+
+    /// The same under TLS, if `tls` is given.
+    pub(super) async fn open_with(context: WireContext, tls: Option<Arc<Tls>>, layout: Layout, len: u64) -> Self {
         let (context, sink) = (Arc::new(context), Sink::default());
         let log = AccessLog::to_sink(&LogSettings::default(), context.metrics(), sink.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -128,7 +134,7 @@ impl Port {
                 let (stream, peer) = listener.accept().await.unwrap();
                 let (context, log, layout) = (Arc::clone(&shared), account_log.clone(), Arc::clone(&layout));
                 let books = Arc::new(Books { log, metrics: Arc::clone(context.metrics()) });
-                let counter = Arc::clone(&counter);
+                let (counter, tls) = (Arc::clone(&counter), tls.clone());
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (parts, _) = request.into_parts();
                     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -145,7 +151,11 @@ impl Port {
                     async move { Ok::<_, Infallible>(response) }
                 });
                 tokio::spawn(async move {
-                    let mut served = pin!(serve_connection(stream, peer, service, &context));
+                    let socket = match tls {
+                        Some(tls) => tls.accept(stream, peer, NEVER, &context).await.unwrap(),
+                        None => stream.into(),
+                    };
+                    let mut served = pin!(serve_connection(socket, peer, service, &context));
                     poll_fn(|cx| {
                         counter.fetch_add(1, Ordering::Relaxed);
                         served.as_mut().poll(cx)

@@ -13,12 +13,12 @@ use crate::serve::follow::Follow;
 use crate::serve::wire::TURN;
 use crate::store::Body;
 
-fn file(reader: &Body, offset: u64, len: u64) -> Segment {
+pub(super) fn file(reader: &Body, offset: u64, len: u64) -> Segment {
     Segment::File { reader: reader.clone(), offset, len }
 }
 
 /// Parts of a blob and of a body that is being filled among bytes in memory, and what they come to.
-async fn mixed(shelf: &Shelf) -> (Layout, Vec<u8>) {
+pub(super) async fn mixed(shelf: &Shelf) -> (Layout, Vec<u8>) {
     let (whole, part) = (body_of(3_000_000, 1), body_of(2_000_000, 2));
     let blob = shelf.put("whole", &whole).await;
     let mut writer = shelf.writer("part", 2_500_000).await;

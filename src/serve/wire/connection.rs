@@ -14,23 +14,24 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use prometheus::IntGauge;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tower::Service;
 
 use super::exchange::{Step, WireService};
 use super::io::{ClientIo, End};
 use super::piece::PieceBody;
 use super::refusal::Refusal;
+use super::socket::ClientSocket;
 use super::{UNSENT, WireContext};
+use crate::content::Scheme;
 use crate::telemetry::{AccessLine, RequestResult};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long a client that is refused may take to send its request and to read the answer.
-const TURN_AWAY_TIME: Duration = Duration::from_secs(5);
+pub(in crate::serve) const TURN_AWAY_TIME: Duration = Duration::from_secs(5);
 /// How long, and how much, is read from a client after the last answer, so that no reset overtakes it.
-const LINGER_TIME: Duration = Duration::from_secs(1);
+pub(in crate::serve) const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 
 /// How a connection ends.
@@ -69,7 +70,7 @@ impl Drop for Gauged<'_> {
 ///
 /// A client that stops taking an answer is cut after `limits.body_time`; one that is slow is not.
 pub fn serve_connection<S, B>(
-    stream: TcpStream,
+    socket: impl Into<ClientSocket>,
     peer: SocketAddr,
     mut service: S,
     context: &WireContext,
@@ -81,15 +82,18 @@ where
     B::Error: Into<BoxError>,
 {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT) {
+    let socket = socket.into();
+    if let Err(error) = SockRef::from(socket.tcp()).set_tcp_notsent_lowat(UNSENT) {
         tracing::debug!(%peer, %error, "the progress of a slow client is seen in larger steps only");
     }
-    let mut io = ClientIo::new(stream, peer, context);
+    let scheme = socket.scheme();
+    let mut io = ClientIo::new(socket, peer, context);
     // A block and no async fn, which would keep room for its arguments twice.
     async move {
         let _open = Gauged::new(&context.metrics.connections);
         let mut signalled = pin!(context.drain.signalled());
         let mut drained = false;
+        let mut cut = false;
         let close = loop {
             let mut parked = None;
             let head = poll_fn(|cx| {
@@ -112,7 +116,7 @@ where
 
             io.attach();
             let exchange = Arc::clone(io.exchange());
-            let wired = WireService { inner: service, peer, exchange: Arc::clone(&exchange) };
+            let wired = WireService { inner: service, peer, scheme, exchange: Arc::clone(&exchange) };
             let mut http = Box::new(context.http.serve_connection(io, wired));
             let served = poll_fn(|cx| {
                 exchange.begin_turn();
@@ -129,6 +133,7 @@ where
             .await;
             let parts = http.into_parts();
             (io, service) = (parts.io, parts.service.inner);
+            cut = served.is_err();
             if let Err(error) = &served {
                 note_error(error, peer, context);
             }
@@ -150,7 +155,7 @@ where
                 None => break Close::Plain,
             }
         };
-        if close != Close::Plain {
+        if close != Close::Plain || (scheme == Scheme::Https && !cut) {
             // Boxed, since a parked connection should not carry room for its end.
             Box::pin(finish(io, close, peer, context)).await;
         }
@@ -159,9 +164,9 @@ where
 
 /// Answers `refusal` to whatever the client asks, and closes. The request is awaited for up to 5 s, since
 /// some clients drop a connection on which an answer comes before they have asked.
-pub async fn turn_away(stream: TcpStream, peer: SocketAddr, refusal: Refusal, context: &WireContext) {
+pub async fn turn_away(socket: impl Into<ClientSocket>, peer: SocketAddr, refusal: Refusal, context: &WireContext) {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let mut io = ClientIo::new(stream, peer, context);
+    let mut io = ClientIo::new(socket.into(), peer, context);
     io.recalls = false;
     let asked = tokio::time::timeout(TURN_AWAY_TIME, poll_fn(|cx| io.poll_head(cx))).await;
     if asked != Ok(Err(End::Closed)) {
@@ -239,7 +244,12 @@ async fn finish(mut io: ClientIo<'_>, close: Close, peer: SocketAddr, context: &
     }
     let stream = io.stream();
     if close == Close::Reset {
-        let _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(stream.tcp()).set_linger(Some(Duration::ZERO));
+        return;
+    }
+    if close == Close::Plain {
+        // The end is said under TLS, too. Where everything was read a close loses nothing.
+        let _ = tokio::time::timeout(LINGER_TIME, stream.shutdown()).await;
         return;
     }
     if let Close::Refuse(refusal) = close {
@@ -254,8 +264,8 @@ async fn finish(mut io: ClientIo<'_>, close: Close, peer: SocketAddr, context: &
     let _ = tokio::time::timeout(LINGER_TIME, linger(stream)).await;
 }
 
-/// Says that nothing more will come, and reads away what the client still sends.
-async fn linger(stream: &mut TcpStream) -> io::Result<()> {
+/// Says that nothing more will come, and reads away what the client still sends. The time is the caller's.
+pub(in crate::serve) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     stream.shutdown().await?;
     let mut scratch = vec![0; 2048];
     let mut total = 0_usize;

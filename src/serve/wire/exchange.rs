@@ -74,6 +74,7 @@ struct State {
 pub(super) struct WireService<S> {
     pub(super) inner: S,
     pub(super) peer: SocketAddr,
+    pub(super) scheme: Scheme,
     pub(super) exchange: Arc<Exchange>,
 }
 
@@ -228,7 +229,7 @@ where
         if let Some(words) = words {
             request.extensions_mut().insert(words);
         }
-        request.extensions_mut().insert(ConnectionInfo { peer: self.peer, scheme: Scheme::Http, head_complete });
+        request.extensions_mut().insert(ConnectionInfo { peer: self.peer, scheme: self.scheme, head_complete });
         Answer {
             http_10: request.version() == Version::HTTP_10,
             connect: request.method() == Method::CONNECT,

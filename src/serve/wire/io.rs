@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hyper::rt::ReadBufCursor;
 use socket2::SockRef;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWrite as _};
 
 use super::WireContext;
 use super::chunked::ChunkScanner;
@@ -23,6 +22,7 @@ use super::exchange::Exchange;
 use super::head_gate::{Framing, HeadGate, Verdict};
 use super::refusal::Refusal;
 use super::send_file::{Sender, Written};
+use super::socket::ClientSocket;
 use super::timer::Timer;
 use super::waiting::Waiting;
 use crate::serve::backlog::{Ends, Standstill};
@@ -63,7 +63,7 @@ enum Stage {
 pub(super) struct ClientIo<'a> {
     pub(super) context: &'a WireContext,
     pub(super) peer: SocketAddr,
-    stream: TcpStream,
+    stream: ClientSocket,
     pub(super) buffer: BytesMut,
     gate: HeadGate,
     stage: Stage,
@@ -83,7 +83,7 @@ pub(super) struct ClientIo<'a> {
     sender: Sender,
     /// The client has closed its side after a request, and may still want the answer.
     half_closed: bool,
-    /// Whether answers may be written without hyper: not to who is turned away.
+    /// Whether answers may be written without hyper: not to who is turned away, and not under TLS.
     pub(super) recalls: bool,
     /// Whether hyper is on top.
     pub(super) attached: bool,
@@ -96,14 +96,17 @@ pub(super) struct ClientIo<'a> {
 // === impl ClientIo ===
 
 impl<'a> ClientIo<'a> {
-    pub(super) fn new(stream: TcpStream, peer: SocketAddr, context: &'a WireContext) -> Self {
+    pub(super) fn new(stream: ClientSocket, peer: SocketAddr, context: &'a WireContext) -> Self {
         let now = Instant::now();
+        let files = context.files_to(&stream);
         Self {
+            // Answers that are kept are those of requests in the clear.
+            recalls: !stream.is_tls(),
             stream,
             buffer: BytesMut::new(),
             gate: HeadGate::new(context.limits.header_bytes),
             stage: Stage::Head,
-            exchange: Arc::new(Exchange::new(now, context.files)),
+            exchange: Arc::new(Exchange::new(now, files)),
             in_flight: None,
             direct: None,
             end: None,
@@ -114,7 +117,6 @@ impl<'a> ClientIo<'a> {
             write_timer: Timer::default(),
             sender: Sender::default(),
             half_closed: false,
-            recalls: true,
             attached: false,
             served: false,
             answer_begun: false,
@@ -127,7 +129,7 @@ impl<'a> ClientIo<'a> {
         &self.exchange
     }
 
-    pub(super) fn stream(&mut self) -> &mut TcpStream {
+    pub(super) fn stream(&mut self) -> &mut ClientSocket {
         &mut self.stream
     }
 
@@ -163,7 +165,7 @@ impl<'a> ClientIo<'a> {
 
     /// The socket of a connection that becomes a tunnel, the client's bytes behind its request, and what makes a
     /// drain wait. hyper holds none of them: it was given the head and no more.
-    pub(super) fn into_tunnel(self) -> (TcpStream, Bytes, Option<InFlight>) {
+    pub(super) fn into_tunnel(self) -> (ClientSocket, Bytes, Option<InFlight>) {
         (self.stream, self.buffer.freeze(), self.in_flight)
     }
 
@@ -260,27 +262,44 @@ impl<'a> ClientIo<'a> {
                 self.stuck = None;
                 Poll::Pending
             }
-            Written::Client => {
-                let allowed = self.context.limits.body_time;
-                let stuck = self.stuck.get_or_insert_with(|| Standstill::begin(Instant::now()));
-                loop {
-                    let (since, time) = stuck.next_look(allowed);
-                    ready!(self.write_timer.poll(cx, since, time));
-                    let backlog = Ends::of(&self.stream).and_then(|ends| ends.backlog());
-                    if stuck.is_over(Instant::now(), backlog, allowed) {
-                        break;
-                    }
-                }
-                self.reset();
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            Written::Client => self.poll_stuck(cx).map(Err),
+        }
+    }
+
+    /// Has what was written leave the process; under TLS some of it may still wait here.
+    fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.stream.is_tls() {
+            return Poll::Ready(Ok(()));
+        }
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(flushed) => {
+                self.stuck = None;
+                Poll::Ready(flushed)
+            }
+            Poll::Pending => self.poll_stuck(cx).map(Err),
+        }
+    }
+
+    /// The client has to take bytes first. Completes when it has taken none for too long.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let allowed = self.context.limits.body_time;
+        let stuck = self.stuck.get_or_insert_with(|| Standstill::begin(Instant::now()));
+        loop {
+            let (since, time) = stuck.next_look(allowed);
+            ready!(self.write_timer.poll(cx, since, time));
+            let backlog = Ends::of(self.stream.tcp()).and_then(|ends| ends.backlog());
+            if stuck.is_over(Instant::now(), backlog, allowed) {
+                break;
             }
         }
+        self.reset();
+        Poll::Ready(io::ErrorKind::TimedOut.into())
     }
 
     /// Has the end of the connection drop what the kernel still holds for the client. Otherwise it would go on to offer
     /// that to one who takes nothing, and may acknowledge it for ever.
     fn reset(&self) {
-        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(self.stream.tcp()).set_linger(Some(Duration::ZERO));
     }
 
     /// Moves up to `most` buffered bytes to hyper.
@@ -404,6 +423,7 @@ impl hyper::rt::Write for ClientIo<'_> {
     /// the answer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        ready!(this.poll_flushed(cx))?;
         if matches!(this.stage, Stage::Answering) && this.exchange.settle() {
             this.stage = Stage::Head;
             this.in_flight = None;
@@ -418,7 +438,7 @@ impl hyper::rt::Write for ClientIo<'_> {
     }
 
     /// The driver decides how the connection ends.
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flushed(cx)
     }
 }

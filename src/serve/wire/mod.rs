@@ -17,6 +17,7 @@ mod io;
 mod piece;
 mod refusal;
 mod send_file;
+mod socket;
 mod timer;
 mod waiting;
 
@@ -26,11 +27,13 @@ use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 
+pub(in crate::serve) use connection::{LINGER_TIME, TURN_AWAY_TIME, linger};
 pub use connection::{serve_connection, turn_away};
 pub use direct::{Direct, Recall, Recalled, Words};
 pub(in crate::serve) use piece::TURN;
 pub use piece::{Content, Piece, PieceBody, Receipt};
 pub use refusal::Refusal;
+pub use socket::ClientSocket;
 
 use super::settings::Limits;
 use crate::content::Scheme;
@@ -56,6 +59,9 @@ pub struct WireContext {
     drain: Drain,
     http: http1::Builder,
     files: bool,
+    /// Breaks what keeps files from being sent past the encryption.
+    #[cfg(test)]
+    files_under_tls: bool,
     log: Option<AccessLog>,
     recall: Option<Arc<dyn Recall>>,
 }
@@ -91,6 +97,8 @@ impl WireContext {
             drain,
             http,
             files: cfg!(target_os = "linux"),
+            #[cfg(test)]
+            files_under_tls: false,
             log: None,
             recall: None,
         }
@@ -129,6 +137,22 @@ impl WireContext {
     pub(in crate::serve) fn copying_writes(mut self) -> Self {
         self.http.writev(false);
         self
+    }
+
+    /// Breaks what keeps files from being sent past the encryption: the first of two locks.
+    #[cfg(test)]
+    pub(in crate::serve) fn files_under_tls(mut self) -> Self {
+        self.files_under_tls = true;
+        self
+    }
+
+    /// Whether the kernel may send files to this client. What it sends is not encrypted.
+    fn files_to(&self, socket: &ClientSocket) -> bool {
+        #[cfg(test)]
+        if self.files_under_tls {
+            return self.files;
+        }
+        self.files && !socket.is_tls()
     }
 
     /// The limits that connections keep.

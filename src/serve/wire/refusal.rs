@@ -17,6 +17,8 @@ pub enum Refusal {
     TargetTooLong,
     /// A TLS handshake on the plain port.
     Tls,
+    /// A request in the clear on the TLS port.
+    PlainHttp,
     /// A line ends in LF without CR (RFC 9112 section 2.2).
     BareLf,
     /// CR without LF (RFC 9112 section 2.2).
@@ -78,6 +80,7 @@ impl Refusal {
             Self::TooManyFields => "too-many-fields",
             Self::TargetTooLong => "target-too-long",
             Self::Tls => "tls",
+            Self::PlainHttp => "plain-http",
             Self::BareLf => "bare-lf",
             Self::BareCr => "bare-cr",
             Self::EmptyLines => "empty-lines",
@@ -133,6 +136,7 @@ impl Refusal {
             Self::TooManyFields => "more than 100 header fields",
             Self::TargetTooLong => "the request line is too long",
             Self::Tls => "this port speaks plain HTTP, not TLS",
+            Self::PlainHttp => "this port speaks TLS: ask by https, or use the port for plain HTTP",
             Self::BareLf => "a line of the request head ends in LF without CR",
             Self::BareCr => "CR without LF in the request head",
             Self::EmptyLines => "too many empty lines before the request",

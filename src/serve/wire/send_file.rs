@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use super::exchange::{Exchange, Queued};
 use super::piece::{TURN, is_placeholder};
+use super::socket::ClientSocket;
 use crate::store::{ReadError, Window};
 
 /// How long pages that were in memory are taken to be there.
@@ -59,7 +60,7 @@ impl Sender {
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
-        stream: &mut TcpStream,
+        socket: &mut ClientSocket,
         exchange: &Exchange,
         slices: &[IoSlice<'_>],
         alone: bool,
@@ -71,12 +72,14 @@ impl Sender {
         }
         let mut marks = slices.iter().enumerate().filter(|(_, slice)| is_placeholder(slice));
         let first = marks.next();
-        if usize::from(first.is_some()) + marks.count() != exchange.queued() {
+        let marked = usize::from(first.is_some()) + marks.count();
+        if marked != exchange.queued() {
             return fail_closed(exchange, "a write does not stand for the files that wait");
         }
-        let written = match first {
-            None => Pin::new(stream).poll_write_vectored(cx, slices).into(),
-            Some((at, slice)) => {
+        let written = match (first, socket.plain()) {
+            (None, _) => Pin::new(socket).poll_write_vectored(cx, slices).into(),
+            (Some(_), None) => return fail_closed(exchange, "a file was to be sent past the encryption"),
+            (Some((at, slice)), Some(stream)) => {
                 let before = slices.get(..at).unwrap_or_default();
                 self.poll_window(cx, stream, exchange, before, slice.len())
             }

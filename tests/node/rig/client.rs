@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::BufMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::pattern::Pattern;
@@ -57,10 +57,10 @@ pub(crate) enum Framing {
     Done,
 }
 
-/// One connection.
+/// One connection, in the clear or under TLS.
 #[derive(Debug)]
-pub(crate) struct Connection {
-    stream: TcpStream,
+pub(crate) struct Connection<S = TcpStream> {
+    stream: S,
     buffer: Vec<u8>,
 }
 
@@ -76,16 +76,27 @@ impl Connection {
 
     pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
+        Self::on(stream)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(crate) fn on(stream: S) -> Self {
         Self { stream, buffer: Vec::new() }
     }
 
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// The socket, and what was read of it beyond the last answer.
-    pub(crate) fn into_stream(self) -> (TcpStream, Vec<u8>) {
+    pub(crate) fn into_stream(self) -> (S, Vec<u8>) {
         (self.stream, self.buffer)
     }
 
     pub(crate) async fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).await.unwrap();
+        self.stream.flush().await.unwrap();
     }
 
     /// Like `send`, for peers that may have gone.

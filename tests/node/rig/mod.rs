@@ -18,6 +18,7 @@ pub(crate) mod relay;
 pub(crate) mod rules;
 pub(crate) mod running_node;
 pub(crate) mod slow_client;
+pub(crate) mod tls;
 pub(crate) mod trouble;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -24,6 +24,7 @@ pub(crate) struct Setup {
     config: Value,
     /// The network namespace that it runs in.
     namespace: Option<String>,
+    variables: Vec<(String, String)>,
 }
 
 /// A node that runs. Dropping it kills the process.
@@ -32,6 +33,8 @@ pub(crate) struct RunningNode {
     child: Child,
     output: Output,
     pub(crate) data: SocketAddr,
+    /// The TLS listener, if there is one.
+    pub(crate) tls: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     setup: Setup,
 }
@@ -61,7 +64,7 @@ impl Setup {
             "origins": [],
             "log": { "format": "json", "level": "info", "access": true },
         });
-        Self { directory: Arc::new(directory), config, namespace: None }
+        Self { directory: Arc::new(directory), config, namespace: None, variables: Vec::new() }
     }
 
     /// A rule that sends `host` to `address` on loopback; `more` are further fields of the rule.
@@ -78,6 +81,12 @@ impl Setup {
     pub(crate) fn set(mut self, path: &str, value: Value) -> Self {
         let place = path.split('.').fold(&mut self.config, |place, name| &mut place[name]);
         *place = value;
+        self
+    }
+
+    /// Sets a variable of the process.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -112,7 +121,7 @@ impl Setup {
         };
         command.arg("run").arg("--config").arg(file).current_dir(self.directory.path());
         // Variables are settings too, and those of the person who runs the tests are not meant.
-        command.env_clear();
+        command.env_clear().envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -122,20 +131,20 @@ impl Setup {
         let output = Output::default();
         output.follow(child.stdout.take().unwrap());
         output.follow(child.stderr.take().unwrap());
-        let Some((data, admin)) = output.wait_for(PATIENCE, listening) else {
+        let Some((data, tls, admin)) = output.wait_for(PATIENCE, listening) else {
             let _ = child.kill();
             let _ = child.wait();
             panic!("the node does not listen; it said:\n{}", output.text());
         };
-        RunningNode { child, output, data, admin, setup: self.clone() }
+        RunningNode { child, output, data, tls, admin, setup: self.clone() }
     }
 }
 
 /// The addresses of the line that says that it listens: `data` may be several, joined by commas.
-fn listening(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+fn listening(line: &str) -> Option<(SocketAddr, Option<SocketAddr>, SocketAddr)> {
     let line: Value = serde_json::from_str(line).ok()?;
     let first = |name: &str| line[name].as_str()?.split(',').next()?.parse().ok();
-    (line["message"] == "listening").then(|| Some((first("data")?, first("admin")?)))?
+    (line["message"] == "listening").then(|| Some((first("data")?, first("tls"), first("admin")?)))?
 }
 
 impl RunningNode {

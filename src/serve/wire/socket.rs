@@ -1,0 +1,116 @@
+//! [`ClientSocket`]: a client's connection, in the clear or under TLS, as one thing to read from and write to. Handshakes
+//! are `serve::tls`'s; what is said on the connection is not known here.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use crate::content::Scheme;
+
+/// One client connection. What is written under TLS may wait in memory until it is flushed.
+#[derive(Debug)]
+pub struct ClientSocket(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Plain(TcpStream),
+    /// Boxed, since most connections have none of it.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl ClientSocket {
+    /// How the client speaks to us.
+    pub(super) fn scheme(&self) -> Scheme {
+        match self.0 {
+            Kind::Plain(_) => Scheme::Http,
+            Kind::Tls(_) => Scheme::Https,
+        }
+    }
+
+    /// The connection below, whose options may be looked at and set.
+    pub(in crate::serve) fn tcp(&self) -> &TcpStream {
+        match &self.0 {
+            Kind::Plain(stream) => stream,
+            Kind::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// The connection, if what is written to it is what the client reads: then the kernel can send files.
+    pub(super) fn plain(&mut self) -> Option<&mut TcpStream> {
+        match &mut self.0 {
+            Kind::Plain(stream) => Some(stream),
+            Kind::Tls(_) => None,
+        }
+    }
+
+    /// Whether bytes are encrypted.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self.0, Kind::Tls(_))
+    }
+}
+
+impl From<TcpStream> for ClientSocket {
+    fn from(stream: TcpStream) -> Self {
+        Self(Kind::Plain(stream))
+    }
+}
+
+impl From<TlsStream<TcpStream>> for ClientSocket {
+    fn from(stream: TlsStream<TcpStream>) -> Self {
+        Self(Kind::Tls(Box::new(stream)))
+    }
+}
+
+impl AsyncRead for ClientSocket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Kind::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Kind::Tls(stream) => match ready!(Pin::new(&mut **stream).poll_read(cx, buffer)) {
+                // Closed without close_notify (RFC 8446 section 6.1). Requests tell where they end, so that one that was
+                // cut is never taken for a whole one.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+                read => Poll::Ready(read),
+            },
+        }
+    }
+}
+
+impl AsyncWrite for ClientSocket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().0 {
+            Kind::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Kind::Tls(stream) => Pin::new(&mut **stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Kind::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Kind::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+        }
+    }
+
+    /// Tells the client that nothing more will come, under TLS in both layers.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Kind::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Kind::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+        }
+    }
+}
