@@ -91,6 +91,7 @@ impl Leader<'_> {
         headers: HeaderMap,
     ) -> Result<FetchResponse, FillError> {
         let mut patience = Patience::new(Instant::now());
+        let mut comebacks = self.inner.upstream.comebacks();
         let mut failure = None;
         loop {
             let (next, last) = match self.fetch(headers.clone()).await {
@@ -108,7 +109,10 @@ impl Leader<'_> {
                 return last;
             }
             failure = Some(last);
-            sleep_until(next).await;
+            tokio::select! {
+                () = sleep_until(next) => {}
+                Ok(()) = comebacks.changed() => {}
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::avoid::Avoid;
@@ -59,6 +60,7 @@ pub(super) struct Slide<'a> {
     /// When it has been silent for too long.
     silent_at: Instant,
     retry_at: Option<Instant>,
+    comebacks: watch::Receiver<()>,
     patience: Patience,
     avoid: Avoid,
     rate: Rate,
@@ -161,6 +163,7 @@ impl<'a> Slide<'a> {
             stream: None,
             silent_at: now + SILENT,
             retry_at: None,
+            comebacks: leader.inner.upstream.comebacks(),
             patience: Patience::new(now),
             avoid: Avoid::default(),
             rate: Rate::new(now),
@@ -213,6 +216,7 @@ impl<'a> Slide<'a> {
                 tokio::select! {
                     () = self.passage.is_taken() => {}
                     () = permit.demands().changed() => {}
+                    Ok(()) = self.comebacks.changed() => self.retry_at = None,
                     () = sleep_until(self.retry_at.map_or(wait, |at| at.min(wait))) => {}
                 }
                 continue;

@@ -3,6 +3,7 @@
 mod namespaces;
 mod neighbours;
 mod proxies;
+mod secured;
 mod soak;
 
 use std::net::SocketAddr;

@@ -56,8 +56,16 @@ fn origin(world: &Mutex<World>, request: &str) -> Vec<Step> {
     let range = field(request, "range").filter(|_| holds).and_then(|range| {
         let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
         let end = last.parse::<usize>().map_or(body.len(), |last| (last + 1).min(body.len()));
-        Some((first.parse::<usize>().ok()?, end)).filter(|(first, end)| first < end)
+        Some((first.parse::<usize>().ok()?, end))
     });
+    if range.is_some_and(|(first, end)| first >= end) {
+        let whole = format!("bytes */{}", body.len());
+        return vec![Step::Send(head(
+            "416 Range Not Satisfiable",
+            &[&fields[..1], &[("Content-Range", &whole)]].concat(),
+            0,
+        ))];
+    }
     let (from, to) = range.unwrap_or((0, body.len()));
     let named = format!("bytes {from}-{}/{}", to - 1, body.len());
     let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
@@ -280,7 +288,7 @@ impl Device {
         let response = site.ask_as(number as u8 / 2, target, &fields).await;
         let status = response.status().as_u16();
         let expected = if fields.iter().any(|(name, _)| *name == "range") { 206 } else { 200 };
-        assert!(status == expected || status == REFUSED || (status == 416 && !is_agent), "{status}");
+        assert!(status == expected || status == REFUSED || (status == 416 && !is_agent), "{status} to device {number}");
         if status != expected {
             return;
         }
