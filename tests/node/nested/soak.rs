@@ -20,14 +20,19 @@ struct Chain {
 
 impl Chain {
     async fn start(origin: &FakeOrigin, mode: Mode, delay: Duration) -> Self {
-        Self::with(origin, mode, delay, |setup| setup).await
+        Self::with(origin, mode, (delay, 16 * 1024), |setup| setup).await
     }
 
-    async fn with(origin: &FakeOrigin, mode: Mode, delay: Duration, more: impl Fn(Setup) -> Setup) -> Self {
+    async fn with(
+        origin: &FakeOrigin,
+        mode: Mode,
+        (delay, waiting): (Duration, usize),
+        more: impl Fn(Setup) -> Setup,
+    ) -> Self {
         let (mut links, mut levels): (Vec<Arc<Relay>>, Vec<RunningNode>) = (Vec::new(), Vec::new());
         for level in 0..3 {
             let above = levels.last().map_or(origin.address, |node| node.data);
-            let link = Arc::new(Relay::start(above, delay).await);
+            let link = Arc::new(Relay::start(above, delay, waiting).await);
             let setup = match level {
                 0 => Setup::new().origin(HOST, link.address, mode.rule()),
                 _ => below(&[url(link.address)], mode.rule()),
@@ -40,7 +45,7 @@ impl Chain {
 
     /// The same with the times of the levels that tell whether a link is up at a twentieth or so.
     async fn scaled(origin: &FakeOrigin, mode: Mode) -> Self {
-        Self::with(origin, mode, Duration::ZERO, |setup| {
+        Self::with(origin, mode, (Duration::ZERO, 64 * 1024), |setup| {
             let times = [("connect", "150ms"), ("stall", "2s")];
             let set =
                 |setup: Setup, (name, time): (&str, &str)| setup.set(&format!("upstream.timeouts.{name}"), json!(time));

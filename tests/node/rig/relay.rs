@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep_until};
 
 /// Bytes that are passed on at a time.
 const BUFFER: usize = 16 * 1024;
-/// What waits in a socket: little, so that what was sent has hardly more than arrived, and enough not to wait for late
-/// acknowledgements.
-const WAITING: usize = 64 * 1024;
+
+/// Where a link leads, how long a byte takes, what waits in a socket.
+type Kind = (SocketAddr, Duration, usize);
 
 /// What the link does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +40,14 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// A link to `target` on which every byte takes `delay`.
-    pub(crate) async fn start(target: SocketAddr, delay: Duration) -> Self {
+    /// A link to `target` on which every byte takes `delay`, and of `waiting` bytes in each socket: the fewer, the less has
+    /// been sent that has not arrived, and the slower one connection is.
+    pub(crate) async fn start(target: SocketAddr, delay: Duration, waiting: usize) -> Self {
         // Nobody may take the port while the link is gone.
         let address = super::own_address(8081);
         let state = watch::Sender::new(State::Up);
         let listener = listen(address);
-        let accepting = tokio::spawn(accept(listener, target, delay, state.subscribe()));
+        let accepting = tokio::spawn(accept(listener, (target, delay, waiting), state.subscribe()));
         Self { address, state, accepting }
     }
 
@@ -76,7 +77,7 @@ fn listen(address: SocketAddr) -> TcpListener {
     socket.listen(128).unwrap()
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, delay: Duration, mut state: watch::Receiver<State>) {
+async fn accept(listener: TcpListener, kind: Kind, mut state: watch::Receiver<State>) {
     let address = listener.local_addr().unwrap();
     let (mut listener, mut links) = (Some(listener), JoinSet::new());
     loop {
@@ -89,7 +90,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, delay: Duration, mut 
         tokio::select! {
             stream = accepted => {
                 if *state.borrow() != State::Cut {
-                    links.spawn(link(stream, target, delay, state.clone()));
+                    links.spawn(link(stream, kind, state.clone()));
                 }
             }
             Ok(()) = state.changed() => {
@@ -108,14 +109,14 @@ async fn accept(listener: TcpListener, target: SocketAddr, delay: Duration, mut 
     }
 }
 
-async fn link(near: TcpStream, target: SocketAddr, delay: Duration, state: watch::Receiver<State>) -> io::Result<()> {
+async fn link(near: TcpStream, (target, delay, waiting): Kind, state: watch::Receiver<State>) -> io::Result<()> {
     up(&state).await;
     let far = TcpStream::connect(target).await?;
     for stream in [&near, &far] {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
-        socket.set_recv_buffer_size(WAITING)?;
-        socket.set_send_buffer_size(WAITING)?;
+        socket.set_recv_buffer_size(waiting)?;
+        socket.set_send_buffer_size(waiting)?;
     }
     let (from_near, to_near) = near.into_split();
     let (from_far, to_far) = far.into_split();
