@@ -77,6 +77,13 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
                 "upstream.direct is false and there are no parents: only what is stored already is served".to_owned(),
             );
         }
+        if !upstream.direct && !upstream.parents.is_empty() {
+            let unused = rules.iter().filter(|(_, policy)| policy.parents && policy.address.is_some());
+            notes.extend(unused.map(|(pattern, _)| {
+                let host = pattern.as_str();
+                format!("the rule for {host} has an address, which is not used: its content comes from the parents, unless the rule says parents: false")
+            }));
+        }
         if upstream.timeouts.request >= AGENT_PATIENCE {
             notes.push("upstream.timeouts.request: Delivery Optimization agents give up after 15s".to_owned());
         }

@@ -61,6 +61,18 @@ pub(super) fn upstream(section: &mut Section<'_>) -> Option<Settings> {
         section.fault("parents", Fault::new("a parent is there twice", "leave one of them"));
         return None;
     }
+    if parents.iter().all(|parent| parent.origin.scheme == Scheme::Http)
+        && matches!(&tls, Some(TlsFiles { identity: Some(_), .. }))
+    {
+        section.fault(
+            "tls",
+            Fault::new(
+                "no parent is asked over https, so nobody sees the certificate",
+                "write https:// in the `url` of a parent, or leave certificate and key out",
+            ),
+        );
+        return None;
+    }
     let password = password?;
     let has_user = [&http, &https].iter().any(|proxy| matches!(proxy, Some(Some((_, Some(_))))));
     if password.is_some() && !has_user {
@@ -98,6 +110,13 @@ fn parent(section: &mut Section<'_>) -> Option<Parent> {
     if kind == ParentKind::ConnectedCache && (url.user.is_some() || file.is_some()) {
         let remedy = "leave user and password out, or write kind: forward-proxy";
         section.fault("url", Fault::new("a connected cache knows no users", remedy));
+        return None;
+    }
+    if url.scheme == Scheme::Http && matches!(&name, Some(Some(_))) {
+        section.fault(
+            "tls_name",
+            Fault::new("an http parent shows no certificate", "write https:// in `url`, or leave it out"),
+        );
         return None;
     }
     let login = url.user.map(|user| (user, url.password));
@@ -139,10 +158,17 @@ fn login_of(
     login: Option<Login>,
     file: Option<&str>,
 ) -> Option<Option<Credentials>> {
-    let Some((user, password)) = login else { return Some(None) };
+    let Some((user, password)) = login else {
+        if file.is_some() {
+            let remedy = "write the user into the address, like http://user@proxy.lan:3128";
+            section.fault("password_file", Fault::new("there is no user that this is the password of", remedy));
+            return None;
+        }
+        return Some(None);
+    };
     let Some(password) = file.or(password.as_deref()) else {
-        let remedy = "write it into a file and name that, or into the address: http://user:password@proxy.lan:3128";
-        section.fault(name, Fault::new(format!("the password of {user} is missing"), remedy));
+        let remedy = "write it into the address, http://user:password@proxy.lan:3128, or where there is a setting for it into a file";
+        section.fault(name, Fault::new("the user's password is missing", remedy));
         return None;
     };
     let credentials = Credentials::basic(&user, password);

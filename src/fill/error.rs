@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::upstream::FetchError;
@@ -39,6 +40,15 @@ impl FillError {
         let Self::Upstream(error) = self else { return None };
         match **error {
             FetchError::KnownDown { until, .. } => Some(Instant::from_std(until)),
+            _ => None,
+        }
+    }
+
+    /// With which status somebody between here and the origin has refused, if that is why.
+    pub(super) fn status(&self) -> Option<StatusCode> {
+        let Self::Upstream(error) = self else { return None };
+        match **error {
+            FetchError::MiddlemanRefused { status, .. } => Some(status),
             _ => None,
         }
     }

@@ -27,7 +27,13 @@ pub(super) async fn run(inner: Arc<Inner>, want: Want, permit: Permit, exclusive
     let leader = Leader { inner: &inner, want: &want, permit: &permit };
     if let Err(error) = leader.lead(exclusive).await {
         tracing::debug!(key = %want.key, %error, "fill failed");
-        permit.publish(if permit.is_parted() { Head::Changed } else { Head::Failed(error) });
+        // Who shows other credentials may be given what was refused here.
+        let is_personal = want.carries_token && matches!(error.status(), Some(StatusCode::FORBIDDEN));
+        permit.publish(match error {
+            _ if permit.is_parted() => Head::Changed,
+            _ if is_personal => Head::NotShared,
+            error => Head::Failed(error),
+        });
     }
 }
 

@@ -269,7 +269,11 @@ impl Fill {
     /// When no source answered in time: the proof is missing, not refused.
     pub async fn prove(&self, want: &Want) -> Result<StatusCode, FillError> {
         let mut headers = fields::for_fetch(want);
-        let status = self.ask(want, Method::HEAD, headers.clone(), None).await?.status;
+        let status = match self.ask(want, Method::HEAD, headers.clone(), None).await {
+            Ok(response) => response.status,
+            // Whoever refuses HEAD, and be it somebody in between.
+            Err(error) => error.status().filter(|status| *status == StatusCode::METHOD_NOT_ALLOWED).ok_or(error)?,
+        };
         if status != StatusCode::METHOD_NOT_ALLOWED && status != StatusCode::NOT_IMPLEMENTED {
             return Ok(status);
         }

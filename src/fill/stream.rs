@@ -103,8 +103,10 @@ impl Stream {
             Some(limit) => timeout(limit, first).await.ok(),
             None => Some(first.await),
         };
-        let stalled = BodyError::Stalled { received: self.body.received() };
-        let mut next = Some(first.unwrap_or(Some(Err(stalled))));
+        let mut next = match first {
+            Some(first) => Some(first),
+            None => Some(Some(Err(self.body.give_up()))),
+        };
         while let Some(chunk) = next {
             match chunk {
                 Some(Ok(bytes)) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{FORWARDED, USER_AGENT};
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use tokio::time::Instant;
 
@@ -130,11 +130,12 @@ pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet
     client
 }
 
-/// The scheme of the URL that is asked for: a cache below that is asked over https may ask us over http, and says so.
+/// The scheme of the URL that is asked for: a cache below may ask us over another one than it was asked by, and says so.
 /// Nobody can win anything by it: both are there for everybody.
 pub(super) fn asked_scheme(listener: Scheme, headers: &HeaderMap) -> Scheme {
-    let says_https = headers.get(FORWARDED_PROTO).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"));
-    if says_https { Scheme::Https } else { listener }
+    let said = headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes);
+    let is = |scheme: Scheme| said.is_some_and(|said| said.eq_ignore_ascii_case(scheme.as_str().as_bytes()));
+    [Scheme::Http, Scheme::Https].into_iter().find(|scheme| is(*scheme)).unwrap_or(listener)
 }
 
 /// How long a request may take to its first body byte: `own`, or what a cache below has left, less what the way back takes.
@@ -161,6 +162,7 @@ mod tests {
         }
         assert_eq!(allowed_time(own, &HeaderMap::new()), own);
         assert_eq!(asked_scheme(Scheme::Http, &headers("x-forwarded-proto", "HTTPS")), Scheme::Https);
+        assert_eq!(asked_scheme(Scheme::Https, &headers("x-forwarded-proto", "http")), Scheme::Http);
         assert_eq!(asked_scheme(Scheme::Http, &headers("x-forwarded-proto", "gopher")), Scheme::Http);
         assert_eq!(asked_scheme(Scheme::Https, &HeaderMap::new()), Scheme::Https);
     }

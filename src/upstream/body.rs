@@ -124,6 +124,11 @@ impl UpstreamBody {
         }
     }
 
+    /// It has been silent for too long for whoever reads it.
+    pub fn give_up(&mut self) -> BodyError {
+        self.fail(BodyError::Stalled { received: self.received }, Outcome::Stall)
+    }
+
     /// Body bytes received so far.
     pub fn received(&self) -> u64 {
         self.received

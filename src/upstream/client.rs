@@ -168,6 +168,8 @@ impl Upstream {
             self.count(&result);
             let may_go_on = match &result {
                 Ok(response) => response.status.is_server_error() && ask.is_repeatable(),
+                // What one source may not be says nothing of the next one.
+                Err(FetchError::AddressRefused { .. }) => index + 1 < sources.len(),
                 Err(error) => error.is_passing_fault() && (ask.is_repeatable() || error.is_before_request()),
             };
             if !may_go_on {

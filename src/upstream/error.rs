@@ -253,7 +253,11 @@ impl FetchError {
 
     /// Whether somebody in between has said no: asking again at once would be told the same.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::MiddlemanRefused { .. })
+        match self {
+            Self::MiddlemanRefused { .. } => true,
+            Self::ProxyFailed { status, .. } => status.is_client_error(),
+            _ => false,
+        }
     }
 
     /// Whose fault it is.

@@ -173,15 +173,19 @@ impl Upstream {
             }
         }
         let (until, whole) = earlier(Instant::now() + self.inner.settings.timeouts.connect, limit);
+        // A share of many sources may be shorter, and still long enough to tell.
+        let whole = whole || until.saturating_duration_since(Instant::now()) >= MEANINGFUL;
         let sender = self.inner.connector.connect(source, until).await.map_err(|error| {
             // Few: after two of them the source is not asked for a while.
             tracing::warn!(%source, %error, "no connection");
             let outcome = match error {
                 FetchError::Timeout { .. } if !whole => None,
+                // Asking again and again would lock an account, and no certificate changes within seconds.
+                FetchError::ProxyFailed { status, .. } if status.is_client_error() => Some(Outcome::Refused),
+                FetchError::TlsFailed { .. } => Some(Outcome::Refused),
                 FetchError::Timeout { .. }
                 | FetchError::ConnectFailed { own: false, .. }
                 | FetchError::NameUnknown { .. }
-                | FetchError::TlsFailed { .. }
                 | FetchError::ProxyFailed { .. }
                 | FetchError::Disconnected { .. } => Some(Outcome::ConnectFailure),
                 _ => None,

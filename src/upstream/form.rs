@@ -41,9 +41,8 @@ pub(super) fn write(
         written.push(if target.contains('?') { '&' } else { '?' });
         written.push_str("cacheHostOrigin=");
         written.extend(utf8_percent_encode(&origin.authority(), PLAIN));
-        if origin.scheme == Scheme::Https {
-            fields.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-        }
+        // Whatever the parent is spoken to by.
+        fields.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme.as_str()));
     }
     let proxy = source.proxy.as_ref().filter(|_| !source.is_tunnelled());
     let credentials = proxy.map_or(source.credentials.as_ref(), |proxy| proxy.credentials.as_ref());
@@ -110,19 +109,20 @@ mod tests {
         let forward = Source { credentials: Credentials::basic("a", "b"), ..parent(ParentKind::ForwardProxy) };
         let (host, secure_host) = ("host: dl.example.com", "host: dl.example.com:8443");
         let (own, left) = ("host: l4.lan:8081", "waystation-time-left: 13500");
-        let (proto, basic) = ("x-forwarded-proto: https", "proxy-authorization: Basic YTpi");
+        let (plain_proto, proto) = ("x-forwarded-proto: http", "x-forwarded-proto: https");
+        let basic = "proxy-authorization: Basic YTpi";
         for (source, origin, target, uri, fields) in [
             (direct(&plain), &plain, "/a?b", "/a?b", vec![host]),
             (direct(&secure), &secure, "/a", "/a", vec![secure_host]),
             (through(direct(&plain)), &plain, "/a?b", "http://dl.example.com/a?b", vec![host, basic]),
             (through(direct(&secure)), &secure, "/a", "/a", vec![secure_host]),
-            (cache.clone(), &plain, "/a", "/a?cacheHostOrigin=dl.example.com", vec![own, left]),
+            (cache.clone(), &plain, "/a", "/a?cacheHostOrigin=dl.example.com", vec![own, plain_proto, left]),
             (
                 through(cache.clone()),
                 &plain,
                 "/a?b",
                 "http://l4.lan:8081/a?b&cacheHostOrigin=dl.example.com",
-                vec![own, basic, left],
+                vec![own, plain_proto, basic, left],
             ),
             (cache, &secure, "/a?", "/a?&cacheHostOrigin=dl.example.com:8443", vec![own, proto, left]),
             (through(forward.clone()), &plain, "/a", "http://dl.example.com/a", vec![host, basic, left]),

@@ -24,8 +24,10 @@ const LONGEST_PAUSE_CUT: Duration = Duration::from_secs(5);
 pub enum Outcome {
     /// It answered, and the body came to its end.
     Success,
-    /// No address, no connection or no TLS.
+    /// No address, or no connection.
     ConnectFailure,
+    /// A connection that nothing can be asked over: a certificate that is not trusted, a proxy that says no.
+    Refused,
     /// No answer in time.
     Timeout,
     /// A 500, 502, 503 or 504.
@@ -88,7 +90,7 @@ impl Outcome {
     fn weight(self) -> u32 {
         match self {
             Self::Success | Self::Malformed => 0,
-            Self::ConnectFailure => 5,
+            Self::ConnectFailure | Self::Refused => 5,
             Self::Timeout | Self::Stall => 4,
             Self::Cut => 2,
             Self::ServerError => 1,
@@ -179,11 +181,14 @@ impl Health {
         matches!(self.state, State::Open { cause: Outcome::ConnectFailure, .. })
     }
 
-    /// There is a connection to it at `now`: whoever asks next is the probe.
-    pub fn reached(&mut self, now: Instant) {
-        if let State::Open { until, cause: Outcome::ConnectFailure, .. } = &mut self.state {
-            *until = now.min(*until);
+    /// There is a connection to it at `now`: everybody may ask, and the next fault is enough for the next pause. Whether it
+    /// was waited for.
+    pub fn reached(&mut self, now: Instant) -> bool {
+        let was_unreachable = self.is_unreachable();
+        if was_unreachable {
+            self.state = State::Closed { weight: OPEN_AT - 1, last_fault: Some(now) };
         }
+        was_unreachable
     }
 
     /// Until when the source is not asked; `None` when it may be. Changes nothing.

@@ -139,8 +139,11 @@ fn a_source_that_can_be_reached_again_need_not_be_waited_for() {
             health.record(now, outcome, None, 0.5);
         }
         assert_eq!(health.is_unreachable(), is_unreachable);
-        health.reached(now);
-        assert_eq!(matches!(health.verdict(now), Verdict::Probe(_)), is_unreachable, "{outcome:?}");
+        assert_eq!(health.reached(now), is_unreachable);
+        assert_eq!(health.down_until(now).is_none(), is_unreachable, "{outcome:?}");
+        assert_eq!(health.verdict(now) == Verdict::Allowed, is_unreachable, "{outcome:?}");
+        health.record(now, Outcome::Cut, None, 0.5);
+        assert!(health.down_until(now).is_some(), "{outcome:?}: one fault more");
     }
 }
 

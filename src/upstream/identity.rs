@@ -1,12 +1,14 @@
 //! [`Dialect`]: what TLS connections to origins and to parents are made with: the roots that are trusted, and towards parents
-//! the certificate that says who we are. Files are looked at again before a connection is made, so that a renewed
-//! certificate is used without a restart. What a handshake means is [`super::tls`]' business.
+//! the certificate that says who we are. Files are looked at again while connections are made, on a thread for that, so that
+//! a renewed certificate is used without a restart. What a handshake means is [`super::tls`]' business.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
@@ -15,6 +17,9 @@ use tokio_rustls::TlsConnector;
 
 use super::error::TlsSetupError;
 use super::tls::{self, Roots};
+
+/// How often files are looked at again, at most.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Files of the TLS side, in PEM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,7 +34,8 @@ pub struct TlsFiles {
 pub(super) struct Dialect {
     files: TlsFiles,
     roots: Roots,
-    current: Mutex<Current>,
+    current: ArcSwap<Current>,
+    looked: Mutex<Instant>,
 }
 
 struct Current {
@@ -52,28 +58,41 @@ impl Dialect {
     /// # Errors
     /// When one cannot be read or used.
     pub(super) fn new(files: TlsFiles, roots: Roots) -> Result<Self, TlsSetupError> {
-        let current = Mutex::new(load(&files, &roots)?);
-        Ok(Self { files, roots, current })
+        let current = ArcSwap::from_pointee(load(&files, &roots)?);
+        Ok(Self { files, roots, current, looked: Mutex::new(Instant::now()) })
     }
 
-    /// What to speak to an origin, or to a parent, with now. Files that cannot be used any more are told of once, and what
-    /// they were stays.
-    pub(super) fn connector(&self, is_parent: bool) -> TlsConnector {
-        let mut current = self.current.lock();
-        let stamps = stamps(&self.files);
-        if stamps != current.stamps {
-            match load(&self.files, &self.roots) {
-                Ok(new) => {
-                    tracing::info!("certificates for connections to parents and origins were renewed");
-                    *current = new;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "renewed certificates cannot be used; the ones before stay in use");
-                    current.stamps = stamps;
-                }
+    /// What to speak to an origin, or to a parent, with now.
+    pub(super) fn connector(self: &Arc<Self>, is_parent: bool) -> TlsConnector {
+        let is_due = {
+            let mut looked = self.looked.lock();
+            let is_due = looked.elapsed() >= LOOK && self.files != TlsFiles::default();
+            if is_due {
+                *looked = Instant::now();
             }
+            is_due
+        };
+        if is_due {
+            let dialect = Arc::clone(self);
+            // A file system that hangs holds up no connection.
+            tokio::task::spawn_blocking(move || dialect.look());
         }
+        let current = self.current.load();
         if is_parent { current.parents.clone() } else { current.origins.clone() }
+    }
+
+    /// Takes renewed files. Those that cannot be used are told of once, and what was before stays.
+    fn look(&self) {
+        let before = self.current.load();
+        let stamps = stamps(&self.files);
+        if stamps == before.stamps {
+            return;
+        }
+        let new = load(&self.files, &self.roots).unwrap_or_else(|error| {
+            tracing::warn!(%error, "renewed certificates cannot be used; the ones before stay in use");
+            Current { stamps, origins: before.origins.clone(), parents: before.parents.clone() }
+        });
+        self.current.store(Arc::new(new));
     }
 }
 
@@ -175,7 +194,10 @@ mod tests {
         let pem = || rcgen::generate_simple_self_signed(["l3.lan".to_owned()]).unwrap().cert.pem();
         write(&pem());
         let dialect = Dialect::new(TlsFiles { ca: Some(file.clone()), identity: None }, Roots::System).unwrap();
-        let config = |dialect: &Dialect| Arc::as_ptr(dialect.connector(true).config());
+        let config = |dialect: &Dialect| {
+            dialect.look();
+            Arc::as_ptr(dialect.current.load().parents.config())
+        };
         let first = config(&dialect);
         assert_eq!(config(&dialect), first);
         write("broken");

@@ -10,7 +10,7 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub(super) fn refuses(status: StatusCode, fields: &HeaderMap) -> bool {
     match status.as_u16() {
         407 | 421 | 508 => true,
-        400 | 403 | 405 => !is_of_origin(status, fields),
+        400 | 403 | 405 | 413 | 414 | 429 | 431 => !is_of_origin(status, fields),
         _ => false,
     }
 }

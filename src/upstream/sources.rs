@@ -74,10 +74,10 @@ impl Sources {
 
     /// There is a connection to a source again: somebody may ask it now.
     pub(super) fn reached(&self, source: &Source) {
-        if let Some(health) = self.table.lock().get_mut(source) {
-            health.reached(Instant::now());
+        if self.table.lock().get_mut(source).is_some_and(|health| health.reached(Instant::now())) {
+            tracing::info!(%source, "the source can be reached again");
+            self.show(source, true);
         }
-        tracing::debug!(%source, "the source can be reached again");
         self.comebacks.send_replace(());
     }
 
@@ -119,7 +119,7 @@ impl Sources {
             return;
         }
         if table.len() >= REMEMBERED {
-            table.retain(|_, health| !health.is_forgettable(now));
+            table.retain(|source, health| source.parent.is_some() || !health.is_forgettable(now));
         }
         if table.len() < REMEMBERED || source.parent.is_some() {
             let mut health = Health::default();

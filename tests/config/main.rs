@@ -50,7 +50,7 @@ fn typed(config: &Config) -> String {
 }
 
 /// A first element for every list of sections, and what goes together.
-const BASE: &str = "origins: [{ host: a.example.com }]\nupstream: { parents: [{ url: http://base.lan }] }\nlisten: { tls: { addresses: [127.0.0.1:9], certificate: /a, key: /b, client_ca: /c } }";
+const BASE: &str = "origins: [{ host: a.example.com }]\nupstream: { parents: [{ url: https://base.lan }] }\nlisten: { tls: { addresses: [127.0.0.1:9], certificate: /a, key: /b, client_ca: /c } }";
 
 #[test]
 fn every_setting_has_an_effect() {

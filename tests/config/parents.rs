@@ -102,10 +102,17 @@ fn a_password_may_come_from_a_file() {
 
 #[test]
 fn a_certificate_goes_with_a_key() {
-    let tls = load("upstream: { tls: { certificate: a.pem, key: b.pem } }").unwrap().config.upstream.tls;
+    let parent = "parents: [{ url: https://l4.lan }]";
+    let tls = load(&format!("upstream: {{ {parent}, tls: {{ certificate: a.pem, key: b.pem }} }}")).unwrap();
+    let tls = tls.config.upstream.tls;
     assert_eq!(tls.identity, Some(("a.pem".into(), "b.pem".into())));
     assert_eq!(faults("upstream: { tls: { certificate: a.pem } }"), ["upstream.tls.certificate"]);
     assert_eq!(faults("upstream: { tls: { key: a.pem } }"), ["upstream.tls.key"]);
+    assert_eq!(faults("upstream: { tls: { certificate: a.pem, key: b.pem } }"), ["upstream.tls"]);
+    assert_eq!(
+        faults("upstream: { parents: [{ url: http://l4.lan, tls_name: l4 }] }"),
+        ["upstream.parents[0].tls_name"]
+    );
 }
 
 #[test]
@@ -123,6 +130,10 @@ fn what_makes_no_sense_is_refused() {
         ("upstream: { http_proxy: \"http://user@h:1\" }", "upstream.http_proxy"),
         ("upstream: { no_proxy: [\"a b\"] }", "upstream.no_proxy[0]"),
         ("upstream: { proxy: \"http://h:1\" }", "upstream.proxy"),
+        (
+            "upstream: { parents: [{ url: http://l4.lan, kind: forward-proxy, password_file: tests/config/parents.rs }] }",
+            "upstream.parents[0].password_file",
+        ),
     ] {
         assert_eq!(faults(file), [path], "{file}");
     }

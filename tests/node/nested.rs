@@ -101,7 +101,7 @@ async fn a_parent_is_asked_in_the_form_of_connected_cache() {
     assert_eq!(targets, [format!("{PATH}?b=2&a=1&cacheHostOrigin={HOST}"), asked()]);
     let [https, http] = received.as_slice() else { panic!() };
     assert_eq!(https.field("Host"), Some(parent.address.to_string().as_str()));
-    assert_eq!((https.field("X-Forwarded-Proto"), http.field("X-Forwarded-Proto")), (Some("https"), None));
+    assert_eq!((https.field("X-Forwarded-Proto"), http.field("X-Forwarded-Proto")), (Some("https"), Some("http")));
     assert_eq!(https.field("X-Forwarded-For"), None);
     assert!(https.field("Via").is_some() && https.field("CDN-Loop").is_some());
     for request in [https, http] {

@@ -84,6 +84,15 @@ impl Copying<'_> {
                 self.retry_at = Some(Instant::from_std(until));
                 None
             }
+            Err(FetchError::MiddlemanRefused { status, .. }) if is_refusal(status) && self.hand_over(id, permit) => {
+                self.fail(id);
+                None
+            }
+            Err(error) if error.is_refusal() => {
+                tracing::debug!(key = %self.want.key, %error, "a fill ends, since it is refused");
+                self.fail(id);
+                Some(End::GaveUp)
+            }
             Err(error) => {
                 tracing::debug!(key = %self.want.key, %error, "a source failed while a body is filled");
                 let may_pass = error.is_passing_fault();

@@ -161,6 +161,7 @@ fn download_under(site: &Site, trouble: Trouble) {
     let origin = above.block_on(async { tokio::spawn(FakeOrigin::at(ends(0)[0].parse().unwrap())).await.unwrap() });
     origin.serve(PATH, Reply::file(pattern));
     origin.limit_rate(rate);
+    origin.keep_sockets_short();
     let origin = Arc::new(origin);
     let rule = Mode::Ranged.rule();
     let l5 = site.start("l5", 1, top(&origin, rule.clone()));
