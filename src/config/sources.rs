@@ -303,6 +303,6 @@ mod tests {
 
     #[test]
     fn the_variable_separates_by_commas_and_spaces() {
-        assert_eq!(exceptions(" a.lan,.b , 10.0.0.0/8").to_string(), "[a.lan, .b, 10.0.0.0/8]");
+        assert_eq!(exceptions(" a.lan,.b , 10.0.0.0/8").to_string(), "[a.lan, \".b\", \"10.0.0.0/8\"]");
     }
 }
