@@ -129,12 +129,7 @@ pub(super) fn origin(value: &Value) -> Parsed<Origin> {
         Fault::new("this is not an origin", "write for example http://packages.example.com or https://10.1.2.3:8443")
     };
     let text = values::text(value)?;
-    let (scheme, rest) = text.split_once("://").ok_or_else(fault)?;
-    let scheme = match scheme.to_ascii_lowercase().as_str() {
-        "http" => Scheme::Http,
-        "https" => Scheme::Https,
-        _ => return Err(fault()),
-    };
+    let (scheme, rest) = scheme_of(text).ok_or_else(fault)?;
     if rest.contains('@') {
         return Err(Fault::new("user and password are not allowed in an origin", "write the host alone"));
     }
@@ -142,6 +137,13 @@ pub(super) fn origin(value: &Value) -> Parsed<Origin> {
     let has_port = !rest.ends_with(']') && rest.contains(':');
     let (host, port) = if has_port { parse_host_port(rest)? } else { (Host::parse(rest)?, scheme.default_port()) };
     Ok(Origin { scheme, host: host.text.into(), port })
+}
+
+/// The scheme of an http or https URL, and what follows its `://`.
+pub(super) fn scheme_of(text: &str) -> Option<(Scheme, &str)> {
+    let (scheme, rest) = text.split_once("://")?;
+    let known = [Scheme::Http, Scheme::Https].into_iter().find(|known| scheme.eq_ignore_ascii_case(known.as_str()))?;
+    Some((known, rest))
 }
 
 /// What the address guard will have against a literal address; `allowed` is the rule's `allow_private`.

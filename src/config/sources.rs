@@ -9,7 +9,7 @@ use crate::content::{Origin, Scheme};
 use crate::upstream::{Credentials, Exception, Parent, ParentKind, Proxies, Proxy, Settings, Timeouts, TlsFiles};
 
 use super::host::{Host, parse_host_port};
-use super::origins::guard;
+use super::origins::{guard, scheme_of};
 use super::reader::{Fault, Parsed, Section, list_of};
 use super::tree::Value;
 use super::values;
@@ -112,6 +112,11 @@ fn parent(section: &mut Section<'_>) -> Option<Parent> {
         section.fault("url", Fault::new("a connected cache knows no users", remedy));
         return None;
     }
+    if file.is_some() && url.user.is_none() {
+        let remedy = "write the user into `url`, like http://user@proxy.lan:3128";
+        section.fault("password_file", Fault::new("there is no user that this is the password of", remedy));
+        return None;
+    }
     if url.scheme == Scheme::Http && matches!(&name, Some(Some(_))) {
         section.fault(
             "tls_name",
@@ -158,14 +163,7 @@ fn login_of(
     login: Option<Login>,
     file: Option<&str>,
 ) -> Option<Option<Credentials>> {
-    let Some((user, password)) = login else {
-        if file.is_some() {
-            let remedy = "write the user into the address, like http://user@proxy.lan:3128";
-            section.fault("password_file", Fault::new("there is no user that this is the password of", remedy));
-            return None;
-        }
-        return Some(None);
-    };
+    let Some((user, password)) = login else { return Some(None) };
     let Some(password) = file.or(password.as_deref()) else {
         let remedy = "write it into the address, http://user:password@proxy.lan:3128, or where there is a setting for it into a file";
         section.fault(name, Fault::new("the user's password is missing", remedy));
@@ -198,12 +196,7 @@ fn proxy(value: &Value) -> Parsed<(Proxy, Option<Login>)> {
 fn endpoint(value: &Value, example: &str) -> Parsed<Endpoint> {
     let fault = || Fault::new("this is not an address", format!("write for example {example}"));
     let text = values::text(value)?;
-    let (scheme, rest) = text.split_once("://").ok_or_else(fault)?;
-    let scheme = match scheme.to_ascii_lowercase().as_str() {
-        "http" => Scheme::Http,
-        "https" => Scheme::Https,
-        _ => return Err(fault()),
-    };
+    let (scheme, rest) = scheme_of(text).ok_or_else(fault)?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (login, authority) = rest.rsplit_once('@').map_or((None, rest), |(login, host)| (Some(login), host));
     if login == Some(MASK) {

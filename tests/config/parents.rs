@@ -94,6 +94,11 @@ fn a_password_may_come_from_a_file() {
     let upstream = load(&file).unwrap().config.upstream;
     assert_eq!(upstream.proxies.https.unwrap().credentials, Credentials::basic("ann", "open sesame"));
     assert_eq!(upstream.parents[0].credentials, Credentials::basic("bob", "open sesame"));
+    // One of two proxies may have no user.
+    let mixed = file.replace("upstream:\n", "upstream:\n  http_proxy: http://two.lan:3128\n");
+    let proxies = load(&mixed).unwrap().config.upstream.proxies;
+    assert_eq!(proxies.http.unwrap().credentials, None);
+    assert_eq!(proxies.https.unwrap().credentials, Credentials::basic("ann", "open sesame"));
     std::fs::write(&path, "").unwrap();
     assert_eq!(faults(&file), ["upstream.parents[0].password_file", "upstream.proxy_password_file"]);
     std::fs::remove_file(&path).unwrap();
