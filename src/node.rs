@@ -1,6 +1,8 @@
 //! The composition root: builds every part from the configuration, binds, runs, drains. The only place that
 //! knows everybody; no logic of its own.
 
+mod reload;
+
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
@@ -25,10 +27,16 @@ use crate::serve::{
 use crate::shutdown::{Drain, Signals};
 use crate::store::{self, OpenError, PinTarget, Store};
 use crate::telemetry::{self, AccessLog, LogFormat, Metrics};
-use crate::upstream::{TlsSetupError, Upstream};
+use crate::upstream::{self, TlsSetupError, Upstream};
+
+use reload::Reload;
+pub use reload::Reread;
 
 /// How long the last commits of the store may take after the grace period.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+
+/// The file in the state directory that says what came from upstream today.
+const BUDGET_FILE: &str = "upstream-day";
 
 /// Exit code when the configuration is wrong, here a file that it names; see the table in `cli`.
 const WRONG_CONFIGURATION: u8 = 2;
@@ -67,6 +75,7 @@ pub struct Node {
     drain_grace: Duration,
     drained: Arc<tokio::sync::Notify>,
     store: Store,
+    upstream: Upstream,
     log: AccessLog,
     accepting: Vec<JoinHandle<()>>,
     admin_task: JoinHandle<()>,
@@ -96,6 +105,7 @@ impl Node {
         let log = AccessLog::new(&config.log, &metrics).map_err(system("access log"))?;
         let tls = config.serve.tls.clone().map(|settings| Tls::open(settings, Arc::clone(&metrics)));
         let tls = tls.transpose()?.map(Arc::new);
+        let budget_file = Some(config.store.state.join(BUDGET_FILE));
         // Half of the files' descriptors: partials and the index need some too.
         let open_blobs = config.store.open_blobs.min(budget.files / 2);
         let store = Store::open(store::Settings { open_blobs, ..config.store }, Arc::clone(&metrics))?;
@@ -128,8 +138,10 @@ impl Node {
         });
         let pseudonym = Arc::clone(&config.serve.pseudonym);
         let own = data_addresses.iter().chain(&tls_addresses).chain(&admin_addresses).copied().collect();
-        let upstream = Upstream::new(config.upstream, Arc::clone(&pseudonym), Arc::clone(&metrics), own)?;
+        let upstream = upstream::Settings { budget_file, ..config.upstream };
+        let upstream = Upstream::new(upstream, Arc::clone(&pseudonym), Arc::clone(&metrics), own)?;
         let redirects = Arc::new(RuleRedirects::new(Arc::clone(&settings)));
+        let keeping = tokio::spawn(upstream.keep_budget());
         let fill = Fill::new(store.clone(), upstream.clone(), redirects, pseudonym, Arc::clone(&metrics));
 
         let drain = Drain::new();
@@ -152,7 +164,7 @@ impl Node {
             (data.into_iter().map(|it| (it, None)), tls_listeners.into_iter().map(|it| (it, tls.clone())));
         let accept =
             |(listener, tls)| tokio::spawn(serve::accept(listener, Arc::clone(&admission), tls, service.clone()));
-        let accepting = data.chain(under_tls).map(accept).chain(watching).collect();
+        let accepting = data.chain(under_tls).map(accept).chain(watching).chain([keeping]).collect();
 
         let drained = Arc::new(tokio::sync::Notify::new());
         let sources = admin_sources(&metrics, &store, &upstream, &drain, settings);
@@ -168,6 +180,7 @@ impl Node {
             drain_grace,
             drained,
             store,
+            upstream,
             log,
             accepting,
             admin_task,
@@ -189,6 +202,11 @@ impl Node {
         &self.admin
     }
 
+    /// Asks sources for this node.
+    fn upstream(&self) -> Upstream {
+        self.upstream.clone()
+    }
+
     /// The drain signal of this node.
     pub fn drain_signal(&self) -> Drain {
         self.drain.clone()
@@ -204,6 +222,7 @@ impl Node {
         if tokio::time::timeout(FLUSH_LIMIT, self.store.flush()).await.is_err() {
             tracing::warn!("the store did not commit in time; what was not durable is fetched again");
         }
+        self.upstream.save_budget().await;
         self.drained.notify_one();
         // The listeners close last: a refused connection makes agents avoid the cache.
         for task in &self.accepting {
@@ -271,9 +290,11 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain) -> Readiness {
         reasons.push("the journals are being read".to_owned());
     }
     reasons.extend(down.iter().map(|down| format!("no answer from {}", down.source)));
+    let shut = upstream.shut_text();
     let settings = upstream.settings();
     let parents_down = down.iter().filter(|down| down.source.parent.is_some()).count();
-    let can_fetch = settings.direct || parents_down < settings.parents.len();
+    let can_fetch = shut.is_none() && (settings.direct || parents_down < settings.parents.len());
+    reasons.extend(shut);
     let state = match (in_service, can_fetch) {
         (0, false) => NodeState::Unavailable,
         (_, false) => NodeState::Offline,
@@ -283,8 +304,9 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain) -> Readiness {
     Readiness { state, reasons }
 }
 
-/// Runs a node with these settings until it has drained; the exit code tells how it ended.
-pub fn run(loaded: Loaded) -> ExitCode {
+/// Runs a node with these settings until it has drained; the exit code tells how it ended. `reread` is asked for them
+/// again on SIGHUP.
+pub fn run(loaded: Loaded, reread: Reread) -> ExitCode {
     let guard = match telemetry::install(&loaded.config.log) {
         Ok(guard) => guard,
         Err(error) => return fault(&format!("log: {error}")),
@@ -296,18 +318,18 @@ pub fn run(loaded: Loaded) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fault(&format!("threads: {error}; check the limits of this user and container")),
     };
-    let code = runtime.block_on(live(loaded, inherited, budget));
+    let code = runtime.block_on(live(loaded, reread, inherited, budget));
     // Fills under way are cut here; their partials are resumed by the next process.
     runtime.shutdown_timeout(Duration::from_millis(200));
     guard.flush();
     code
 }
 
-async fn live(loaded: Loaded, inherited: Inherited, budget: DescriptorBudget) -> ExitCode {
-    let Loaded { config, .. } = loaded;
+async fn live(loaded: Loaded, reread: Reread, inherited: Inherited, budget: DescriptorBudget) -> ExitCode {
+    let Loaded { config, effective } = loaded;
     let (notes, about, format) = (config.notes.clone(), Banner::of(&config), config.log.format);
-    let signals = match Signals::catch() {
-        Ok(signals) => signals,
+    let (signals, reload) = match Signals::catch().and_then(|it| Ok((it, Reload::catch(effective, reread)?))) {
+        Ok(both) => both,
         Err(error) => return fault(&format!("signals: {error}")),
     };
     let node = match Node::start_with(config, inherited, budget).await {
@@ -323,6 +345,7 @@ async fn live(loaded: Loaded, inherited: Inherited, budget: DescriptorBudget) ->
         tracing::info!("{note}");
     }
     let drain = node.drain_signal();
+    let _reloading = tokio::spawn(reload.obeyed(node.upstream()));
     let mut second = std::pin::pin!(signals.obeyed(drain.clone()));
     tokio::select! {
         // A second signal before the first was seen here: end at once.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigErrors, Loaded};
 
 use super::exit_codes::Exit;
 use super::output::{self, Output};
@@ -10,12 +10,18 @@ use super::settings::RunArgs;
 
 /// Loads the configuration and runs the node until it has drained.
 pub(super) fn run(args: &RunArgs, output: Output) -> ExitCode {
-    let sources = args.settings.sources(args.config.as_deref());
-    match sources.and_then(|sources| Config::load(&sources)) {
-        Ok(loaded) => crate::node::run(loaded),
+    match load(args) {
+        Ok(loaded) => {
+            let args = args.clone();
+            crate::node::run(loaded, Box::new(move || load(&args)))
+        }
         Err(errors) => {
             output::fault(&output::config_errors(output, &errors));
             Exit::Usage.into()
         }
     }
+}
+
+fn load(args: &RunArgs) -> Result<Loaded, ConfigErrors> {
+    Config::load(&args.settings.sources(args.config.as_deref())?)
 }

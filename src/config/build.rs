@@ -93,6 +93,9 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         if admin.allow_plaintext && admin.token_file.is_some() {
             notes.push("admin.allow_plaintext: who listens on the way learns the token".to_owned());
         }
+        let mut upstream = upstream;
+        let rates = rules.iter().filter_map(|(_, policy)| Some((Arc::clone(&policy.rule), policy.rate?)));
+        upstream.budget.sources.extend(rates);
         Some(Config {
             serve: serve::Settings {
                 data: listen.data,

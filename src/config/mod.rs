@@ -6,6 +6,7 @@
 //! out. The settings structs live with the parts they belong to; nothing below the composition root imports
 //! this module, and nothing here binds, opens or connects.
 
+mod budget;
 mod build;
 mod builtin;
 mod connect;
@@ -72,7 +73,8 @@ pub struct Loaded {
 }
 
 /// An element for each list of sections that is empty by default.
-const ONE_OF_EACH: &str = "origins: [{ host: example.com }]\nupstream: { parents: [{ url: http://example.com }] }";
+const ONE_OF_EACH: &str =
+    "origins: [{ host: example.com }]\nupstream: { parents: [{ url: http://example.com }], budget: { windows: [{}] } }";
 
 impl Config {
     /// Merges the sources and reads them.

@@ -11,6 +11,7 @@ use crate::content::{
     SchemePolicy, StaleIfError, refuse_address,
 };
 
+use super::budget::rate;
 use super::builtin::Rule;
 use super::host::{Host, HostPattern, parse_host_port};
 use super::reader::{Fault, Parsed, Section, list_of};
@@ -52,6 +53,8 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
         section.value_or("address", Value::Null, values::optional(|value| parse_host_port(values::text(value)?)));
     let allow_private = section.value_or("allow_private", false, values::boolean);
     let parents = section.value_or("parents", true, values::boolean);
+    let budgeted = section.value_or("budget", true, values::boolean);
+    let rate = section.value_or("rate", Value::Null, values::optional(rate));
     let fill =
         section.value_or("fill", "whole", values::word(&[("whole", FillMode::Whole), ("ranged", FillMode::Ranged)]));
     let digests = section.value_or("digests", Value::Map(Vec::new()), digests);
@@ -100,6 +103,9 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
             }
         }
     }
+    if budgeted == Some(false) && matches!(rate, Some(Some(_))) {
+        section.fault("rate", Fault::new("a rate is part of the budget", "leave it out, or write budget: true"));
+    }
     let host = host?;
     let policy = Policy {
         canonical: canonical?.map(Into::into),
@@ -108,6 +114,8 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
         address: address?.map(|(host, port)| format!("{}:{port}", host.text).into()),
         allow_private: allow_private?,
         parents: parents?,
+        budgeted: budgeted?,
+        rate: rate?,
         fill: fill?,
         digests: digests?.into(),
         abandon: abandon?,

@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use crate::content::{Origin, Scheme};
 use crate::upstream::{Credentials, Exception, Parent, ParentKind, Proxies, Proxy, Settings, Timeouts, TlsFiles};
 
+use super::budget::{budget, rate};
 use super::host::{Host, parse_host_port};
 use super::origins::{guard, scheme_of};
 use super::reader::{Fault, Parsed, Section, list_of};
@@ -43,6 +44,7 @@ pub(super) fn upstream(section: &mut Section<'_>) -> Option<Settings> {
     let password = section.value_or("proxy_password_file", Value::Null, values::optional(password));
     let except = section.values("no_proxy", Some(&[]), exception);
     let tls = section.section("tls", tls);
+    let budget = section.section("budget", budget);
     let timeouts = section.section("timeouts", |section| {
         let limit = || values::duration(10 * MILLISECOND..=HOUR, "from 10ms to 1h");
         let connect = section.value("connect", limit());
@@ -89,7 +91,10 @@ pub(super) fn upstream(section: &mut Section<'_>) -> Option<Settings> {
     let https = complete("https_proxy", https?);
     let direct = direct?.unwrap_or(parents.is_empty());
     let proxies = Proxies { http: http?, https: https?, except: except? };
-    Some(Settings { parents, direct, proxies, tls: tls?, timeouts: timeouts? })
+    let mut budget = budget?;
+    let rates = parents.iter().filter_map(|parent| Some((parent.origin.to_string().into(), parent.rate?)));
+    budget.sources.extend(rates);
+    Some(Settings { parents, direct, proxies, tls: tls?, timeouts: timeouts?, budget, budget_file: None })
 }
 
 /// A user, and the password if the address has one.
@@ -102,6 +107,7 @@ fn parent(section: &mut Section<'_>) -> Option<Parent> {
     let file = section.value_or("password_file", Value::Null, values::optional(password));
     let name = section.value_or("tls_name", Value::Null, values::optional(|value| Host::parse(values::text(value)?)));
     let between = section.secret("proxy", Value::Null, values::optional(proxy));
+    let rate = section.value_or("rate", Value::Null, values::optional(rate));
     let (url, kind, file) = (url?, kind?, file?);
     if let Some(fault) = url.host.literal.and_then(|literal| guard(literal, true, "")) {
         section.fault("url", fault);
@@ -136,7 +142,7 @@ fn parent(section: &mut Section<'_>) -> Option<Parent> {
     let port = url.port.unwrap_or(url.scheme.default_port());
     let origin = Origin { scheme: url.scheme, host: url.host.text.into(), port };
     let tls_name = name?.map(|name| name.text.into());
-    Some(Parent { origin, kind, credentials, tls_name, proxy: between })
+    Some(Parent { origin, kind, credentials, tls_name, proxy: between, rate: rate? })
 }
 
 /// Whether the files can be used turns out when they are read, at the start.

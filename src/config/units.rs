@@ -21,6 +21,10 @@ const SIZES: [(&str, u64); 12] = [
     ("pib", 1 << 50),
 ];
 
+/// Units of what links carry, in bits.
+const BITS: [(&str, u64); 5] =
+    [("bit", 1), ("kbit", 1_000), ("mbit", 1_000_000), ("gbit", 1_000_000_000), ("tbit", 1_000_000_000_000)];
+
 /// Units of times, in milliseconds.
 const TIMES: [(&str, u64); 6] =
     [("ms", 1), ("s", 1_000), ("m", 60_000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -61,6 +65,23 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     parse(text, &TIMES).map(Duration::from_millis)
 }
 
+/// Parses a rate in bytes per second: `2 MB/s`, `64 KiB/s`, `20 Mbit/s`. Bits are counted in thousands, as links are
+/// sold. Without `/s` it is meant all the same: nothing else can be.
+///
+/// # Errors
+/// When it is not a decimal number with a known unit, is no whole number of bytes, or does not fit.
+pub(super) fn parse_rate(text: &str) -> Result<u64, UnitError> {
+    let text = text.trim().to_ascii_lowercase();
+    let text = text.strip_suffix("/s").unwrap_or(&text);
+    match text.find("bit") {
+        Some(_) => {
+            let bits = parse(text, &BITS)?;
+            if bits % 8 == 0 { Ok(bits / 8) } else { Err(UnitError::TooFine) }
+        }
+        None => parse(text, &SIZES),
+    }
+}
+
 fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, UnitError> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -88,6 +109,23 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, UnitError> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn rates() {
+        for (text, rate) in [
+            ("2 MB/s", Ok(2_000_000)),
+            ("64 KiB/s", Ok(65_536)),
+            ("20 Mbit/s", Ok(2_500_000)),
+            ("1.5 mbit/s", Ok(187_500)),
+            ("1 MB", Ok(1_000_000)),
+            ("1 bit/s", Err(UnitError::TooFine)),
+            ("2 MB/min", Err(UnitError::Unit)),
+            ("2 Mibit/s", Err(UnitError::Unit)),
+            ("fast", Err(UnitError::Number)),
+        ] {
+            assert_eq!(parse_rate(text), rate, "{text}");
+        }
+    }
 
     #[test]
     fn sizes() {

@@ -26,6 +26,10 @@ pub struct Policy {
     pub allow_private: bool,
     /// Whether parents are asked before the origin. An origin of the own level is behind none.
     pub parents: bool,
+    /// Whether its bytes count for the budget of upstream bytes. Those of an origin on the own network may not.
+    pub budgeted: bool,
+    /// Most bytes per second that come from the origins of this rule when they are asked themselves.
+    pub rate: Option<u64>,
     /// Whether the origin is asked for ranges or for the whole.
     pub fill: FillMode,
     /// SHA-256 that the content of a path (with its leading `/`, without query) must have: other bytes are refused.
@@ -200,6 +204,8 @@ impl Policy {
             address: None,
             allow_private: false,
             parents: true,
+            budgeted: true,
+            rate: None,
             fill: FillMode::Whole,
             digests: Arc::default(),
             abandon: Abandon::Stop,

@@ -29,6 +29,7 @@ use super::stream::Stream;
 use super::{Inner, Want, write};
 use crate::content::{Abandon, ByteRange, FillMode, Record};
 use crate::store::{PartialWriter, StoreError};
+use crate::upstream::{Standing, Urgency};
 use exchange::Event;
 
 /// How often what is to come is reckoned anew.
@@ -96,6 +97,8 @@ pub(super) struct Copying<'a> {
     pub(super) length: Option<u64>,
     events: FuturesUnordered<BoxFuture<'static, Event>>,
     claims: Vec<Claim>,
+    /// How much what each request brings matters.
+    standings: Vec<(u64, Standing)>,
     next_id: u64,
     rate: Rate,
     patience: Patience,
@@ -138,6 +141,7 @@ impl<'a> Copying<'a> {
             length,
             events: FuturesUnordered::new(),
             claims: Vec::new(),
+            standings: Vec::new(),
             next_id: 0,
             rate: Rate::new(now),
             patience: Patience::new(now),
@@ -214,6 +218,11 @@ impl<'a> Copying<'a> {
     fn plan(&mut self, permit: &Permit) -> Option<End> {
         let now = Instant::now();
         self.rate.note(now, 0);
+        self.weigh(permit);
+        // Who waits is to learn that nothing comes; what nobody waits for has time.
+        if !permit.has_clients() && self.inner.upstream.is_shut() {
+            self.patience.rest(now);
+        }
         if self.claims.is_empty() && self.patience.is_over(now, !permit.has_clients()) {
             return Some(End::GaveUp);
         }
@@ -232,6 +241,20 @@ impl<'a> Copying<'a> {
         }
         let idle = self.claims.is_empty();
         (idle && permit.close_unless(|demands| !matches!(self.next(demands), Step::Wait))).then_some(End::Enough)
+    }
+
+    /// Says of each request how much what it brings matters now.
+    fn weigh(&mut self, permit: &Permit) {
+        self.standings.retain(|(id, _)| self.claims.iter().any(|claim| claim.id == *id));
+        if !self.inner.upstream.has_budget() {
+            return;
+        }
+        let (waiting, _) = permit.demands().all();
+        let present = self.writer.partial().present();
+        for (id, standing) in &self.standings {
+            let claim = self.claims.iter().find(|claim| claim.id == *id);
+            standing.set(claim.map_or(Urgency::Background, |claim| schedule::urgency(claim, &waiting, &present)));
+        }
     }
 
     fn next(&self, demands: &Demands) -> Step {

@@ -38,10 +38,7 @@ impl FillError {
     /// When a source may be asked again, if all are known to be down.
     pub(super) fn down_until(&self) -> Option<Instant> {
         let Self::Upstream(error) = self else { return None };
-        match **error {
-            FetchError::KnownDown { until, .. } => Some(Instant::from_std(until)),
-            _ => None,
-        }
+        error.ask_again_at().map(Instant::from_std)
     }
 
     /// With which status somebody between here and the origin has refused, if that is why.
@@ -56,7 +53,7 @@ impl FillError {
     /// Whether no source was asked, since none is allowed or all are known to be down.
     pub fn asked_nobody(&self) -> bool {
         let Self::Upstream(error) = self else { return false };
-        matches!(**error, FetchError::KnownDown { .. } | FetchError::NoSource { .. })
+        error.ask_again_at().is_some() || matches!(**error, FetchError::NoSource { .. })
     }
 }
 

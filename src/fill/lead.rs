@@ -17,7 +17,7 @@ use super::{FillError, Inner, Want, answer, fields, schedule};
 use crate::content::{BodyRef, ByteRange, Record};
 use crate::decide::{self, FirstAsked};
 use crate::store::{CompleteError, Entry, PartialWriter};
-use crate::upstream::{FetchError, FetchResponse};
+use crate::upstream::FetchResponse;
 
 /// How often a body whose last bytes turn out to be damaged is taken up again.
 const COMPLETIONS: usize = 3;
@@ -341,7 +341,7 @@ impl Leader<'_> {
                 }
                 Err(error) => error,
             };
-            if matches!(error, FetchError::KnownDown { .. }) {
+            if error.ask_again_at().is_some() {
                 // What made it known says more.
                 return Err(before.unwrap_or(error).into());
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use moka::sync::Cache;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::judge::{Answered, Asked, Judged, judge};
 use super::patience::Patience;
@@ -237,8 +237,9 @@ fn begin_of(record: &Record, range: ByteRange, response: &FetchResponse) -> Resu
 /// Reads up to the end of `range`, and keeps the bytes in it. Says why it ended.
 async fn collect(mut stream: Stream, range: ByteRange, want: &Want, kept: &mut Vec<Bytes>) -> Stop {
     loop {
-        let left = want.deadline.saturating_duration_since(Instant::now());
-        let batch = stream.next(Some(left)).await;
+        let Ok(batch) = timeout_at(want.deadline, stream.next()).await else {
+            return Stop::Failed(FillError::Deadline);
+        };
         let mut at = batch.at;
         for bytes in batch.bytes {
             let here = ByteRange::new(at, at.saturating_add(bytes.len() as u64));

@@ -55,7 +55,7 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::upstream::{FetchResponse, RequestBody, Upstream, request_loops};
 
-pub use crate::upstream::{FetchError, Redirects, time_left};
+pub use crate::upstream::{FetchError, Redirects, Toll, time_left};
 use flight::{FlightTable, Head, Role};
 use mend::Mending;
 use part_check::HeldRoom;
@@ -259,7 +259,12 @@ impl Fill {
     ///
     /// # Errors
     /// When the host may not or cannot be reached.
-    pub async fn connect(&self, host: Arc<str>, port: u16, allow_private: bool) -> Result<TcpStream, FetchError> {
+    pub async fn connect(
+        &self,
+        host: Arc<str>,
+        port: u16,
+        allow_private: bool,
+    ) -> Result<(TcpStream, Toll), FetchError> {
         self.inner.upstream.connect(host, port, allow_private).await
     }
 

@@ -51,6 +51,11 @@ impl Patience {
         self.pause = self.pause.min(SOME_PAUSE);
     }
 
+    /// Nobody was to be asked: that is no silence.
+    pub(super) fn rest(&mut self, now: Instant) {
+        self.progress = now;
+    }
+
     /// A request failed: when to ask again.
     pub(super) fn failed(&mut self, now: Instant, alone: bool) -> Instant {
         let longest = if alone { LONGEST_PAUSE_ALONE } else { LONGEST_PAUSE };

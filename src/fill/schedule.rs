@@ -10,6 +10,7 @@
 //! an absent byte, or near to one, gets it all the same.
 
 use crate::content::{ByteRange, RangeSet};
+use crate::upstream::Urgency;
 
 const MIB: u64 = 1024 * 1024;
 
@@ -115,6 +116,21 @@ pub(super) fn next(picture: &Picture<'_>) -> Next {
         Some((absent, end)) if !is_near && taken.available_from(absent) == absent => picture.ask(&taken, absent, end),
         Some(_) if !is_near => Next::Wait,
         _ => picture.ask(&taken, at, range.end()),
+    }
+}
+
+/// How much what `claim` brings matters: most when a client stands before it.
+pub(super) fn urgency(claim: &Claim, waiting: &[ByteRange], present: &RangeSet) -> Urgency {
+    let stands_in = |range: &ByteRange| {
+        let absent = present.available_from(range.start());
+        absent < range.end() && (claim.at..claim.end).contains(&absent)
+    };
+    if waiting.is_empty() {
+        Urgency::Background
+    } else if waiting.iter().any(stands_in) {
+        Urgency::Awaited
+    } else {
+        Urgency::Ahead
     }
 }
 

@@ -29,7 +29,7 @@ use super::{Want, write};
 use crate::content::{ByteRange, Digester, Record};
 use crate::decide::FirstAsked;
 use crate::store::Entry;
-use crate::upstream::{FetchError, FetchRequest};
+use crate::upstream::FetchRequest;
 
 /// How long a window waits for another client when the last one has gone: an agent that asks for pieces comes back.
 const LINGERS: Duration = Duration::from_secs(2);
@@ -57,8 +57,6 @@ pub(super) struct Slide<'a> {
     /// Whether the end may leave although nothing tells that the body has its digest: as of any part that is passed on.
     is_part: bool,
     stream: Option<Stream>,
-    /// When it has been silent for too long.
-    silent_at: Instant,
     retry_at: Option<Instant>,
     comebacks: watch::Receiver<()>,
     patience: Patience,
@@ -161,7 +159,6 @@ impl<'a> Slide<'a> {
             digester,
             is_part,
             stream: None,
-            silent_at: now + SILENT,
             retry_at: None,
             comebacks: leader.inner.upstream.comebacks(),
             patience: Patience::new(now),
@@ -175,6 +172,7 @@ impl<'a> Slide<'a> {
         let Some(Running { stream, rest: (at, bytes) }) = running else { return };
         let size = bytes.iter().map(|bytes| bytes.len() as u64).sum();
         self.stream = Some(stream);
+        self.limit_silence();
         self.take(Batch { at, bytes, size, end: None });
     }
 
@@ -212,7 +210,6 @@ impl<'a> Slide<'a> {
                     Pace::Wait(Some(until)) => until.min(now + TICK),
                     Pace::Wait(None) | Pace::Go => now + TICK,
                 };
-                self.silent_at = now + SILENT;
                 tokio::select! {
                     () = self.passage.is_taken() => {}
                     () = permit.demands().changed() => {}
@@ -226,21 +223,22 @@ impl<'a> Slide<'a> {
         self.leader.count("window");
     }
 
+    /// Where ranges work another request costs next to nothing; elsewhere the stream has a limit of its own.
+    fn limit_silence(&mut self) {
+        if self.record.validator().is_strong() {
+            self.stream.iter_mut().for_each(|stream| stream.limit_silence(SILENT));
+        }
+    }
+
     /// The next bytes.
     async fn bring(&mut self, wanted: u64) {
         let Some(stream) = &mut self.stream else { return self.ask(wanted).await };
         let batch = tokio::select! {
             biased;
             () = self.leader.permit.clients_left() => return,
-            batch = stream.next(None) => Some(batch),
-            () = sleep_until(self.silent_at) => None,
+            batch = stream.next() => batch,
         };
-        match batch {
-            Some(batch) => self.take(batch),
-            // Where ranges work another request costs next to nothing; elsewhere the stream has a limit of its own.
-            None if self.record.validator().is_strong() => self.fail(),
-            None => self.silent_at = Instant::now() + SILENT,
-        }
+        self.take(batch);
     }
 
     fn take(&mut self, batch: Batch) {
@@ -261,7 +259,6 @@ impl<'a> Slide<'a> {
             self.passage.push(&bytes);
             self.rate.note(now, new.len());
             self.patience.progress(now, new.len());
-            self.silent_at = now + SILENT;
         }
         match batch.end {
             None => {}
@@ -314,18 +311,19 @@ impl<'a> Slide<'a> {
             Err(error) => {
                 tracing::debug!(key = %self.record.key, %error, "a source failed while a body is passed on");
                 self.fail();
-                return match error {
-                    FetchError::KnownDown { until, .. } => self.retry_at = Some(Instant::from_std(until)),
-                    error if !error.is_passing_fault() => self.passage.close(Ended::Cut),
-                    _ => {}
-                };
+                match error.ask_again_at() {
+                    Some(until) => self.retry_at = Some(Instant::from_std(until)),
+                    None if !error.is_passing_fault() => self.passage.close(Ended::Cut),
+                    None => {}
+                }
+                return;
             }
         };
         match judge(&self.record, self.record.length, asked, &Answered::of(&response)) {
             Judged::Part { at, end } => {
                 let part = ByteRange::new(at, end);
                 self.stream = part.map(|part| Stream::part(response, part, &leader.inner.held_room));
-                self.silent_at = Instant::now() + SILENT;
+                self.limit_silence();
             }
             Judged::Passing | Judged::Misfit => {
                 self.avoid.note(response.source, Instant::now());

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::part_check::{HeldRoom, PartCheck};
 use crate::content::ByteRange;
 use crate::decide;
-use crate::upstream::{BodyError, FetchResponse, Source, UpstreamBody};
+use crate::upstream::{BodyError, FetchResponse, Source, Standing, UpstreamBody};
 
 /// What arrived is given out when no more is there at once, or when this much is, in bytes.
 const BATCH: u64 = 1024 * 1024;
@@ -83,11 +83,21 @@ impl Stream {
         self.check
     }
 
-    /// Waits for bytes or the end; with a `limit`, a body of which no byte comes for so long counts as stalled. Nothing is
-    /// lost when the future is dropped before it has begun to collect, and it does not wait after that.
-    pub(super) async fn next(&mut self, limit: Option<Duration>) -> Batch {
+    /// How much its bytes matter, where not all may come at once.
+    pub(super) fn standing(&self) -> Option<&Standing> {
+        self.body.standing()
+    }
+
+    /// A body of which no byte comes for so long counts as stalled.
+    pub(super) fn limit_silence(&mut self, limit: Duration) {
+        self.body.limit_silence(limit);
+    }
+
+    /// Waits for bytes or the end. Nothing is lost when the future is dropped before it has begun to collect, and it does
+    /// not wait after that.
+    pub(super) async fn next(&mut self) -> Batch {
         loop {
-            let batch = self.collect(limit).await;
+            let batch = self.collect().await;
             let Some(check) = &mut self.check else { return batch };
             if let Some(batch) = check.take(batch, Instant::now()) {
                 return batch;
@@ -96,17 +106,9 @@ impl Stream {
     }
 
     /// What is there at once, after a wait for the first of it.
-    async fn collect(&mut self, limit: Option<Duration>) -> Batch {
+    async fn collect(&mut self) -> Batch {
         let mut batch = Batch { at: self.at, bytes: Vec::new(), size: 0, end: None };
-        let first = self.body.next();
-        let first = match limit {
-            Some(limit) => timeout(limit, first).await.ok(),
-            None => Some(first.await),
-        };
-        let mut next = match first {
-            Some(first) => Some(first),
-            None => Some(Some(Err(self.body.give_up()))),
-        };
+        let mut next = Some(self.body.next().await);
         while let Some(chunk) = next {
             match chunk {
                 Some(Ok(bytes)) => {

@@ -11,7 +11,7 @@ use super::{FillError, FlightGuard};
 use crate::content::{CacheKey, ExpectedDigest, Origin, Policy, Record};
 use crate::decide::{self, FirstAsked, UnderRule};
 use crate::store::{Entry, Partial};
-use crate::upstream::{FetchRequest, FetchResponse, RequestBody};
+use crate::upstream::{FetchRequest, FetchResponse, RequestBody, Standing};
 
 /// Stands for a token without holding it: a keyed hash.
 pub type TokenId = [u8; 32];
@@ -125,6 +125,7 @@ impl Want {
             body,
             deadline,
             avoid: None,
+            standing: Standing::default(),
         }
     }
 

@@ -12,6 +12,7 @@ use super::rescue;
 use super::respond::respond;
 use super::tunnel::Tunnel;
 use crate::decide::{CacheStatus, FwdReason};
+use crate::fill::Toll;
 use crate::resolve::{Inbound, resolve_connect};
 use crate::telemetry::RequestResult;
 
@@ -19,12 +20,12 @@ impl Handler {
     /// Answers a CONNECT. A 200 carries its [`Tunnel`] as an extension; any other answer has none.
     pub(super) async fn connect(&self, inbound: &Inbound<'_>, mut account: Account) -> Response<SegmentBody> {
         match self.reach(inbound, &mut account).await {
-            Ok(host) => {
+            Ok((host, toll)) => {
                 let status = CacheStatus::forwarded(FwdReason::Method, None);
                 let outcome = Outcome { reply: Reply::Tunnel, result: RequestResult::Bypass, status };
                 let mut response = respond(outcome, &self.settings.pseudonym, false);
                 account.answered(response.status().as_u16(), RequestResult::Bypass);
-                let tunnel = Tunnel::new(host, account, self.settings.tunnel_idle_time);
+                let tunnel = Tunnel::new(host, toll, account, self.settings.tunnel_idle_time);
                 response.extensions_mut().insert(tunnel);
                 response
             }
@@ -33,7 +34,7 @@ impl Handler {
     }
 
     /// A connection to the host that is named, if it may be named.
-    async fn reach(&self, inbound: &Inbound<'_>, account: &mut Account) -> Result<TcpStream, Outcome> {
+    async fn reach(&self, inbound: &Inbound<'_>, account: &mut Account) -> Result<(TcpStream, Toll), Outcome> {
         if self.fill.is_loop(inbound.headers) {
             return Err(rescue::looped());
         }

@@ -31,6 +31,9 @@ pub(super) fn failed(error: &FillError) -> Outcome {
 /// The host of a tunnel cannot be reached. An address that the guard refuses is no 4xx either: names are resolved
 /// wrongly for a while, too.
 pub(super) fn unreached(error: &FetchError) -> Outcome {
+    if error.ask_again_at().is_some() {
+        return unavailable(error.as_str());
+    }
     let status = match error {
         FetchError::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
         FetchError::NoSource { .. } | FetchError::ConnectFailed { own: true, .. } => StatusCode::SERVICE_UNAVAILABLE,

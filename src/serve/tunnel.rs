@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use super::account::Account;
 use super::backlog::Ends;
 use super::wire::{ClientSocket, Receipt};
+use crate::fill::Toll;
 use crate::shutdown::Drain;
 
 /// Most bytes that are taken from one side before the other has taken them: all that a slow reader costs.
@@ -38,6 +39,7 @@ pub(super) struct Tunnel {
 
 struct Agreed {
     host: TcpStream,
+    toll: Toll,
     account: Unopened,
     idle_time: Duration,
     /// What counts the tunnel as a request in flight.
@@ -65,6 +67,8 @@ enum Cut {
     Idle(Duration),
     #[error("draining")]
     Draining,
+    #[error("the upstream budget is closed")]
+    OverBudget,
 }
 
 /// Counts what passes, and remembers when something did.
@@ -75,8 +79,8 @@ struct Traffic {
 }
 
 impl Tunnel {
-    pub(super) fn new(host: TcpStream, account: Account, idle_time: Duration) -> Self {
-        let agreed = Agreed { host, account: Unopened(Some(account)), idle_time, held: Vec::new() };
+    pub(super) fn new(host: TcpStream, toll: Toll, account: Account, idle_time: Duration) -> Self {
+        let agreed = Agreed { host, toll, account: Unopened(Some(account)), idle_time, held: Vec::new() };
         Self { agreed: Arc::new(Mutex::new(Some(agreed))) }
     }
 
@@ -91,7 +95,9 @@ impl Tunnel {
     /// client that came right behind its request. The end of one side is passed on to the other, which may go on;
     /// any other end resets both, so that neither takes it for the end of what was sent.
     pub(super) async fn run(&self, mut client: ClientSocket, early: Bytes, drain: &Drain) {
-        let Some(Agreed { mut host, mut account, idle_time, held: _held }) = self.agreed.lock().take() else { return };
+        let Some(Agreed { mut host, toll, mut account, idle_time, held: _held }) = self.agreed.lock().take() else {
+            return;
+        };
         let Some(account) = account.0.take() else { return };
         let _open = account.open_tunnel();
         let sides = [client.tcp(), &host].map(Ends::of);
@@ -99,8 +105,8 @@ impl Tunnel {
         let result = {
             let (from_client, to_client) = split(&mut client);
             let (from_host, to_host) = host.split();
-            let up = carry(from_client, to_host, early, Side::Client, &traffic);
-            let down = carry(from_host, to_client, Bytes::new(), Side::Host, &traffic);
+            let up = carry(from_client, to_host, early, Side::Client, None, &traffic);
+            let down = carry(from_host, to_client, Bytes::new(), Side::Host, Some(toll), &traffic);
             tokio::select! {
                 biased;
                 result = try_join(up, down) => result.map(|_| ()),
@@ -190,6 +196,7 @@ async fn carry(
     mut to: impl AsyncWrite + Unpin,
     early: Bytes,
     side: Side,
+    mut toll: Option<Toll>,
     traffic: &Traffic,
 ) -> Result<(), Cut> {
     deliver(&mut to, &early, side, traffic).await?;
@@ -205,7 +212,14 @@ async fn carry(
         if chunk.is_empty() {
             return to.shutdown().await.map_err(|error| side.other().failed(error));
         }
+        let may_go_on = match &mut toll {
+            Some(toll) => toll.pay(chunk.len() as u64).await,
+            None => true,
+        };
         deliver(&mut to, &chunk, side, traffic).await?;
+        if !may_go_on {
+            return Err(Cut::OverBudget);
+        }
     }
 }
 

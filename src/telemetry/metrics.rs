@@ -55,6 +55,12 @@ pub struct Metrics {
     pub upstream_bytes: IntCounter,
     /// Upstream requests by `outcome` (2xx, 3xx, 4xx, 5xx, connect, timeout, cut, refused, middleman).
     pub upstream_requests: IntCounterVec,
+    /// 1 while the budget of upstream bytes is open.
+    pub upstream_budget_open: IntGauge,
+    /// Its rate at present, in bytes per second; 0 without one.
+    pub upstream_budget_rate: IntGauge,
+    /// Body bytes that have come from upstream today, if there is a budget.
+    pub upstream_budget_day: IntGauge,
     /// Whether a `parent` is asked at present: 1, or 0 while it is known to be down.
     pub parent_up: IntGaugeVec,
     /// Fills by `outcome` (complete, cut, mismatch, abandoned).
@@ -152,6 +158,18 @@ impl Metrics {
             )?,
             upstream_bytes: counter("upstream_bytes_total", "Body bytes received from upstream")?,
             upstream_requests: counters("upstream_requests_total", "Requests to upstream", &["outcome"])?,
+            upstream_budget_open: gauge(
+                "upstream_budget_open",
+                "Whether content may be asked for: 1, or 0 while the budget is closed by its hours or the bytes of the day",
+            )?,
+            upstream_budget_rate: gauge(
+                "upstream_budget_rate_bytes",
+                "Bytes per second that may come from upstream at present; 0 without a limit, or while closed",
+            )?,
+            upstream_budget_day: gauge(
+                "upstream_budget_day_bytes",
+                "Body bytes received today, in the time zone of the budget, if there is one",
+            )?,
             parent_up: gauges(
                 "parent_up",
                 "Whether a parent is asked: 1, or 0 while it is known to be down",

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::telemetry::Metrics;
 
+use super::budget::{Spending, Standing};
 use super::error::BodyError;
 use super::framing::Framing;
 use super::health::Outcome;
@@ -26,6 +27,10 @@ pub struct UpstreamBody {
     state: State,
     framing: Framing,
     received: u64,
+    /// What has come and may not be given on yet.
+    held: Bytes,
+    /// What it spends of the budget, if it does.
+    spending: Option<Spending>,
     stall: Duration,
     /// Until when the first byte must be there.
     first_byte: Instant,
@@ -64,6 +69,7 @@ impl UpstreamBody {
         connection: Connection,
         ticket: Ticket,
         limits: &BodyLimits,
+        spending: Option<Spending>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let reading = Box::new(Reading { incoming, connection, ticket });
@@ -71,6 +77,8 @@ impl UpstreamBody {
             state: State::Reading(reading),
             framing,
             received: 0,
+            held: Bytes::new(),
+            spending,
             stall: limits.stall,
             first_byte: limits.first_byte,
             metrics,
@@ -80,9 +88,22 @@ impl UpstreamBody {
     }
 
     /// The next bytes; `None` once the body has ended as its framing says. An error is final and is given again by
-    /// every later call. May be dropped while waiting; nothing is lost.
+    /// every later call. May be dropped while waiting; nothing is lost. A wait for the budget is no silence of the source.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         loop {
+            if !self.held.is_empty() {
+                let there = self.held.len();
+                let granted = match &mut self.spending {
+                    Some(spending) => spending.turn(there as u64).await,
+                    None => there as u64,
+                };
+                let granted = usize::try_from(granted).unwrap_or(there).min(there);
+                return Some(Ok(self.held.split_to(granted)));
+            }
+            if matches!(self.state, State::Reading(_)) && self.spending.as_ref().is_some_and(Spending::is_shut) {
+                let error = BodyError::OverBudget { received: self.received };
+                return Some(Err(self.fail(error, None)));
+            }
             let reading = match &mut self.state {
                 State::Reading(reading) => reading,
                 State::Ended => return None,
@@ -97,13 +118,15 @@ impl UpstreamBody {
                     {
                         self.received = self.received.saturating_add(bytes.len() as u64);
                         self.metrics.upstream_bytes.inc_by(bytes.len() as u64);
+                        self.spending.iter().for_each(|spending| spending.received(bytes.len() as u64));
+                        self.held = bytes;
                         self.end_if_satisfied();
-                        return Some(Ok(bytes));
                     }
                 }
                 Ok(None) => {
                     if matches!(self.framing, Framing::Length(length) if length != self.received) {
-                        return Some(Err(self.fail(BodyError::Cut { received: self.received }, Outcome::Cut)));
+                        let error = BodyError::Cut { received: self.received };
+                        return Some(Err(self.fail(error, Some(Outcome::Cut))));
                     }
                     self.end();
                     return None;
@@ -115,18 +138,24 @@ impl UpstreamBody {
                     } else {
                         BodyError::Cut { received }
                     };
-                    return Some(Err(self.fail(error, Outcome::Cut)));
+                    return Some(Err(self.fail(error, Some(Outcome::Cut))));
                 }
                 Err(_elapsed) => {
-                    return Some(Err(self.fail(BodyError::Stalled { received: self.received }, Outcome::Stall)));
+                    let error = BodyError::Stalled { received: self.received };
+                    return Some(Err(self.fail(error, Some(Outcome::Stall))));
                 }
             }
         }
     }
 
-    /// It has been silent for too long for whoever reads it.
-    pub fn give_up(&mut self) -> BodyError {
-        self.fail(BodyError::Stalled { received: self.received }, Outcome::Stall)
+    /// For whoever reads it, so long a silence is too long.
+    pub fn limit_silence(&mut self, limit: Duration) {
+        self.stall = self.stall.min(limit);
+    }
+
+    /// How much its bytes matter, where not all may come at once.
+    pub fn standing(&self) -> Option<&Standing> {
+        self.spending.as_ref().map(Spending::standing)
     }
 
     /// Body bytes received so far.
@@ -178,12 +207,11 @@ impl UpstreamBody {
         }
     }
 
-    fn fail(&mut self, error: BodyError, outcome: Outcome) -> BodyError {
+    fn fail(&mut self, error: BodyError, outcome: Option<Outcome>) -> BodyError {
         if let State::Reading(mut reading) = std::mem::replace(&mut self.state, State::Failed(error)) {
             // A source that was cut in the middle is alive, and what it brought is kept.
-            if outcome != Outcome::Cut || self.received == 0 {
-                reading.ticket.report(outcome);
-            }
+            let outcome = outcome.filter(|outcome| *outcome != Outcome::Cut || self.received == 0);
+            outcome.into_iter().for_each(|outcome| reading.ticket.report(outcome));
             tracing::debug!(source = %reading.connection.source, %error, "an upstream body broke");
         }
         error

@@ -15,6 +15,7 @@ use crate::content::{Origin, Policy};
 use crate::telemetry::{Metrics, Throttle};
 
 use super::Settings;
+use super::budget::{Budget, BudgetSettings, Standing};
 use super::comeback::Sought;
 use super::connect::{Connector, Resolver, SystemResolver};
 use super::error::{FetchError, RedirectRefusal, TlsSetupError};
@@ -46,6 +47,7 @@ pub(super) struct Inner {
     pub(super) pool: Arc<Pool>,
     pub(super) sources: Arc<Sources>,
     pub(super) sought: Sought,
+    pub(super) budget: Arc<Budget>,
     /// How often it is said that somebody refuses: each request could be the cause of a line.
     pub(super) refusals: Mutex<Throttle>,
 }
@@ -70,6 +72,8 @@ pub struct FetchRequest {
     pub deadline: Instant,
     /// A source that has failed just now: it is asked after the others.
     pub avoid: Option<Source>,
+    /// How much its answer matters, where not all may come at once.
+    pub standing: Standing,
 }
 
 impl Upstream {
@@ -104,8 +108,9 @@ impl Upstream {
         let pool = Arc::default();
         let sources = Arc::new(Sources::new(Arc::clone(&metrics), &settings.parents));
         let refusals = Mutex::new(Throttle::new(5, Duration::from_secs(60), std::time::Instant::now()));
-        let inner =
-            Inner { settings, pseudonym, metrics, connector, pool, sources, sought: Sought::default(), refusals };
+        let budget = Budget::new(settings.budget.clone(), settings.budget_file.clone(), Arc::clone(&metrics));
+        let sought = Sought::default();
+        let inner = Inner { settings, pseudonym, metrics, connector, pool, sources, sought, budget, refusals };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -129,29 +134,60 @@ impl Upstream {
         self.inner.sources.comebacks()
     }
 
+    /// Obeys another budget from now on.
+    pub fn set_budget(&self, settings: BudgetSettings) {
+        self.inner.budget.change(settings);
+    }
+
+    /// Whether there is a budget to obey.
+    pub fn has_budget(&self) -> bool {
+        self.inner.budget.is_obeyed()
+    }
+
+    /// Whether the budget lets nothing come at present.
+    pub fn is_shut(&self) -> bool {
+        self.inner.budget.shut().is_some()
+    }
+
+    /// Why the budget lets nothing come, and until when.
+    pub fn shut_text(&self) -> Option<String> {
+        self.inner.budget.shut_text()
+    }
+
+    /// Looks after the budget as long as there is one: its hours, and what has come on a day.
+    pub fn keep_budget(&self) -> impl Future<Output = ()> + use<> {
+        let sources = Arc::clone(&self.inner.sources);
+        Budget::keep(Arc::downgrade(&self.inner.budget), move || sources.tell_of_comeback())
+    }
+
+    /// Writes down what has come today.
+    pub async fn save_budget(&self) {
+        self.inner.budget.save().await;
+    }
+
     /// Asks for one answer and returns when its head is there. `redirects` says where redirects may lead.
     ///
     /// # Errors
     /// See [`FetchError`]; the fault of the last source that was asked. A 4xx or 5xx answer is no error.
     pub async fn fetch(&self, request: FetchRequest, redirects: &dyn Redirects) -> Result<FetchResponse, FetchError> {
-        let FetchRequest { method, origin, target, headers, mut policy, body, deadline, avoid } = request;
-        let mut ask = Ask { method, origin, target, headers: end_to_end(&headers), body, deadline };
+        let FetchRequest { method, origin, target, headers, policy, body, deadline, avoid, standing } = request;
+        let mut ask = Ask { method, origin, target, headers: end_to_end(&headers), policy, body, deadline, standing };
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.ask(&mut ask, &policy, avoid.as_ref()).await?;
+            let response = self.ask(&mut ask, avoid.as_ref()).await?;
             let Some(location) = redirect::location(&ask.method, response.status, &response.headers) else {
                 return Ok(response);
             };
             let refused = |to: String, why| FetchError::RedirectRefused { to, why };
             let (origin, target) =
                 redirect::resolve(&ask.origin, &ask.target, location).map_err(|why| refused(shown(location), why))?;
-            policy = redirects
+            let policy = redirects
                 .allow(&origin, &target)
                 .ok_or_else(|| refused(origin.to_string(), RedirectRefusal::NotAllowed))?;
             if origin != ask.origin {
                 redirect::drop_credentials(&mut ask.headers);
             }
             tracing::debug!(from = %ask.origin, to = %origin, "following a redirect");
-            (ask.origin, ask.target) = (origin, target);
+            (ask.origin, ask.target, ask.policy) = (origin, target, policy);
             response.body.discard(DISCARDED, ask.deadline.min(Instant::now() + DISCARD_TIME)).await;
         }
         Err(FetchError::TooManyRedirects { host: ask.origin.host.to_string() })
@@ -159,8 +195,11 @@ impl Upstream {
 
     /// Asks the sources of the plan in order until one has a good answer. Without one it is the first answer that came, then
     /// what says most of why there is none.
-    async fn ask(&self, ask: &mut Ask, policy: &Policy, avoid: Option<&Source>) -> Result<FetchResponse, FetchError> {
-        let sources = plan(&self.inner.settings, &ask.origin, policy, avoid);
+    async fn ask(&self, ask: &mut Ask, avoid: Option<&Source>) -> Result<FetchResponse, FetchError> {
+        if let Some(shut) = self.inner.budget.shut().filter(|_| ask.policy.budgeted) {
+            return Err(FetchError::OverBudget { until: shut.until });
+        }
+        let sources = plan(&self.inner.settings, &ask.origin, &ask.policy, avoid);
         let mut best = Err(FetchError::NoSource { host: ask.origin.host.to_string() });
         for (index, source) in sources.iter().enumerate() {
             let limit = share(Instant::now(), ask.deadline, sources.len() - index);

@@ -109,6 +109,12 @@ pub enum FetchError {
         /// When it will be tried again.
         until: Instant,
     },
+    /// The budget of upstream bytes is closed at present.
+    #[error("the upstream budget is closed")]
+    OverBudget {
+        /// When it opens, as far as is known.
+        until: Instant,
+    },
     /// The settings allow no source for this request.
     #[error("no source may be asked for {host}")]
     NoSource {
@@ -217,6 +223,12 @@ pub enum BodyError {
         /// Body bytes that came before.
         received: u64,
     },
+    /// The budget of upstream bytes has closed.
+    #[error("over the upstream budget after {received} bytes")]
+    OverBudget {
+        /// Body bytes that came before.
+        received: u64,
+    },
     /// The chunked coding is broken.
     #[error("malformed after {received} bytes")]
     Malformed {
@@ -272,7 +284,8 @@ impl FetchError {
             | Self::TooManyRedirects { .. }
             | Self::MiddlemanRefused { .. }
             | Self::ProxyFailed { .. }
-            | Self::KnownDown { .. } => Blame::Source,
+            | Self::KnownDown { .. }
+            | Self::OverBudget { .. } => Blame::Source,
             Self::AddressRefused { .. } | Self::RedirectRefused { .. } | Self::NoSource { .. } => Blame::Rules,
             Self::InvalidRequest { .. } | Self::RequestBody => Blame::Request,
         }
@@ -287,7 +300,16 @@ impl FetchError {
                 | Self::TlsFailed { .. }
                 | Self::ProxyFailed { .. }
                 | Self::KnownDown { .. }
+                | Self::OverBudget { .. }
         )
+    }
+
+    /// When it is of use to ask again, if nobody was asked.
+    pub fn ask_again_at(&self) -> Option<Instant> {
+        match self {
+            Self::KnownDown { until, .. } | Self::OverBudget { until } => Some(*until),
+            _ => None,
+        }
     }
 
     /// One word for logs and metrics.
@@ -305,6 +327,7 @@ impl FetchError {
             Self::RedirectRefused { .. } => "redirect-refused",
             Self::TooManyRedirects { .. } => "too-many-redirects",
             Self::KnownDown { .. } => "known-down",
+            Self::OverBudget { .. } => "over-budget",
             Self::NoSource { .. } => "no-source",
             Self::InvalidRequest { .. } => "invalid-request",
             Self::RequestBody => "request-body",
@@ -325,6 +348,7 @@ impl FetchError {
             Self::RedirectRefused { .. }
             | Self::TooManyRedirects { .. }
             | Self::KnownDown { .. }
+            | Self::OverBudget { .. }
             | Self::NoSource { .. }
             | Self::InvalidRequest { .. } => None,
         }
@@ -345,7 +369,10 @@ impl BodyError {
     /// Body bytes that came before the fault.
     pub fn received(&self) -> u64 {
         match *self {
-            Self::Cut { received } | Self::Stalled { received } | Self::Malformed { received } => received,
+            Self::Cut { received }
+            | Self::Stalled { received }
+            | Self::OverBudget { received }
+            | Self::Malformed { received } => received,
         }
     }
 
@@ -354,6 +381,7 @@ impl BodyError {
         match self {
             Self::Cut { .. } => "cut",
             Self::Stalled { .. } => "stalled",
+            Self::OverBudget { .. } => "over-budget",
             Self::Malformed { .. } => "malformed",
         }
     }

@@ -1,6 +1,7 @@
 //! One attempt at one source: admission, a connection, the request, the head of the answer. Redirects and the
 //! order of sources are [`super::client`]'s business.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -10,9 +11,10 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use crate::content::{Origin, UnixMillis};
+use crate::content::{Origin, Policy, UnixMillis};
 
 use super::body::{BodyLimits, Connection, UpstreamBody};
+use super::budget::{Spending, Standing};
 use super::client::Upstream;
 use super::error::{AnswerFault, FetchError, Phase};
 use super::framing::{self, ContentRange, Framing};
@@ -69,7 +71,10 @@ pub(super) struct Ask {
     pub(super) origin: Origin,
     pub(super) target: String,
     pub(super) headers: HeaderMap,
+    pub(super) policy: Arc<Policy>,
     pub(super) body: Option<RequestBody>,
+    /// How much its answer matters.
+    pub(super) standing: Standing,
     /// Until when the first body byte must be there.
     pub(super) deadline: Instant,
 }
@@ -225,6 +230,15 @@ impl Upstream {
         }
     }
 
+    /// What an answer spends of the budget: of the parent's rate, or of that of the origin's rule.
+    fn spending(&self, ask: &Ask, source: &Source) -> Option<Spending> {
+        let name = || match source.parent {
+            Some(_) => source.peer.to_string().into(),
+            None => Arc::clone(&ask.policy.rule),
+        };
+        ask.policy.budgeted.then(|| Spending::new(Arc::clone(&self.inner.budget), ask.standing.clone(), name()))
+    }
+
     /// Judges the head of an answer.
     fn accept(
         &self,
@@ -266,6 +280,7 @@ impl Upstream {
         };
         let connection = Connection { link, source: source.clone(), pool: self.inner.pool.clone() };
         let metrics = self.inner.metrics.clone();
+        let spending = self.spending(ask, source);
         Ok(FetchResponse {
             status: head.status,
             headers,
@@ -273,7 +288,7 @@ impl Upstream {
             head_length: dimensions.length,
             content_range: dimensions.content_range,
             unsatisfied_total: dimensions.unsatisfied_total,
-            body: UpstreamBody::new(incoming, dimensions.framing, connection, ticket, &limits, metrics),
+            body: UpstreamBody::new(incoming, dimensions.framing, connection, ticket, &limits, spending, metrics),
             source: source.clone(),
             request_time,
             response_time,

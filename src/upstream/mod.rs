@@ -4,6 +4,7 @@
 //! neither freshness nor ranges beyond reading the fields; resuming a broken body is the caller's business.
 
 mod body;
+mod budget;
 mod client;
 mod comeback;
 mod connect;
@@ -31,6 +32,7 @@ mod tunnel;
 mod tests;
 
 pub use body::UpstreamBody;
+pub use budget::{BudgetSettings, Calendar, Limit, Standing, Toll, Urgency, Window};
 pub use client::{FetchRequest, Upstream};
 pub use connect::{Resolver, SystemResolver};
 pub use error::{AnswerFault, Blame, BodyError, FetchError, Phase, RedirectRefusal, TlsFault, TlsSetupError};

@@ -23,6 +23,8 @@ pub struct Parent {
     pub tls_name: Option<Arc<str>>,
     /// The proxy through which it is asked.
     pub proxy: Option<Arc<Proxy>>,
+    /// Most bytes per second that come from it.
+    pub rate: Option<u64>,
 }
 
 /// In which form a parent is asked.
@@ -139,6 +141,7 @@ mod tests {
             credentials: None,
             tls_name: None,
             proxy: None,
+            rate: None,
         }
     }
 

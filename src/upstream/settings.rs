@@ -1,7 +1,9 @@
 //! Settings of the upstream side.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::budget::BudgetSettings;
 use super::identity::TlsFiles;
 use super::plan::Parent;
 use super::proxy::Proxies;
@@ -19,6 +21,10 @@ pub struct Settings {
     pub tls: TlsFiles,
     /// Time limits of attempts and requests.
     pub timeouts: Timeouts,
+    /// What may come, and when.
+    pub budget: BudgetSettings,
+    /// Where the bytes of the day are written down.
+    pub budget_file: Option<PathBuf>,
 }
 
 /// Time limits of the upstream side.
@@ -61,6 +67,8 @@ impl Default for Settings {
             proxies: Proxies::default(),
             tls: TlsFiles::default(),
             timeouts: Timeouts::default(),
+            budget: BudgetSettings::default(),
+            budget_file: None,
         }
     }
 }

@@ -78,6 +78,11 @@ impl Sources {
             tracing::info!(%source, "the source can be reached again");
             self.show(source, true);
         }
+        self.tell_of_comeback();
+    }
+
+    /// Who waits for a source may ask again.
+    pub(super) fn tell_of_comeback(&self) {
         self.comebacks.send_replace(());
     }
 

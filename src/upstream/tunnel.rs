@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::content::{Origin, Scheme};
 
+use super::budget::Toll;
 use super::client::Upstream;
 use super::error::{FetchError, Phase};
 use super::plan::Source;
@@ -24,21 +25,31 @@ impl Upstream {
     /// Connects to `host:port` within `upstream.timeouts.connect`.
     ///
     /// # Errors
-    /// When nothing may be asked directly, the name has no address that may be connected to, or none answers.
-    pub async fn connect(&self, host: Arc<str>, port: u16, allow_private: bool) -> Result<TcpStream, FetchError> {
+    /// When nothing may be asked directly or at this time, the name has no address that may be connected to, or none answers.
+    pub async fn connect(
+        &self,
+        host: Arc<str>,
+        port: u16,
+        allow_private: bool,
+    ) -> Result<(TcpStream, Toll), FetchError> {
         let settings = &self.inner.settings;
         if !settings.direct {
             return Err(FetchError::NoSource { host: host.to_string() });
         }
+        if let Some(shut) = self.inner.budget.shut() {
+            return Err(FetchError::OverBudget { until: shut.until });
+        }
+        let toll = Toll::new(Arc::clone(&self.inner.budget), Arc::clone(&host));
         // The scheme names no default port in messages; nothing is spoken here.
         let origin = Origin { scheme: Scheme::Https, host, port };
         let source = Source { proxy: settings.proxies.of(&origin), ..Source::origin(origin, None, allow_private) };
         let limit = Instant::now() + settings.timeouts.connect;
         let stream = self.inner.connector.dial(&source, limit).await?;
-        match &source.proxy {
-            Some(proxy) => through(proxy, &source, stream, limit).await,
-            None => Ok(stream),
-        }
+        let stream = match &source.proxy {
+            Some(proxy) => through(proxy, &source, stream, limit).await?,
+            None => stream,
+        };
+        Ok((stream, toll))
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) const EFFECTS: &[Row] = &[
     ("origins[].address", "null", "mirror.example.com:80", |c| format!("{:?}", rule(c).address)),
     ("origins[].allow_private", "false", "true", |c| rule(c).allow_private.to_string()),
     ("origins[].parents", "true", "false", |c| rule(c).parents.to_string()),
+    ("origins[].budget", "true", "false", |c| rule(c).budgeted.to_string()),
+    ("origins[].rate", "null", "2 MB/s", |c| format!("{:?}", c.upstream.budget)),
     ("origins[].fill", "whole", "ranged", |c| format!("{:?}", rule(c).fill)),
     ("origins[].digests", "{}", "{ /a: 0000000000000000000000000000000000000000000000000000000000000000 }", |c| {
         format!("{:?}", rule(c).digests)
@@ -71,6 +73,14 @@ pub(super) const EFFECTS: &[Row] = &[
     ("upstream.parents[].kind", "connected-cache", "forward-proxy", |c| format!("{:?}", c.upstream.parents)),
     ("upstream.parents[].proxy", "null", "http://a:b@proxy.lan:3128", |c| format!("{:?}", c.upstream.parents)),
     ("upstream.parents[].tls_name", "null", "l4.lan", |c| format!("{:?}", c.upstream.parents)),
+    ("upstream.parents[].rate", "null", "2 MB/s", |c| format!("{:?}", c.upstream.budget)),
+    ("upstream.budget.rate", "closed", "20 Mbit/s", |c| format!("{:?}", c.upstream.budget)),
+    ("upstream.budget.daily", "null", "20 GB", |c| format!("{:?}", c.upstream.budget)),
+    ("upstream.budget.time_zone", "UTC", "Europe/Berlin", |c| format!("{:?}", c.upstream.budget)),
+    ("upstream.budget.windows[].days", "[mon-fri]", "[sat, sun]", |c| format!("{:?}", c.upstream.budget)),
+    ("upstream.budget.windows[].from", "\"06:00\"", "\"07:00\"", |c| format!("{:?}", c.upstream.budget)),
+    ("upstream.budget.windows[].to", "\"06:00\"", "\"24:00\"", |c| format!("{:?}", c.upstream.budget)),
+    ("upstream.budget.windows[].rate", "null", "closed", |c| format!("{:?}", c.upstream.budget)),
     ("upstream.tls.ca", "null", "ca.pem", |c| format!("{:?}", c.upstream.tls)),
     ("upstream.direct", "true", "false", |c| c.upstream.direct.to_string()),
     ("upstream.http_proxy", "null", "http://a:b@proxy.lan:3128", |c| format!("{:?}", c.upstream.proxies)),

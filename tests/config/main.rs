@@ -18,7 +18,7 @@ const ENTERPRISE: &str = include_str!("../../config/enterprise.yaml");
 const NESTED_EDGE: &str = include_str!("../../config/nested-edge.yaml");
 
 /// Settings that are lists of sections: their rows are those of their elements.
-const LISTS: [&str; 3] = ["origins", "storage.drives", "upstream.parents"];
+const LISTS: [&str; 4] = ["origins", "storage.drives", "upstream.parents", "upstream.budget.windows"];
 
 /// Settings that name a file whose content counts: `parents` tests them.
 const FILES: [&str; 4] = [
@@ -50,7 +50,7 @@ fn typed(config: &Config) -> String {
 }
 
 /// A first element for every list of sections, and what goes together.
-const BASE: &str = "origins: [{ host: a.example.com }]\nupstream: { parents: [{ url: https://base.lan }] }\nlisten: { tls: { addresses: [127.0.0.1:9], certificate: /a, key: /b, client_ca: /c } }";
+const BASE: &str = "origins: [{ host: a.example.com }]\nupstream: { parents: [{ url: https://base.lan }], budget: { windows: [{}] } }\nlisten: { tls: { addresses: [127.0.0.1:9], certificate: /a, key: /b, client_ca: /c } }";
 
 #[test]
 fn every_setting_has_an_effect() {
@@ -195,9 +195,7 @@ log: { format: Json }
 
 #[test]
 fn what_later_releases_bring_is_refused_and_not_ignored() {
-    for (text, path) in
-        [("upstream: { budget: { rate: 1 MB } }", "upstream.budget"), ("admin: { token: secret }", "admin.token")]
-    {
+    for (text, path) in [("admin: { tls: { key: a } }", "admin.tls"), ("admin: { token: secret }", "admin.token")] {
         let errors = load(text).expect_err(text);
         assert!(matches!(errors.as_slice(), [error] if error.path == path), "{errors}");
         assert!(errors.to_string().contains("does not support it yet"), "{errors}");
@@ -258,6 +256,17 @@ fn single_values_that_make_no_sense_are_refused() {
             "{ origins: [{ host: a.example }], reverse: { default_origin: \"http://u:p@a.example\" } }",
             "reverse.default_origin",
         ),
+        ("upstream: { budget: { rate: 1 kB/s } }", "upstream.budget.rate"),
+        ("upstream: { budget: { rate: 0 } }", "upstream.budget.rate"),
+        ("upstream: { budget: { daily: 10 } }", "upstream.budget.daily"),
+        ("upstream: { budget: { time_zone: Mars/Olympus } }", "upstream.budget.time_zone"),
+        ("upstream: { budget: { windows: [{ days: [] }] } }", "upstream.budget.windows[0].days"),
+        ("upstream: { budget: { windows: [{ days: [monday] }] } }", "upstream.budget.windows[0].days[0]"),
+        ("upstream: { budget: { windows: [{ from: 6 }] } }", "upstream.budget.windows[0].from"),
+        ("upstream: { budget: { windows: [{ from: \"07:00\", to: \"07:00\" }] } }", "upstream.budget.windows[0].to"),
+        ("upstream: { budget: { windows: [{ rate: open }] } }", "upstream.budget.windows[0].rate"),
+        ("upstream: { parents: [{ url: http://l4.lan, rate: 1 }] }", "upstream.parents[0].rate"),
+        ("origins: [{ host: a.example, budget: false, rate: 1 MB/s }]", "origins[0].rate"),
         ("upstream: { direct: 1 }", "upstream.direct"),
         ("connect: { allow: [a.example] }", "connect.allow[0]"),
         ("connect: { allow: [\"a.example:443\", \"*:443\"] }", "connect.allow[1]"),

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a story fails by a panic and shows its figures")]
 
 mod apt;
+mod budget;
 mod changing;
 mod coalesce;
 mod cold_range;

@@ -60,10 +60,13 @@ impl Copying<'_> {
         }));
     }
 
-    pub(super) fn receive(&self, id: u64, mut stream: Box<Stream>) {
-        let limit = (self.ways != Ways::Again).then_some(SILENT);
+    pub(super) fn receive(&mut self, id: u64, mut stream: Box<Stream>) {
+        if self.ways != Ways::Again {
+            stream.limit_silence(SILENT);
+        }
+        self.standings.extend(stream.standing().map(|standing| (id, standing.clone())));
         self.events.push(Box::pin(async move {
-            let batch = stream.next(limit).await;
+            let batch = stream.next().await;
             Event::Came(id, stream, batch)
         }));
     }
@@ -78,7 +81,7 @@ impl Copying<'_> {
                 let end = self.answered(id, asked, response, permit);
                 if end.is_some() { self.whole_after_all().await.or(end) } else { end }
             }
-            Err(FetchError::KnownDown { until, .. }) => {
+            Err(FetchError::KnownDown { until, .. } | FetchError::OverBudget { until }) => {
                 self.claims.retain(|claim| claim.id != id);
                 self.down = true;
                 self.retry_at = Some(Instant::from_std(until));

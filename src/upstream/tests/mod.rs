@@ -160,6 +160,7 @@ fn upstream() -> Upstream {
 
 fn get(origin: Origin, target: &str) -> FetchRequest {
     FetchRequest {
+        standing: Standing::default(),
         method: Method::GET,
         origin,
         target: target.to_owned(),
