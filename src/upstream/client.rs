@@ -18,7 +18,7 @@ use super::Settings;
 use super::budget::{Budget, BudgetSettings, Standing};
 use super::comeback::Sought;
 use super::connect::{Connector, Resolver, SystemResolver};
-use super::error::{FetchError, RedirectRefusal, TlsSetupError};
+use super::error::{FetchError, TlsSetupError};
 use super::fetch::{Ask, FetchResponse, RequestBody};
 use super::headers::end_to_end;
 use super::identity::Dialect;
@@ -173,16 +173,10 @@ impl Upstream {
         let FetchRequest { method, origin, target, headers, policy, body, deadline, avoid, standing } = request;
         let mut ask = Ask { method, origin, target, headers: end_to_end(&headers), policy, body, deadline, standing };
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.ask(&mut ask, avoid.as_ref()).await?;
-            let Some(location) = redirect::location(&ask.method, response.status, &response.headers) else {
+            let response = self.ask(&mut ask, redirects, avoid.as_ref()).await?;
+            let Some((origin, target, policy)) = ask.redirected(&response, redirects)? else {
                 return Ok(response);
             };
-            let refused = |to: String, why| FetchError::RedirectRefused { to, why };
-            let (origin, target) =
-                redirect::resolve(&ask.origin, &ask.target, location).map_err(|why| refused(shown(location), why))?;
-            let policy = redirects
-                .allow(&origin, &target)
-                .ok_or_else(|| refused(origin.to_string(), RedirectRefusal::NotAllowed))?;
             if origin != ask.origin {
                 redirect::drop_credentials(&mut ask.headers);
             }
@@ -195,7 +189,12 @@ impl Upstream {
 
     /// Asks the sources of the plan in order until one has a good answer. Without one it is the first answer that came, then
     /// what says most of why there is none.
-    async fn ask(&self, ask: &mut Ask, avoid: Option<&Source>) -> Result<FetchResponse, FetchError> {
+    async fn ask(
+        &self,
+        ask: &mut Ask,
+        redirects: &dyn Redirects,
+        avoid: Option<&Source>,
+    ) -> Result<FetchResponse, FetchError> {
         if let Some(shut) = self.inner.budget.shut().filter(|_| ask.policy.budgeted) {
             return Err(FetchError::OverBudget { until: shut.until });
         }
@@ -204,6 +203,13 @@ impl Upstream {
         for (index, source) in sources.iter().enumerate() {
             let limit = share(Instant::now(), ask.deadline, sources.len() - index);
             let result = self.attempt(ask, source, limit).await;
+            // Who stands between and sends devices to a page of its own has not got what was asked for.
+            let result = result.and_then(|response| match ask.redirected(&response, redirects) {
+                Err(_refused) if source.has_middleman() => {
+                    Err(FetchError::MiddlemanRefused { host: source.to_string(), status: response.status })
+                }
+                _ => Ok(response),
+            });
             self.count(&result);
             let may_go_on = match &result {
                 Ok(response) => response.status.is_server_error() && ask.is_repeatable(),
@@ -265,10 +271,4 @@ fn better(
         (Err(error), Err(FetchError::KnownDown { .. })) if !matches!(error, FetchError::NoSource { .. }) => Err(error),
         (Err(_), Err(error)) => Err(error),
     }
-}
-
-/// The start of a `Location`, up to its query, which may hold secrets.
-fn shown(location: &[u8]) -> String {
-    let end = location.iter().position(|&b| b == b'?').unwrap_or(location.len()).min(100);
-    location.get(..end).unwrap_or_default().escape_ascii().to_string()
 }

@@ -297,6 +297,7 @@ impl FetchError {
             self,
             Self::ConnectFailed { .. }
                 | Self::NameUnknown { .. }
+                | Self::Timeout { phase: Phase::Resolve | Phase::Connect | Phase::Tls, .. }
                 | Self::TlsFailed { .. }
                 | Self::ProxyFailed { .. }
                 | Self::KnownDown { .. }

@@ -16,11 +16,12 @@ use crate::content::{Origin, Policy, UnixMillis};
 use super::body::{BodyLimits, Connection, UpstreamBody};
 use super::budget::{Spending, Standing};
 use super::client::Upstream;
-use super::error::{AnswerFault, FetchError, Phase};
+use super::error::{AnswerFault, FetchError, Phase, RedirectRefusal};
 use super::framing::{self, ContentRange, Framing};
 use super::health::Outcome;
 use super::plan::Source;
 use super::pool::Link;
+use super::redirect::{self, Redirects};
 use super::sources::Ticket;
 use super::{form, headers, loops, middleman};
 
@@ -103,6 +104,27 @@ impl Ask {
                 Either::Left(Full::new(bytes))
             }
         }
+    }
+
+    /// Where an answer leads, and by which rule, if it is a redirect that is followed.
+    ///
+    /// # Errors
+    /// When it may not be.
+    pub(super) fn redirected(
+        &self,
+        response: &FetchResponse,
+        redirects: &dyn Redirects,
+    ) -> Result<Option<(Origin, String, Arc<Policy>)>, FetchError> {
+        let Some(location) = redirect::location(&self.method, response.status, &response.headers) else {
+            return Ok(None);
+        };
+        let refused = |to: String, why| FetchError::RedirectRefused { to, why };
+        let (origin, target) = redirect::resolve(&self.origin, &self.target, location)
+            .map_err(|why| refused(redirect::shown(location), why))?;
+        let policy = redirects
+            .allow(&origin, &target)
+            .ok_or_else(|| refused(origin.to_string(), RedirectRefusal::NotAllowed))?;
+        Ok(Some((origin, target, policy)))
     }
 
     /// Whom errors name: who was asked.

@@ -34,6 +34,12 @@ pub(super) fn location<'a>(method: &Method, status: StatusCode, headers: &'a Hea
     if safe && redirect { headers.get(LOCATION).map(|value| value.as_bytes()) } else { None }
 }
 
+/// The start of a `Location`, up to its query, which may hold secrets.
+pub(super) fn shown(location: &[u8]) -> String {
+    let end = location.iter().position(|&b| b == b'?').unwrap_or(location.len()).min(100);
+    location.get(..end).unwrap_or_default().escape_ascii().to_string()
+}
+
 /// Resolves `location` against what was asked.
 pub(super) fn resolve(origin: &Origin, target: &str, location: &[u8]) -> Result<(Origin, String), RedirectRefusal> {
     let location = location.trim_ascii();

@@ -141,6 +141,13 @@ async fn a_parent_s_refusal_is_no_answer_of_the_origin() {
         let answer = node.get(&format!("{path}?cacheHostOrigin={HOST}"), &[]).await;
         assert_eq!(answer.head.status, status, "{}", answer.head.raw);
     }
+    // Somebody in between sends everybody to a page of its own.
+    parent.serve("/portal", Reply::status(302, "log in").with("Location", "http://portal.lan/login"));
+    let answer = node.get(&format!("/portal?cacheHostOrigin={HOST}"), &[]).await;
+    assert_eq!(answer.head.status, 503, "{}", answer.head.raw);
+    let there = FakeOrigin::with("/portal", Reply::file(Pattern::new(605, 5000))).await;
+    let other = below(&[url(parent.address), url(there.address)], json!({})).start();
+    must_be(&other.get(&format!("/portal?cacheHostOrigin={HOST}"), &[]).await, Pattern::new(605, 5000));
     // With a second parent the device gets its file.
     let path = "/refused/403";
     let second = FakeOrigin::with(path, Reply::file(Pattern::new(604, 5000))).await;
