@@ -14,6 +14,7 @@ mod environment;
 mod error;
 mod file;
 mod host;
+mod listen;
 mod origins;
 mod reader;
 mod show;

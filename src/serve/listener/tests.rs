@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::service_fn;
 
 use super::*;
-use crate::serve::settings::Limits;
+use crate::content::AccessList;
+use crate::serve::settings::{Limits, ProxyProtocol};
 use crate::shutdown::Drain;
 use crate::telemetry::Metrics;
 
@@ -23,7 +24,13 @@ impl Rig {
     fn new(clients: AccessList, limits: Limits, sockets: usize) -> Self {
         let context = Arc::new(WireContext::new(limits, Arc::new(Metrics::new().unwrap()), Drain::new()));
         let budget = DescriptorBudget { sockets, files: 10, reserve: 10 };
-        let admission = Admission::new(clients, budget, Arc::clone(&context));
+        let rules = AdmissionRules {
+            clients,
+            names: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyProtocol::Off,
+        };
+        let admission = Admission::new(rules, budget, Arc::clone(&context));
         let listener = bind(&["127.0.0.1:0".parse().unwrap()], &mut Inherited::default()).unwrap().remove(0);
         let address = listener.local_addr().unwrap();
         let service = service_fn(|_: Request<Incoming>| async {

@@ -22,6 +22,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 
 pub use files::TlsFileError;
+pub(in crate::serve) use names::has_name;
 pub use names::{ClientName, ClientNameError};
 
 use crate::telemetry::{Metrics, Throttle};
