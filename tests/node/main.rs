@@ -35,6 +35,7 @@ mod part_digests;
 mod passed;
 mod pins;
 mod ranges;
+mod relayed;
 mod repeats;
 mod restart;
 mod resumption;
