@@ -23,7 +23,7 @@ pub use bind::{BindError, Inherited, bind};
 pub use descriptors::{DescriptorBudget, raise_descriptor_limit};
 
 use super::proxy_header::Named;
-use super::tls::Tls;
+use super::tls::{Tls, names_in};
 use super::wire::{Peer, PieceBody, Refusal, TURN_AWAY_TIME, WireContext, serve_connection, turn_away};
 use admission::Place;
 use relayed::read_header;
@@ -59,11 +59,13 @@ impl Admission {
         tokio::spawn(async move {
             let Arrival { mut stream, peer, tls, begins_with_header } = arrival;
             let time = context.limits().header_time.min(TURN_AWAY_TIME);
-            let header_is_read = !begins_with_header || read_header(&mut stream, time).await.is_ok();
-            match tls {
-                _ if !header_is_read => context.note_refusal(peer, refusal, 0),
-                None => turn_away(stream, peer, refusal, &context).await,
-                Some(tls) => {
+            // Whom the header names does not matter here, only that it is out of the way.
+            let header = if begins_with_header { read_header(&mut stream, time).await.map(drop) } else { Ok(()) };
+            match (header, tls) {
+                (Err(None), _) => {}
+                (Err(Some(_)), _) => context.note_refusal(peer, refusal, 0),
+                (Ok(()), None) => turn_away(stream, peer, refusal, &context).await,
+                (Ok(()), Some(tls)) => {
                     if let Some(socket) = tls.accept(stream, peer, time, &context).await {
                         turn_away(socket, peer, refusal, &context).await;
                     }
@@ -176,6 +178,8 @@ where
     if place.admits(&socket) {
         serve_connection(socket, peer, service, context).await;
     } else {
+        let (client, names) = (peer.address.ip().to_canonical(), socket.certificate().map(names_in));
+        tracing::debug!(%client, names, "a client may use the port neither by its address nor by its certificate");
         Box::pin(turn_away(socket, peer.address, Refusal::ClientNotNamed, context)).await;
     }
 }

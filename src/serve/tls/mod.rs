@@ -22,8 +22,8 @@ use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 
 pub use files::TlsFileError;
-pub(in crate::serve) use names::has_name;
 pub use names::{ClientName, ClientNameError};
+pub(in crate::serve) use names::{has_name, names_in};
 
 use crate::telemetry::{Metrics, Throttle};
 use clock::{Clock, Dates};

@@ -73,6 +73,12 @@ pub(in crate::serve) fn has_name(certificate: &CertificateDer<'_>, names: &[Clie
     certificate.valid_dns_names().any(|name| names.iter().any(|wanted| wanted.matches(name)))
 }
 
+/// The DNS names of `certificate` for the log, which needs no more than a few.
+pub(in crate::serve) fn names_in(certificate: &CertificateDer<'_>) -> String {
+    let Ok(certificate) = EndEntityCert::try_from(certificate) else { return String::new() };
+    certificate.valid_dns_names().take(4).collect::<Vec<_>>().join(", ")
+}
+
 impl NamedClients {
     pub(super) fn new(inner: Arc<dyn ClientCertVerifier>, names: Vec<ClientName>) -> Self {
         Self { inner, names }
