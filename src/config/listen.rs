@@ -41,7 +41,7 @@ pub(super) fn listen(section: &mut Section<'_>) -> Option<Listen> {
     let clients = section.values("clients", None, client);
     let trusted_proxies = section.values("trusted_proxies", None, values::network);
     let proxy_protocol =
-        section.value("proxy_protocol", values::word(&[("off", ProxyProtocol::Off), ("v2", ProxyProtocol::V2)]));
+        section.value("proxy_protocol", values::word(&[("none", ProxyProtocol::None), ("v2", ProxyProtocol::V2)]));
     let digest_clients = section.values("digest_clients", None, values::client).map(|words| networks(&words));
     if data.as_ref().is_some_and(Vec::is_empty) {
         section.fault("data", Fault::new("devices have no way in", "write at least one address, like \"[::]:8081\""));
@@ -51,7 +51,7 @@ pub(super) fn listen(section: &mut Section<'_>) -> Option<Listen> {
         section.fault("clients", Fault::new("an empty list refuses every device", remedy));
     }
     if proxy_protocol == Some(ProxyProtocol::V2) && trusted_proxies.as_ref().is_some_and(Vec::is_empty) {
-        let remedy = "write the addresses of your proxies in listen.trusted_proxies, or off here";
+        let remedy = "write the addresses of your proxies in listen.trusted_proxies, or none here";
         section.fault("proxy_protocol", Fault::new("there is no proxy whose header would be taken", remedy));
     }
     if let (Some(data), Some(tls), Some(admin)) = (&data, &tls, &admin) {

@@ -42,7 +42,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyProtocol {
     /// Not at all.
-    Off,
+    None,
     /// By the binary header of the PROXY protocol, version 2.
     V2,
 }

@@ -24,7 +24,7 @@ pub(super) const EFFECTS: &[Row] = &[
     }),
     ("listen.digest_clients", "[]", "[10.0.0.1]", |c| format!("{:?}", c.serve.digest_clients)),
     ("listen.trusted_proxies", "[]", "[10.0.0.1]", |c| format!("{:?}", c.serve.trusted_proxies)),
-    ("listen.proxy_protocol", "off", "v2", |c| format!("{:?}", c.serve.proxy_protocol)),
+    ("listen.proxy_protocol", "none", "v2", |c| format!("{:?}", c.serve.proxy_protocol)),
     ("admin.summary_clients", "[any]", "[loopback]", |c| format!("{:?}", c.admin.summary_clients)),
     ("admin.metrics_clients", "[]", "[10.0.0.0/8]", |c| format!("{:?}", c.admin.metrics_clients)),
     ("admin.token_file", "/a", "/b", |c| format!("{:?}", c.admin.token_file)),

@@ -23,7 +23,7 @@ struct Rig {
 impl Rig {
     fn new(clients: AccessList, limits: Limits, sockets: usize) -> Self {
         let (names, trusted_proxies) = (Vec::new(), Vec::new());
-        let rules = AdmissionRules { clients, names, trusted_proxies, proxy_protocol: ProxyProtocol::Off };
+        let rules = AdmissionRules { clients, names, trusted_proxies, proxy_protocol: ProxyProtocol::None };
         Self::with(rules, limits, sockets)
     }
 
@@ -114,7 +114,7 @@ fn behind_proxies(proxy_protocol: ProxyProtocol, limits: Limits, sockets: usize)
 #[tokio::test]
 async fn the_limit_for_one_client_is_not_for_proxies_and_the_limit_for_all_is() {
     let limits = Limits { connections_per_client: 1, ..Limits::default() };
-    let rig = behind_proxies(ProxyProtocol::Off, limits, 3);
+    let rig = behind_proxies(ProxyProtocol::None, limits, 3);
     let mut open = Vec::new();
     for _ in 0..3 {
         let (stream, head) = rig.ask().await;

@@ -69,7 +69,7 @@ impl Site {
             clients: AccessList::Any,
             named_clients: Vec::new(),
             trusted_proxies: Vec::new(),
-            proxy_protocol: ProxyProtocol::Off,
+            proxy_protocol: ProxyProtocol::None,
             limits: Limits::default(),
             drain_grace: Duration::ZERO,
             pseudonym: "cache".into(),

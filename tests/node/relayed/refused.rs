@@ -60,7 +60,7 @@ async fn a_header_of_a_stranger_is_never_believed() {
     let (authority, pattern) = (Authority::new("site"), Pattern::new(941, 500));
     let origin = FakeOrigin::with("/f", Reply::file(pattern)).await;
     let with_proxies = setup(&authority, &origin);
-    let off = setup(&authority, &origin).set("listen.proxy_protocol", json!("off"));
+    let off = setup(&authority, &origin).set("listen.proxy_protocol", json!("none"));
     for (setup, device) in [(with_proxies, Some(1)), (off, None)] {
         let node = setup.start();
         let open = async |address| match device {
