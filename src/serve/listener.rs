@@ -164,14 +164,15 @@ where
 }
 
 /// Shakes hands, looks at the client's name where that has to let it in, and serves.
-async fn serve_under_tls<S, B>(stream: TcpStream, peer: Peer, tls: Arc<Tls>, place: Place, service: S)
+async fn serve_under_tls<S, B>(stream: TcpStream, peer: Peer, tls: Arc<Tls>, mut place: Place, service: S)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: PieceBody + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let context = &place.admission.context;
+    let admission = Arc::clone(&place.admission);
+    let context = &admission.context;
     // Boxed, since a connection should not carry room for its handshake.
     let shaken = Box::pin(tls.accept(stream, peer.address, context.limits().header_time, context)).await;
     let Some(socket) = shaken else { return };

@@ -139,6 +139,20 @@ async fn a_trusted_proxy_names_the_client_and_what_its_client_says_of_others_is_
 }
 
 #[tokio::test]
+async fn a_listener_for_both_families_knows_its_proxies_by_ipv4() {
+    let (authority, pattern) = (Authority::new("site"), Pattern::new(934, 500));
+    let origin = FakeOrigin::with("/f", Reply::file(pattern)).await;
+    let node = setup(&authority, &origin).set("listen.data", json!(["[::]:0"])).start();
+    let address = (IpAddr::from([127, 0, 0, 1]), node.data.port()).into();
+    for (header, client) in [(of("10.1.2.3", &[]), "10.1.2.3"), (own(), "127.0.0.1")] {
+        assert_eq!(ask(address, &header, &[]).await.head.status, 200);
+        logged(&node, 1, &[&format!("\"client\":\"{client}\""), "\"status\":200"]).await;
+    }
+    assert_eq!(ask(address, b"", &[]).await.head.status, 400);
+    logged(&node, 1, &["\"client\":\"127.0.0.1\"", "\"reason\":\"proxy-header-missing\""]).await;
+}
+
+#[tokio::test]
 async fn what_follows_the_header_is_the_clients_to_the_byte() {
     let (authority, pattern) = (Authority::new("site"), Pattern::new(931, 40_000));
     let origin = FakeOrigin::with("/f", Reply::file(pattern)).await;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::DescriptorBudget;
 use crate::content::AccessList;
@@ -38,6 +38,9 @@ pub struct Admission {
     per_client: Mutex<HashMap<IpAddr, usize>>,
     /// Bounds the connections that are held only to be refused politely.
     pub(super) refusals: Arc<Semaphore>,
+    /// Bounds the connections of clients that have yet to show a name: those whose addresses are on the list are not to
+    /// be without a place because strangers shake hands.
+    nameless: Arc<Semaphore>,
 }
 
 /// A connection's place; given back when dropped.
@@ -46,8 +49,8 @@ pub(super) struct Place {
     pub(super) admission: Arc<Admission>,
     /// Whose connections it is counted with.
     client: Option<IpAddr>,
-    /// Whether only a name in the client's certificate can let it in.
-    by_name: bool,
+    /// Held for as long as only a name in the client's certificate can let it in.
+    nameless: Option<OwnedSemaphorePermit>,
 }
 
 impl From<&Settings> for AdmissionRules {
@@ -65,6 +68,7 @@ impl Admission {
     /// Admits by `rules` within `budget` and the limits of `context`.
     pub fn new(rules: AdmissionRules, budget: DescriptorBudget, context: Arc<WireContext>) -> Arc<Self> {
         let refusals = Arc::new(Semaphore::new((budget.reserve / 2).clamp(1, 1024)));
+        let nameless = Arc::new(Semaphore::new((budget.sockets / 4).clamp(1, Semaphore::MAX_PERMITS)));
         Arc::new(Self {
             rules,
             budget,
@@ -72,6 +76,7 @@ impl Admission {
             open: AtomicUsize::new(0),
             per_client: Mutex::new(HashMap::new()),
             refusals,
+            nameless,
         })
     }
 
@@ -82,9 +87,9 @@ impl Admission {
 
     /// A place for a connection of `client`, or why there is none. Under `tls` it may have to show a name yet.
     pub(super) fn admit(self: &Arc<Self>, client: IpAddr, tls: bool) -> Result<Place, Refusal> {
-        let by_name = self.judge(client, tls)?;
+        let nameless = self.judge(client, tls)?;
         let mut place = self.admit_proxy()?;
-        place.by_name = by_name;
+        place.nameless = nameless;
         place.count(client)?;
         Ok(place)
     }
@@ -95,11 +100,11 @@ impl Admission {
             return Err(Refusal::NoDescriptors);
         }
         self.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Place { admission: Arc::clone(self), client: None, by_name: false })
+        Ok(Place { admission: Arc::clone(self), client: None, nameless: None })
     }
 
-    /// Whether `client` has to show a name, when it may connect at all now.
-    fn judge(&self, client: IpAddr, tls: bool) -> Result<bool, Refusal> {
+    /// Whether `client` may connect now; with a permit if it has to show a name yet.
+    fn judge(&self, client: IpAddr, tls: bool) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
         let by_name = !self.rules.clients.allows(client);
         if by_name && (!tls || self.rules.names.is_empty()) {
             return Err(Refusal::ClientNotAllowed);
@@ -107,7 +112,10 @@ impl Admission {
         if self.context.drain().draining() {
             return Err(Refusal::Draining);
         }
-        Ok(by_name)
+        if !by_name {
+            return Ok(None);
+        }
+        Arc::clone(&self.nameless).try_acquire_owned().map(Some).map_err(|_| Refusal::NoDescriptors)
     }
 
     fn is_proxy(&self, address: IpAddr) -> bool {
@@ -118,14 +126,18 @@ impl Admission {
 impl Place {
     /// Gives a proxy's place to `client`, or says why it may not have it.
     pub(super) fn take(&mut self, client: IpAddr, tls: bool) -> Result<(), Refusal> {
-        self.by_name = self.admission.judge(client, tls)?;
+        self.nameless = self.admission.judge(client, tls)?;
         self.count(client)
     }
 
     /// Whether the client may use the port, now that its certificate is known.
-    pub(super) fn admits(&self, socket: &ClientSocket) -> bool {
+    pub(super) fn admits(&mut self, socket: &ClientSocket) -> bool {
         let names = &self.admission.rules.names;
-        !self.by_name || socket.certificate().is_some_and(|certificate| has_name(certificate, names))
+        let admits = self.nameless.is_none() || socket.certificate().is_some_and(|shown| has_name(shown, names));
+        if admits {
+            self.nameless = None;
+        }
+        admits
     }
 
     fn count(&mut self, client: IpAddr) -> Result<(), Refusal> {

@@ -10,6 +10,7 @@ use tower::service_fn;
 use super::*;
 use crate::content::AccessList;
 use crate::serve::settings::{Limits, ProxyProtocol};
+use crate::serve::tls::ClientName;
 use crate::shutdown::Drain;
 use crate::telemetry::Metrics;
 
@@ -124,6 +125,30 @@ async fn the_limit_for_one_client_is_not_for_proxies_and_the_limit_for_all_is() 
     let (_stream, head) = rig.ask().await;
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     assert_eq!((rig.limited("connections_per_client"), rig.limited("descriptors")), (0, 1));
+}
+
+#[test]
+fn strangers_that_have_yet_to_show_a_name_take_no_more_than_their_share() {
+    let rules = AdmissionRules {
+        clients: AccessList::Networks(vec!["10.0.0.0/8".parse().unwrap()]),
+        names: vec![ClientName::parse("*.plant.example").unwrap()],
+        trusted_proxies: Vec::new(),
+        proxy_protocol: ProxyProtocol::None,
+    };
+    let context = WireContext::new(Limits::default(), Arc::new(Metrics::new().unwrap()), Drain::new());
+    let budget = DescriptorBudget { sockets: 8, files: 1, reserve: 1 };
+    let admission = Admission::new(rules, budget, Arc::new(context));
+    let (listed, stranger) = ("10.0.0.1".parse().unwrap(), "8.8.8.8".parse().unwrap());
+    assert_eq!(admission.admit(stranger, false).unwrap_err(), Refusal::ClientNotAllowed);
+    let mut held: Vec<_> = (0..2).map(|_| admission.admit(stranger, true).unwrap()).collect();
+    assert_eq!(admission.admit(stranger, true).unwrap_err(), Refusal::NoDescriptors);
+    let mut relayed = admission.admit_proxy().unwrap();
+    assert_eq!(relayed.take(stranger, true).unwrap_err(), Refusal::NoDescriptors);
+    drop(relayed);
+    held.extend((0..6).map(|round| admission.admit(listed, round % 2 == 0).unwrap()));
+    assert_eq!(admission.admit(listed, true).unwrap_err(), Refusal::NoDescriptors);
+    held.clear();
+    assert!(admission.admit(stranger, true).is_ok());
 }
 
 #[tokio::test]
