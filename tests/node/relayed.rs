@@ -252,3 +252,25 @@ async fn clients_behind_one_proxy_are_told_apart() {
     logged(&node, 1, &["\"client\":\"192.168.1.1\"", "\"status\":403", "\"reason\":\"clients\""]).await;
     counted(&node, LIMITED, "clients", 1).await;
 }
+
+#[tokio::test]
+async fn what_a_client_was_given_is_remembered_of_the_client_and_not_of_the_proxy() {
+    let authority = Authority::new("site");
+    let [old, new] = [935, 936].map(|seed| Pattern::new(seed, 300_000));
+    let reply = |version| Reply::file(version).with("Cache-Control", "max-age=0");
+    let origin = FakeOrigin::with("/f", reply(old)).await;
+    let node = setup(&authority, &origin).start();
+    let agent = "User-Agent: Microsoft-Delivery-Optimization-Lite/10.0.0.1";
+    for (client, version, fills) in [("10.1.2.3", old, 1), ("10.1.2.4", new, 2)] {
+        origin.serve("/f", reply(version));
+        let answer = ask(node.data, &of(client, &[]), &[agent]).await;
+        assert!(answer.body == version.bytes(), "{client}: {}", answer.head.raw);
+        node.wait_for_fills(fills).await;
+    }
+    // Both lengths are the same: only who asks tells which version is to be gone on with.
+    for (client, version) in [("10.1.2.4", new), ("10.1.2.3", old), ("10.1.2.4", new)] {
+        let rest = ask(node.data, &of(client, &[]), &[agent, "Range: bytes=1-299999"]).await;
+        assert_eq!(rest.head.status, 206, "{client}: {}", rest.head.raw);
+        assert!(rest.body == version.slice(1, version.len), "{client}: bytes of another version");
+    }
+}
