@@ -21,8 +21,8 @@ use crate::content::Digest;
 use crate::fill::Fill;
 use crate::resolve::{self, Rules};
 use crate::serve::{
-    self, Admission, BindError, DataService, DescriptorBudget, Handler, Inherited, RequestLimit, RuleRedirects, Tls,
-    TlsFileError, WireContext,
+    self, Admission, AdmissionRules, BindError, DataService, DescriptorBudget, Handler, Inherited, RequestLimit,
+    RuleRedirects, Tls, TlsFileError, WireContext,
 };
 use crate::shutdown::{Drain, Signals};
 use crate::store::{self, OpenError, PinTarget, Store};
@@ -146,7 +146,7 @@ impl Node {
 
         let drain = Drain::new();
         let drain_grace = config.serve.drain_grace;
-        let (limits, clients) = (config.serve.limits, config.serve.clients.clone());
+        let (limits, rules) = (config.serve.limits, AdmissionRules::from(&config.serve));
         let limit = RequestLimit::new(limits.requests, Arc::clone(&metrics), drain.clone());
         let handler =
             Handler::new(config.serve, Arc::clone(&settings), store.clone(), fill, log.clone(), Arc::clone(&metrics))
@@ -157,7 +157,7 @@ impl Node {
         let context = WireContext::new(limits, Arc::clone(&metrics), drain.clone())
             .logged(log.clone())
             .recalling(handler.recall(limit.clone()));
-        let admission = Admission::new(clients, budget, Arc::new(context));
+        let admission = Admission::new(rules, budget, Arc::new(context));
         let service = limit.layer(DataService::new(Arc::new(handler)));
         let watching = tls.clone().map(|tls| tokio::spawn(tls.watch()));
         let (data, under_tls) =

@@ -1,7 +1,6 @@
 //! The merged tree to the typed settings of every part. The list of all settings is what is asked for here.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +10,15 @@ use tracing::level_filters::LevelFilter;
 
 use crate::admin;
 use crate::content::{AccessList, Origin};
-use crate::serve::{self, Limits, TlsSettings};
+use crate::serve::{self, Limits};
 use crate::store::{self, DriveSettings};
 use crate::telemetry::{LogFormat, LogSettings};
 
 use super::builtin::{self, OriginSet, Rule};
 use super::connect::connect;
 use super::host::HostPattern;
+use super::listen::listen;
 use super::reader::{Fault, Report, Section};
-use super::tls::tls;
 use super::tree::{Node, Value};
 use super::values::{self, ClientWord};
 use super::{Config, origins, sources};
@@ -42,16 +41,6 @@ const LEVELS: [(&str, LevelFilter); 6] = [
     ("debug", LevelFilter::DEBUG),
     ("trace", LevelFilter::TRACE),
 ];
-
-/// `listen`.
-struct Listen {
-    data: Vec<SocketAddr>,
-    tls: Option<TlsSettings>,
-    admin: Vec<SocketAddr>,
-    clients: AccessList,
-    trusted_proxies: Vec<IpNet>,
-    digest_clients: AccessList,
-}
 
 /// Reads everything; `None` when `report` has an error.
 pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>) -> Option<Config> {
@@ -90,6 +79,11 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         if !connect.rules.is_empty() && listen.clients == AccessList::Any {
             notes.push("connect.allow opens tunnels for everybody, since listen.clients says any".to_owned());
         }
+        if listen.clients == AccessList::nobody() {
+            notes.push(
+                "listen.clients has names and no addresses: the listeners without TLS refuse everybody".to_owned(),
+            );
+        }
         if admin.allow_plaintext && admin.token_file.is_some() {
             notes.push("admin.allow_plaintext: who listens on the way learns the token".to_owned());
         }
@@ -101,7 +95,9 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
                 data: listen.data,
                 tls: listen.tls,
                 clients: listen.clients,
+                named_clients: listen.named_clients,
                 trusted_proxies: listen.trusted_proxies,
+                proxy_protocol: listen.proxy_protocol,
                 digest_clients: listen.digest_clients,
                 limits: limits?,
                 drain_grace: drain_grace?,
@@ -119,44 +115,6 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
             notes,
         })
     })
-}
-
-fn listen(section: &mut Section<'_>) -> Option<Listen> {
-    let data = section.values("data", None, values::listener);
-    let tls = section.section("tls", tls);
-    let admin = section.values("admin", None, values::listener);
-    let clients = section.values("clients", None, values::client).map(|words| networks(&words));
-    let trusted_proxies = section.values("trusted_proxies", None, values::network);
-    let digest_clients = section.values("digest_clients", None, values::client).map(|words| networks(&words));
-    if data.as_ref().is_some_and(Vec::is_empty) {
-        section.fault("data", Fault::new("devices have no way in", "write at least one address, like \"[::]:8081\""));
-    }
-    if matches!(&clients, Some(Some(networks)) if networks.is_empty()) {
-        let remedy = "write private, any, networks or addresses";
-        section.fault("clients", Fault::new("an empty list refuses every device", remedy));
-    }
-    if let (Some(data), Some(tls), Some(admin)) = (&data, &tls, &admin) {
-        let tls = tls.iter().flat_map(|tls| &tls.addresses);
-        let listeners: Vec<&SocketAddr> = data.iter().chain(tls.clone()).chain(admin).collect();
-        let doubled = listeners
-            .iter()
-            .enumerate()
-            .find(|(index, a)| listeners.iter().skip(index + 1).any(|b| collide(a, b)))
-            .map(|(_, address)| address);
-        if let Some(address) = doubled {
-            let taken = |others: &mut dyn Iterator<Item = &SocketAddr>| others.filter(|o| collide(address, o)).count();
-            let (in_data, in_tls) = (taken(&mut data.iter()), taken(&mut tls.clone()));
-            let name = match (in_data, in_data + in_tls) {
-                (2.., _) => "data",
-                (_, 2..) => "tls",
-                _ => "admin",
-            };
-            section.fault(name, Fault::new(format!("{address} is taken twice"), "give each listener its own port"));
-        }
-    }
-    let clients = clients?.map_or(AccessList::Any, AccessList::Networks);
-    let digest_clients = digest_clients?.map_or(AccessList::Any, AccessList::Networks);
-    Some(Listen { data: data?, tls: tls?, admin: admin?, clients, trusted_proxies: trusted_proxies?, digest_clients })
 }
 
 fn admin(section: &mut Section<'_>) -> Option<admin::Settings> {
@@ -300,7 +258,7 @@ fn access(section: &mut Section<'_>, name: &'static str) -> Option<AccessList> {
 }
 
 /// The networks that are meant; `None` for any.
-fn networks(words: &[ClientWord]) -> Option<Vec<IpNet>> {
+pub(super) fn networks(words: &[ClientWord]) -> Option<Vec<IpNet>> {
     let mut networks = Vec::new();
     for word in words {
         match word {
@@ -344,12 +302,6 @@ fn random_pseudonym() -> String {
         Ok(()) => format!("waystation-{:08x}", u32::from_be_bytes(random)),
         Err(_) => format!("waystation-{:08x}", std::process::id()),
     }
-}
-
-/// Whether two listeners cannot exist side by side. Port 0 is a different one each time; `[::]` takes IPv4, too.
-fn collide(a: &SocketAddr, b: &SocketAddr) -> bool {
-    let covers = |all: &SocketAddr, one: &SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || one.is_ipv4());
-    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || covers(a, b) || covers(b, a))
 }
 
 /// The path without `.` components and trailing slashes, for comparing.

@@ -15,6 +15,7 @@ mod environment;
 mod error;
 mod file;
 mod host;
+mod listen;
 mod origins;
 mod reader;
 mod show;

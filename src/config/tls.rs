@@ -41,7 +41,8 @@ pub(super) fn tls(section: &mut Section<'_>) -> Option<Option<TlsSettings>> {
     unnamed.then_some(Some(TlsSettings { addresses, certificate, key, client_ca, client_names }))
 }
 
-fn client_name(value: &Value) -> Parsed<ClientName> {
+/// A name in the certificates of clients.
+pub(super) fn client_name(value: &Value) -> Parsed<ClientName> {
     ClientName::parse(values::text(value)?).map_err(|error| {
         Fault::new(error.to_string(), "write a name like l3.plant.example, or *.plant.example for all below")
     })

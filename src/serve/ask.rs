@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::proof::Proofs;
 use super::ready::Wish;
 use super::version::Client;
+use super::wire::ConnectionInfo;
 use crate::content::{AuthParameters, Digest, Scheme, UnixMillis};
 use crate::decide::Resume;
 use crate::fill::{TokenId, Want, time_left};
@@ -111,11 +112,12 @@ impl Ask {
 }
 
 /// The client's address: the peer's, or what a trusted proxy says of it. The last address that a trusted proxy did
-/// not add itself counts; anything malformed ends the search.
-pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let peer = peer.to_canonical();
+/// not add itself counts; anything malformed ends the search. Whom a proxy names in front of the connection is the peer
+/// here: it is believed only if it is a trusted proxy, too.
+pub(super) fn client_address(info: &ConnectionInfo, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let peer = info.peer.ip().to_canonical();
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
-    if !is_trusted(peer) || headers.contains_key(FORWARDED) {
+    if !info.peer_speaks || !is_trusted(peer) || headers.contains_key(FORWARDED) {
         return peer;
     }
     let mut client = peer;
@@ -180,11 +182,15 @@ mod tests {
             ("10.0.0.1", "6.6.6.6, nonsense", "10.0.0.1"),
             ("10.0.0.1", "", "10.0.0.1"),
         ] {
-            assert_eq!(
-                client_address(address(peer), &headers(forwarded), &trusted),
-                address(client),
-                "{peer} {forwarded}"
-            );
+            let info = |peer_speaks| ConnectionInfo {
+                peer: (address(peer), 1).into(),
+                peer_speaks,
+                scheme: Scheme::Http,
+                head_complete: std::time::Instant::now(),
+            };
+            let found = |speaks| client_address(&info(speaks), &headers(forwarded), &trusted);
+            assert_eq!(found(true), address(client), "{peer} {forwarded}");
+            assert_eq!(found(false), address(peer).to_canonical(), "relayed bytes are nobody's word: {forwarded}");
         }
     }
 }

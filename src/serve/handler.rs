@@ -85,7 +85,7 @@ impl Handler {
         let Some(info) = parts.extensions.get::<ConnectionInfo>().cloned() else {
             return respond(rescue::unavailable("no-connection-info"), &self.settings.pseudonym, false);
         };
-        let client = client_address(info.peer.ip(), &parts.headers, &self.settings.trusted_proxies);
+        let client = client_address(&info, &parts.headers, &self.settings.trusted_proxies);
         let mut account = Account::open(&self.books, client, &parts, started);
         let inbound = Inbound {
             method: &parts.method,

@@ -1,53 +1,44 @@
-//! Accepting client connections: who may connect, how many, and what those are told who may not. What is
-//! said on an accepted connection is the wire's part.
+//! Accepting client connections, finding out whose they are, and telling those who may not connect. Who may is in
+//! `admission`, the header of a proxy is read by `relayed`; what is said on an accepted connection is the wire's part.
 
+mod admission;
 mod bind;
 mod descriptors;
+mod relayed;
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use parking_lot::Mutex;
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tower::Service;
 
+pub use admission::{Admission, AdmissionRules};
 pub use bind::{BindError, Inherited, bind};
 pub use descriptors::{DescriptorBudget, raise_descriptor_limit};
 
-use crate::content::AccessList;
-
-use super::tls::Tls;
-use super::wire::{PieceBody, Refusal, TURN_AWAY_TIME, WireContext, serve_connection, turn_away};
+use super::proxy_header::Named;
+use super::tls::{Tls, names_in};
+use super::wire::{Peer, PieceBody, Refusal, TURN_AWAY_TIME, WireContext, serve_connection, turn_away};
+use admission::Place;
+use relayed::read_header;
 
 /// Pause after a failed accept that nothing can be done about.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Who may have a connection. One for all data listeners.
-#[derive(Debug)]
-pub struct Admission {
-    clients: AccessList,
-    budget: DescriptorBudget,
-    context: Arc<WireContext>,
-    open: AtomicUsize,
-    per_client: Mutex<HashMap<IpAddr, usize>>,
-    /// Bounds the connections that are held only to be refused politely.
-    refusals: Arc<Semaphore>,
-}
-
-/// A connection's place; given back when dropped.
-#[derive(Debug)]
-struct Place {
-    admission: Arc<Admission>,
-    client: IpAddr,
+/// A connection that was just accepted.
+struct Arrival {
+    stream: TcpStream,
+    peer: SocketAddr,
+    /// The handshake that it begins with.
+    tls: Option<Arc<Tls>>,
+    /// Whether a header that names the client comes before all else.
+    begins_with_header: bool,
 }
 
 /// A descriptor kept open so that one more connection can be accepted when there are no others.
@@ -56,82 +47,32 @@ struct Spare(Option<File>);
 // === impl Admission ===
 
 impl Admission {
-    /// Admits `clients` within `budget` and the limits of `context`.
-    pub fn new(clients: AccessList, budget: DescriptorBudget, context: Arc<WireContext>) -> Arc<Self> {
-        let refusals = Arc::new(Semaphore::new((budget.reserve / 2).clamp(1, 1024)));
-        Arc::new(Self {
-            clients,
-            budget,
-            context,
-            open: AtomicUsize::new(0),
-            per_client: Mutex::new(HashMap::new()),
-            refusals,
-        })
-    }
-
-    /// A place for a connection of `client`, or why there is none.
-    fn admit(self: &Arc<Self>, client: IpAddr) -> Result<Place, Refusal> {
-        let client = client.to_canonical();
-        if !self.clients.allows(client) {
-            return Err(Refusal::ClientNotAllowed);
-        }
-        if self.context.drain().draining() {
-            return Err(Refusal::Draining);
-        }
-        if self.open.load(Ordering::Relaxed) >= self.budget.sockets {
-            return Err(Refusal::NoDescriptors);
-        }
-        let mut per_client = self.per_client.lock();
-        let count = per_client.entry(client).or_insert(0);
-        if *count >= self.context.limits().connections_per_client {
-            if *count == 0 {
-                per_client.remove(&client);
-            }
-            return Err(Refusal::TooManyConnections);
-        }
-        *count = count.saturating_add(1);
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Place { admission: Arc::clone(self), client })
-    }
-
-    /// Refuses a connection without holding up the accept loop.
-    fn refuse(&self, stream: TcpStream, peer: SocketAddr, refusal: Refusal, tls: Option<&Arc<Tls>>) {
-        match (Arc::clone(&self.refusals).try_acquire_owned(), tls.cloned()) {
-            (Ok(permit), None) => {
-                let context = Arc::clone(&self.context);
-                tokio::spawn(async move {
-                    turn_away(stream, peer, refusal, &context).await;
-                    drop(permit);
-                });
-            }
-            (Ok(permit), Some(tls)) => {
-                let context = Arc::clone(&self.context);
-                tokio::spawn(async move {
-                    let time = context.limits().header_time.min(TURN_AWAY_TIME);
+    /// Refuses a connection without holding up the accept loop. What it begins with may be the header of a proxy that did
+    /// not get a place.
+    fn refuse(&self, arrival: Arrival, refusal: Refusal) {
+        let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else {
+            self.context.count_refusal(refusal);
+            refuse_at_once(arrival.stream, refusal, arrival.tls.is_some());
+            return;
+        };
+        let context = Arc::clone(&self.context);
+        tokio::spawn(async move {
+            let Arrival { mut stream, peer, tls, begins_with_header } = arrival;
+            let time = context.limits().header_time.min(TURN_AWAY_TIME);
+            // Whom the header names does not matter here, only that it is out of the way.
+            let header = if begins_with_header { read_header(&mut stream, time).await.map(drop) } else { Ok(()) };
+            match (header, tls) {
+                (Err(None), _) => {}
+                (Err(Some(_)), _) => context.note_refusal(peer, refusal, 0),
+                (Ok(()), None) => turn_away(stream, peer, refusal, &context).await,
+                (Ok(()), Some(tls)) => {
                     if let Some(socket) = tls.accept(stream, peer, time, &context).await {
                         turn_away(socket, peer, refusal, &context).await;
                     }
-                    drop(permit);
-                });
+                }
             }
-            (Err(_), tls) => {
-                self.context.count_refusal(refusal);
-                refuse_at_once(stream, refusal, tls.is_some());
-            }
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.admission.open.fetch_sub(1, Ordering::Relaxed);
-        let mut per_client = self.admission.per_client.lock();
-        if let Some(count) = per_client.get_mut(&self.client) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                per_client.remove(&self.client);
-            }
-        }
+            drop(permit);
+        });
     }
 }
 
@@ -162,7 +103,7 @@ impl Spare {
 /// drains it goes on accepting and answers 503: a refused connection would make the Delivery Optimization
 /// agent avoid the cache for 15 minutes. Ends only with the process, or when its task is aborted.
 ///
-/// With `tls` clients shake hands first, in their own tasks.
+/// With `tls` clients shake hands first, in their own tasks; a proxy's header comes before that, and before any request.
 pub async fn accept<S, B>(listener: TcpListener, admission: Arc<Admission>, tls: Option<Arc<Tls>>, service: S)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -195,27 +136,86 @@ where
             }
         };
         bind::set_accepted(&stream);
-        match (admission.admit(peer.ip()), &tls) {
-            (Ok(place), None) => {
-                let service = service.clone();
-                tokio::spawn(async move {
-                    serve_connection(stream, peer, service, &place.admission.context).await;
-                });
-            }
-            (Ok(place), Some(tls)) => {
-                let (service, tls) = (service.clone(), Arc::clone(tls));
-                tokio::spawn(async move {
-                    let context = &place.admission.context;
-                    // Boxed, since a connection should not carry room for its handshake.
-                    if let Some(socket) =
-                        Box::pin(tls.accept(stream, peer, context.limits().header_time, context)).await
-                    {
-                        serve_connection(socket, peer, service, context).await;
-                    }
-                });
-            }
-            (Err(refusal), tls) => admission.refuse(stream, peer, refusal, tls.as_ref()),
+        let (tls, begins_with_header) = (tls.clone(), admission.expects_header(peer.ip()));
+        let place = match begins_with_header {
+            true => admission.admit_proxy(),
+            false => admission.admit(peer.ip(), tls.is_some()),
+        };
+        let arrival = Arrival { stream, peer, tls, begins_with_header };
+        match place {
+            Err(refusal) => admission.refuse(arrival, refusal),
+            // Tasks of different sizes: what a connection in the clear does not need, it has no room for.
+            Ok(place) => match arrival {
+                Arrival { begins_with_header: true, .. } => {
+                    tokio::spawn(serve_relayed(arrival, place, service.clone()));
+                }
+                Arrival { tls: Some(tls), stream, .. } => {
+                    tokio::spawn(serve_under_tls(stream, peer.into(), tls, place, service.clone()));
+                }
+                Arrival { stream, .. } => {
+                    let service = service.clone();
+                    tokio::spawn(async move {
+                        serve_connection(stream, peer, service, &place.admission.context).await;
+                    });
+                }
+            },
         }
+    }
+}
+
+/// Shakes hands, looks at the client's name where that has to let it in, and serves.
+async fn serve_under_tls<S, B>(stream: TcpStream, peer: Peer, tls: Arc<Tls>, mut place: Place, service: S)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: PieceBody + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let admission = Arc::clone(&place.admission);
+    let context = &admission.context;
+    // Boxed, since a connection should not carry room for its handshake.
+    let shaken = Box::pin(tls.accept(stream, peer.address, context.limits().header_time, context)).await;
+    let Some(socket) = shaken else { return };
+    if place.admits(&socket) {
+        serve_connection(socket, peer, service, context).await;
+    } else {
+        let (client, names) = (peer.address.ip().to_canonical(), socket.certificate().map(names_in));
+        tracing::debug!(%client, names, "a client may use the port neither by its address nor by its certificate");
+        Box::pin(turn_away(socket, peer.address, Refusal::ClientNotNamed, context)).await;
+    }
+}
+
+/// Reads whom a proxy names in front of the connection, and serves whom it names if that one may have the place.
+async fn serve_relayed<S, B>(arrival: Arrival, mut place: Place, service: S)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: PieceBody + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let Arrival { mut stream, peer: proxy, tls, .. } = arrival;
+    let admission = Arc::clone(&place.admission);
+    let context = &admission.context;
+    let peer = match Box::pin(read_header(&mut stream, context.limits().header_time)).await {
+        Ok(Named::Proxy) => Peer::from(proxy),
+        Ok(Named::Client(client)) => Peer::from(client),
+        Ok(Named::Unknown) => Peer { address: proxy, speaks: false },
+        Err(None) => return,
+        Err(Some(refusal)) => {
+            let bytes = refuse_at_once(stream, refusal, tls.is_some());
+            context.note_refusal(proxy, refusal, bytes);
+            return;
+        }
+    };
+    if let Err(refusal) = place.take(peer.address.ip(), tls.is_some()) {
+        drop(place);
+        let arrival = Arrival { stream, peer: peer.address, tls, begins_with_header: false };
+        admission.refuse(arrival, refusal);
+        return;
+    }
+    match tls {
+        Some(tls) => serve_under_tls(stream, peer, tls, place, service).await,
+        None => serve_connection(stream, peer, service, context).await,
     }
 }
 
@@ -232,17 +232,19 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-/// Writes a refusal without waiting for anything. The socket does not block and its buffer is empty, so the
+/// Writes a refusal without waiting for anything, and returns how long its content was. The socket does not block and its buffer is empty, so the
 /// short answer fits; what has arrived is read away, lest closing resets the connection. Under TLS nothing can be said
 /// so soon.
-fn refuse_at_once(stream: TcpStream, refusal: Refusal, tls: bool) {
-    let Some(mut stream) = stream.into_std().ok().filter(|_| !tls) else { return };
+fn refuse_at_once(stream: TcpStream, refusal: Refusal, tls: bool) -> u64 {
+    let Some(mut stream) = stream.into_std().ok().filter(|_| !tls) else { return 0 };
     let response = refusal.response(SystemTime::now());
-    if stream.write_all(response.as_bytes()).is_ok() {
-        let _ = stream.shutdown(Shutdown::Write);
-        let mut scratch = [0; 4096];
-        let _ = (0..8).try_for_each(|_| stream.read(&mut scratch).ok().filter(|&count| count > 0).map(|_| ()));
+    if stream.write_all(response.as_bytes()).is_err() {
+        return 0;
     }
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut scratch = [0; 4096];
+    let _ = (0..8).try_for_each(|_| stream.read(&mut scratch).ok().filter(|&count| count > 0).map(|_| ()));
+    refusal.content_length()
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The data port: accept, resolve, decide, serve.
 //!
-//! `listener` accepts, `tls` shakes hands where clients speak it, `wire` speaks HTTP/1.1, `limits` is the outer edge, `handler` tells the story of a request,
+//! `listener` accepts, `proxy_header` is what proxies say in front of a connection, `tls` shakes hands where clients speak it, `wire` speaks HTTP/1.1, `limits` is the outer edge, `handler` tells the story of a request,
 //! `deliver`, `verify` and `follow` lay out bodies, `pass` and `gather` those that are not stored, `respond` renders. What a URL means (`resolve`), what may be done with a
 //! response (`decide`), where bytes are (`store`) and how they get there (`fill`) live elsewhere.
 
 pub mod limits;
 pub mod listener;
+pub mod proxy_header;
 pub mod tls;
 pub mod wire;
 
@@ -40,10 +41,12 @@ mod version;
 pub use body::{BodyCut, SegmentBody};
 pub use handler::Handler;
 pub use limits::RequestLimit;
-pub use listener::{Admission, BindError, DescriptorBudget, Inherited, accept, bind, raise_descriptor_limit};
+pub use listener::{
+    Admission, AdmissionRules, BindError, DescriptorBudget, Inherited, accept, bind, raise_descriptor_limit,
+};
 pub use redirects::RuleRedirects;
 pub use respond::{fields_now, prepared_fields};
 pub use service::DataService;
-pub use settings::{Limits, Settings};
+pub use settings::{Limits, ProxyProtocol, Settings};
 pub use tls::{ClientName, Tls, TlsFileError, TlsSettings};
 pub use wire::WireContext;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::tls::TlsSettings;
+use super::tls::{ClientName, TlsSettings};
 use crate::content::AccessList;
 
 /// The data listeners and what bounds them.
@@ -15,12 +15,16 @@ pub struct Settings {
     pub data: Vec<SocketAddr>,
     /// The TLS listener, if there is one.
     pub tls: Option<TlsSettings>,
-    /// Who may use them.
+    /// Whose addresses may use them.
     pub clients: AccessList,
+    /// Clients that may use the TLS listener from any address: those that show a certificate with such a name.
+    pub named_clients: Vec<ClientName>,
     /// Who may ask by digest (`/.well-known/ni/sha-256/…`): nobody by default, since a digest is a capability.
     pub digest_clients: AccessList,
-    /// Peers whose `X-Forwarded-For` names the client.
+    /// Peers that are believed when they name the client: in `X-Forwarded-For`, or by [`Settings::proxy_protocol`].
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether each connection of theirs begins with the client's address.
+    pub proxy_protocol: ProxyProtocol,
     /// What bounds connections and requests.
     pub limits: Limits,
     /// How long requests in flight may go on after SIGTERM or SIGINT.
@@ -32,6 +36,15 @@ pub struct Settings {
     pub clients_may_refetch: bool,
     /// How long a tunnel (CONNECT) is kept in which no byte moves.
     pub tunnel_idle_time: Duration,
+}
+
+/// How trusted proxies name the client of a connection before it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// Not at all.
+    None,
+    /// By the binary header of the PROXY protocol, version 2.
+    V2,
 }
 
 /// Bounds of the data port.

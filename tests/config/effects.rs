@@ -19,8 +19,12 @@ pub(super) const EFFECTS: &[Row] = &[
     ("listen.tls.client_names", "[]", "[a.example, \"*.b.example\"]", |c| format!("{:?}", c.serve.tls)),
     ("listen.admin", "127.0.0.1:1", "[]", |c| format!("{:?}", c.admin.addresses)),
     ("listen.clients", "[private]", "[any]", |c| format!("{}", c.serve.clients.allows([8, 8, 8, 8].into()))),
+    ("listen.clients", "[private, name:a.example]", "[private, \"name:*.example\"]", |c| {
+        format!("{:?}", c.serve.named_clients)
+    }),
     ("listen.digest_clients", "[]", "[10.0.0.1]", |c| format!("{:?}", c.serve.digest_clients)),
     ("listen.trusted_proxies", "[]", "[10.0.0.1]", |c| format!("{:?}", c.serve.trusted_proxies)),
+    ("listen.proxy_protocol", "none", "v2", |c| format!("{:?}", c.serve.proxy_protocol)),
     ("admin.summary_clients", "[any]", "[loopback]", |c| format!("{:?}", c.admin.summary_clients)),
     ("admin.metrics_clients", "[]", "[10.0.0.0/8]", |c| format!("{:?}", c.admin.metrics_clients)),
     ("admin.token_file", "/a", "/b", |c| format!("{:?}", c.admin.token_file)),

@@ -50,7 +50,7 @@ fn typed(config: &Config) -> String {
 }
 
 /// A first element for every list of sections, and what goes together.
-const BASE: &str = "origins: [{ host: a.example.com }]\nupstream: { parents: [{ url: https://base.lan }], budget: { windows: [{}] } }\nlisten: { tls: { addresses: [127.0.0.1:9], certificate: /a, key: /b, client_ca: /c } }";
+const BASE: &str = "origins: [{ host: a.example.com }]\nupstream: { parents: [{ url: https://base.lan }], budget: { windows: [{}] } }\nlisten: { trusted_proxies: [10.0.0.9], tls: { addresses: [127.0.0.1:9], certificate: /a, key: /b, client_ca: /c } }";
 
 #[test]
 fn every_setting_has_an_effect() {
@@ -204,6 +204,34 @@ fn what_later_releases_bring_is_refused_and_not_ignored() {
 }
 
 #[test]
+fn names_of_clients_are_refused_where_nobody_could_show_them() {
+    let load = |clients: &str, tls: &str| {
+        let text = format!("listen: {{ clients: {clients}, tls: {{ {tls} }} }}");
+        Config::load(&Sources::new().file("test", &text)).map(|loaded| loaded.config)
+    };
+    let with_ca = "addresses: [\"[::]:8443\"], certificate: /a, key: /b, client_ca: /c";
+    let narrow = format!("{with_ca}, client_names: [\"*.plant.example\"]");
+    let without_ca = "addresses: [\"[::]:8443\"], certificate: /a, key: /b";
+    for (tls, name, words) in [
+        ("", "l3.plant.example", ["no listener asks for certificates", "client_ca"]),
+        (without_ca, "l3.plant.example", ["no listener asks for certificates", "client_ca"]),
+        (&narrow, "l3.office.example", ["listen.tls.client_names refuses", "leave it out"]),
+    ] {
+        let error = load(&format!("[private, name:{name}]"), tls).unwrap_err().to_string();
+        assert!(error.contains("listen.clients") && error.contains(&format!("name:{name}")), "{error}");
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+    let config = load("[private, name:l3.plant.example, \"name:*.office.example\"]", with_ca).unwrap();
+    assert_eq!(config.serve.named_clients.len(), 2);
+    assert!(config.serve.clients.allows([10, 0, 0, 1].into()) && !config.serve.clients.allows([8, 8, 8, 8].into()));
+    assert!(load("[\"name:*.l3.plant.example\"]", &narrow).is_ok());
+    // Names alone are a choice: nobody comes in without a certificate.
+    let config = load("name:l3.plant.example", with_ca).unwrap();
+    assert!(!config.serve.clients.allows([127, 0, 0, 1].into()));
+    assert!(config.notes.iter().any(|note| note.contains("refuse everybody")), "{:?}", config.notes);
+}
+
+#[test]
 fn single_values_that_make_no_sense_are_refused() {
     for (text, path) in [
         ("listen: { data: [] }", "listen.data"),
@@ -227,6 +255,12 @@ fn single_values_that_make_no_sense_are_refused() {
         ("listen: { tls: { address: \"[::]:8443\" } }", "listen.tls.address"),
         ("listen: { clients: [10.0.0.0/40] }", "listen.clients[0]"),
         ("listen: { trusted_proxies: [any] }", "listen.trusted_proxies[0]"),
+        ("listen: { proxy_protocol: v2 }", "listen.proxy_protocol"),
+        ("listen: { proxy_protocol: v1, trusted_proxies: [10.0.0.1] }", "listen.proxy_protocol"),
+        ("listen: { clients: [\"name:\"] }", "listen.clients[0]"),
+        ("listen: { clients: [\"name:*\"] }", "listen.clients[0]"),
+        ("listen: { clients: [l3.plant.example] }", "listen.clients[0]"),
+        ("listen: { digest_clients: [name:l3.plant.example] }", "listen.digest_clients[0]"),
         ("storage: { drives: [] }", "storage.drives"),
         ("storage: { drives: [{ quota: 1 GB }] }", "storage.drives[0].path"),
         ("storage: { drives: [{ path: ./a/ }, { path: a }] }", "storage.drives[1].path"),

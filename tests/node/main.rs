@@ -36,6 +36,7 @@ mod part_digests;
 mod passed;
 mod pins;
 mod ranges;
+mod relayed;
 mod repeats;
 mod restart;
 mod resumption;

@@ -8,7 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::service_fn;
 
 use super::*;
-use crate::serve::settings::Limits;
+use crate::content::AccessList;
+use crate::serve::settings::{Limits, ProxyProtocol};
+use crate::serve::tls::ClientName;
 use crate::shutdown::Drain;
 use crate::telemetry::Metrics;
 
@@ -21,9 +23,15 @@ struct Rig {
 
 impl Rig {
     fn new(clients: AccessList, limits: Limits, sockets: usize) -> Self {
+        let (names, trusted_proxies) = (Vec::new(), Vec::new());
+        let rules = AdmissionRules { clients, names, trusted_proxies, proxy_protocol: ProxyProtocol::None };
+        Self::with(rules, limits, sockets)
+    }
+
+    fn with(rules: AdmissionRules, limits: Limits, sockets: usize) -> Self {
         let context = Arc::new(WireContext::new(limits, Arc::new(Metrics::new().unwrap()), Drain::new()));
         let budget = DescriptorBudget { sockets, files: 10, reserve: 10 };
-        let admission = Admission::new(clients, budget, Arc::clone(&context));
+        let admission = Admission::new(rules, budget, Arc::clone(&context));
         let listener = bind(&["127.0.0.1:0".parse().unwrap()], &mut Inherited::default()).unwrap().remove(0);
         let address = listener.local_addr().unwrap();
         let service = service_fn(|_: Request<Incoming>| async {
@@ -34,8 +42,12 @@ impl Rig {
     }
 
     async fn ask(&self) -> (TcpStream, String) {
+        self.ask_behind(b"").await
+    }
+
+    async fn ask_behind(&self, header: &[u8]) -> (TcpStream, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        stream.write_all(&[header, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"].concat()).await.unwrap();
         let mut head = Vec::new();
         while !head.windows(4).any(|w| w == b"\r\n\r\n") {
             let read = stream.read_buf(&mut head);
@@ -85,6 +97,82 @@ async fn beyond_the_socket_budget_the_answer_is_503() {
     let (_second, head) = rig.ask().await;
     assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nContent-Length: 0\r\n"), "{head}");
     assert_eq!(rig.limited("descriptors"), 1);
+}
+
+/// Of a client with the address 10.0.0.7.
+const HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x0a\0\0\x07\x0a\0\0\x01\x30\x39\0\x50";
+
+fn behind_proxies(proxy_protocol: ProxyProtocol, limits: Limits, sockets: usize) -> Rig {
+    let rules = AdmissionRules {
+        clients: AccessList::Networks(vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.1/32".parse().unwrap()]),
+        names: Vec::new(),
+        trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()],
+        proxy_protocol,
+    };
+    Rig::with(rules, limits, sockets)
+}
+
+#[tokio::test]
+async fn the_limit_for_one_client_is_not_for_proxies_and_the_limit_for_all_is() {
+    let limits = Limits { connections_per_client: 1, ..Limits::default() };
+    let rig = behind_proxies(ProxyProtocol::None, limits, 3);
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let (stream, head) = rig.ask().await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        open.push(stream);
+    }
+    let (_stream, head) = rig.ask().await;
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert_eq!((rig.limited("connections_per_client"), rig.limited("descriptors")), (0, 1));
+}
+
+#[test]
+fn strangers_that_have_yet_to_show_a_name_take_no_more_than_their_share() {
+    let rules = AdmissionRules {
+        clients: AccessList::Networks(vec!["10.0.0.0/8".parse().unwrap()]),
+        names: vec![ClientName::parse("*.plant.example").unwrap()],
+        trusted_proxies: Vec::new(),
+        proxy_protocol: ProxyProtocol::None,
+    };
+    let context = WireContext::new(Limits::default(), Arc::new(Metrics::new().unwrap()), Drain::new());
+    let budget = DescriptorBudget { sockets: 8, files: 1, reserve: 1 };
+    let admission = Admission::new(rules, budget, Arc::new(context));
+    let (listed, stranger) = ("10.0.0.1".parse().unwrap(), "8.8.8.8".parse().unwrap());
+    assert_eq!(admission.admit(stranger, false).unwrap_err(), Refusal::ClientNotAllowed);
+    let mut held: Vec<_> = (0..2).map(|_| admission.admit(stranger, true).unwrap()).collect();
+    assert_eq!(admission.admit(stranger, true).unwrap_err(), Refusal::NoDescriptors);
+    let mut relayed = admission.admit_proxy().unwrap();
+    assert_eq!(relayed.take(stranger, true).unwrap_err(), Refusal::NoDescriptors);
+    drop(relayed);
+    held.extend((0..6).map(|round| admission.admit(listed, round % 2 == 0).unwrap()));
+    assert_eq!(admission.admit(listed, true).unwrap_err(), Refusal::NoDescriptors);
+    held.clear();
+    assert!(admission.admit(stranger, true).is_ok());
+}
+
+#[tokio::test]
+async fn beyond_the_socket_budget_relayed_clients_get_503_behind_their_headers() {
+    let rig = behind_proxies(ProxyProtocol::V2, Limits::default(), 1);
+    // A connection takes its place before its header has come.
+    let mut waiting = TcpStream::connect(rig.address).await.unwrap();
+    for count in 1..4 {
+        let (_stream, head) = rig.ask_behind(HEADER).await;
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nContent-Length: 0\r\n"), "{head}");
+        assert_eq!(rig.limited("descriptors"), count);
+    }
+    waiting.write_all(HEADER).await.unwrap();
+    waiting.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut status = [0; 12];
+    tokio::time::timeout(NEVER, waiting.read_exact(&mut status)).await.unwrap().unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    drop(waiting);
+    let again = async {
+        while !rig.ask_behind(HEADER).await.1.starts_with("HTTP/1.1 200 ") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(NEVER, again).await.unwrap();
 }
 
 #[tokio::test]

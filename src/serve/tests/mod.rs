@@ -24,7 +24,7 @@ use super::ask::Ask;
 use super::body::SegmentBody;
 use super::handler::Handler;
 use super::respond::respond;
-use super::{Limits, Settings};
+use super::{Limits, ProxyProtocol, Settings};
 use crate::content::AccessList;
 use crate::content::{AuthParameters, PathPatterns, Policy, Scheme, UnixMillis};
 use crate::fill::tests::{FRESH, Gate, KIB, Rig, Server, Step, TAG, answer, body_of, head};
@@ -67,7 +67,9 @@ impl Site {
             data: Vec::new(),
             tls: None,
             clients: AccessList::Any,
+            named_clients: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyProtocol::None,
             limits: Limits::default(),
             drain_grace: Duration::ZERO,
             pseudonym: "cache".into(),

@@ -21,6 +21,8 @@ pub(super) enum Failure {
     Closed,
     /// The client speaks HTTP in the clear.
     PlainHttp,
+    /// A PROXY protocol header from somebody of whom none is taken.
+    ProxyHeader,
     /// The client speaks something else, or no TLS that is spoken here.
     Protocol,
     /// No version or cipher suite in common.
@@ -52,6 +54,7 @@ impl Failure {
             Self::Timeout => "timeout",
             Self::Closed => "closed",
             Self::PlainHttp => "plain-http",
+            Self::ProxyHeader => "proxy-header",
             Self::Protocol => "protocol",
             Self::Incompatible => "incompatible",
             Self::NoHttp11 => "alpn",
@@ -124,6 +127,8 @@ impl Tls {
                 turn_away(stream, peer, Refusal::PlainHttp, context).await;
                 return None;
             }
+            // The first byte of that header's signature, and of nothing else that is spoken here.
+            Ok(Ok(_)) if first == [b'\r'] => (Failure::ProxyHeader, None),
             Ok(Ok(_)) => {
                 let acceptor = TlsAcceptor::from(self.current.load_full());
                 match timeout_at(deadline, acceptor.accept(stream).into_fallible()).await {
@@ -155,6 +160,7 @@ impl Tls {
         } else if self.failures.lock().allows(now) {
             let what = match failure {
                 Failure::PlainHttp => "a client speaks plain HTTP to the TLS port",
+                Failure::ProxyHeader => "a PROXY protocol header from an address of which none is taken",
                 _ => "a TLS handshake failed",
             };
             tracing::debug!(%client, reason, detail, "{what}");

@@ -23,6 +23,7 @@ use rustls::pki_types::UnixTime;
 
 pub use files::TlsFileError;
 pub use names::{ClientName, ClientNameError};
+pub(in crate::serve) use names::{has_name, names_in};
 
 use crate::telemetry::{Metrics, Throttle};
 use clock::{Clock, Dates};

@@ -1,5 +1,6 @@
 //! [`ClientName`]: which certificates of clients are let in, by the DNS names in them. Who signed them is judged before.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -38,6 +39,16 @@ impl ClientName {
         }
     }
 
+    /// Whether some name of a certificate is meant by both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let below = |inner: &Self, outer: &Self| match (inner.0.strip_prefix('*'), outer.0.strip_prefix('*')) {
+            (Some(inner), Some(outer)) => inner.ends_with(outer),
+            (None, _) => outer.matches(&inner.0),
+            (Some(_), None) => false,
+        };
+        below(self, other) || below(other, self)
+    }
+
     /// Whether it is meant by `name`, a DNS name of a certificate (RFC 5280 section 4.2.1.6). A name with a star in a
     /// certificate is no client's own.
     fn matches(&self, name: &str) -> bool {
@@ -48,6 +59,24 @@ impl ClientName {
             None => name == self.0,
         }
     }
+}
+
+impl fmt::Display for ClientName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether one of `names` means a DNS name of `certificate`, whose signature was judged before.
+pub(in crate::serve) fn has_name(certificate: &CertificateDer<'_>, names: &[ClientName]) -> bool {
+    let Ok(certificate) = EndEntityCert::try_from(certificate) else { return false };
+    certificate.valid_dns_names().any(|name| names.iter().any(|wanted| wanted.matches(name)))
+}
+
+/// The DNS names of `certificate` for the log, which needs no more than a few.
+pub(in crate::serve) fn names_in(certificate: &CertificateDer<'_>) -> String {
+    let Ok(certificate) = EndEntityCert::try_from(certificate) else { return String::new() };
+    certificate.valid_dns_names().take(4).collect::<Vec<_>>().join(", ")
 }
 
 impl NamedClients {
@@ -76,9 +105,7 @@ impl ClientCertVerifier for NamedClients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
-        let certificate = EndEntityCert::try_from(end_entity).map_err(|_| CertificateError::BadEncoding)?;
-        let named = certificate.valid_dns_names().any(|name| self.names.iter().any(|wanted| wanted.matches(name)));
-        if named { Ok(verified) } else { Err(CertificateError::NotValidForName.into()) }
+        if has_name(end_entity, &self.names) { Ok(verified) } else { Err(CertificateError::NotValidForName.into()) }
     }
 
     fn verify_tls12_signature(
@@ -127,6 +154,23 @@ mod tests {
                 && !exact.matches("a.l3.plant.example")
                 && !exact.matches("*.plant.example")
         );
+    }
+
+    #[test]
+    fn names_overlap_when_both_can_mean_one_certificate() {
+        let name = |text| ClientName::parse(text).unwrap();
+        for (one, other, both) in [
+            ("a.example", "A.example", true),
+            ("a.example", "b.example", false),
+            ("a.example", "*.example", true),
+            ("example", "*.example", false),
+            ("*.plant.example", "*.example", true),
+            ("*.plant.example", "*.office.example", false),
+            ("*.plant.example", "*.xplant.example", false),
+        ] {
+            assert_eq!(name(one).overlaps(&name(other)), both, "{one} {other}");
+            assert_eq!(name(other).overlaps(&name(one)), both, "{other} {one}");
+        }
     }
 
     #[test]

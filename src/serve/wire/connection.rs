@@ -22,7 +22,7 @@ use super::io::{ClientIo, End};
 use super::piece::PieceBody;
 use super::refusal::Refusal;
 use super::socket::ClientSocket;
-use super::{UNSENT, WireContext};
+use super::{Peer, UNSENT, WireContext};
 use crate::content::Scheme;
 use crate::telemetry::{AccessLine, RequestResult};
 
@@ -71,7 +71,7 @@ impl Drop for Gauged<'_> {
 /// A client that stops taking an answer is cut after `limits.body_time`; one that is slow is not.
 pub fn serve_connection<S, B>(
     socket: impl Into<ClientSocket>,
-    peer: SocketAddr,
+    peer: impl Into<Peer>,
     mut service: S,
     context: &WireContext,
 ) -> impl Future<Output = ()>
@@ -81,12 +81,13 @@ where
     B: PieceBody + 'static,
     B::Error: Into<BoxError>,
 {
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let Peer { address, speaks } = peer.into();
+    let peer = SocketAddr::new(address.ip().to_canonical(), address.port());
     let socket = socket.into();
     if let Err(error) = SockRef::from(socket.tcp()).set_tcp_notsent_lowat(UNSENT) {
         tracing::debug!(%peer, %error, "the progress of a slow client is seen in larger steps only");
     }
-    let scheme = socket.scheme();
+    let (scheme, who) = (socket.scheme(), Peer { address: peer, speaks });
     let mut io = ClientIo::new(socket, peer, context);
     // A block and no async fn, which would keep room for its arguments twice.
     async move {
@@ -116,7 +117,7 @@ where
 
             io.attach();
             let exchange = Arc::clone(io.exchange());
-            let wired = WireService { inner: service, peer, scheme, exchange: Arc::clone(&exchange) };
+            let wired = WireService { inner: service, peer: who, scheme, exchange: Arc::clone(&exchange) };
             let mut http = Box::new(context.http.serve_connection(io, wired));
             let served = poll_fn(|cx| {
                 exchange.begin_turn();
@@ -179,6 +180,12 @@ impl WireContext {
     pub(crate) fn count_refusal(&self, refusal: Refusal) {
         let counter = if refusal.is_own_limit() { &self.metrics.limited } else { &self.metrics.bad_requests };
         counter.with_label_values(&[refusal.as_str()]).inc();
+    }
+
+    /// Counts and logs the refusal of a connection on which `bytes` of an answer were sent at once.
+    pub(in crate::serve) fn note_refusal(&self, peer: SocketAddr, refusal: Refusal, bytes: u64) {
+        self.count_refusal(refusal);
+        self.log_refusal(peer, refusal.status_code(), bytes, refusal.as_str());
     }
 
     /// Writes the line of a request of which no more is known than who sent it: what it holds may be secret.
@@ -253,8 +260,7 @@ async fn finish(mut io: ClientIo<'_>, close: Close, peer: SocketAddr, context: &
         return;
     }
     if let Close::Refuse(refusal) = close {
-        context.count_refusal(refusal);
-        context.log_refusal(peer, refusal.status_code(), refusal.content_length(), refusal.as_str());
+        context.note_refusal(peer, refusal, refusal.content_length());
         let response = refusal.response(SystemTime::now());
         if !matches!(tokio::time::timeout(TURN_AWAY_TIME, stream.write_all(response.as_bytes())).await, Ok(Ok(()))) {
             return;

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,9 +17,9 @@ use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
-use super::ConnectionInfo;
 use super::direct::Words;
 use super::piece::{Content, Payload, Piece, PieceBody, Receipt, TURN};
+use super::{ConnectionInfo, Peer};
 use crate::content::Scheme;
 use crate::serve::tunnel::Tunnel;
 use crate::store::Window;
@@ -73,7 +72,7 @@ struct State {
 /// The service as hyper sees it.
 pub(super) struct WireService<S> {
     pub(super) inner: S,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     pub(super) scheme: Scheme,
     pub(super) exchange: Arc<Exchange>,
 }
@@ -229,7 +228,8 @@ where
         if let Some(words) = words {
             request.extensions_mut().insert(words);
         }
-        request.extensions_mut().insert(ConnectionInfo { peer: self.peer, scheme: self.scheme, head_complete });
+        let Peer { address: peer, speaks: peer_speaks } = self.peer;
+        request.extensions_mut().insert(ConnectionInfo { peer, peer_speaks, scheme: self.scheme, head_complete });
         Answer {
             http_10: request.version() == Version::HTTP_10,
             connect: request.method() == Method::CONNECT,

@@ -158,7 +158,9 @@ impl HeadGate {
         let mut parts = line.splitn(3, |&b| b == b' ');
         let method = parts.next().unwrap_or_default();
         if method.is_empty() || !method.iter().all(|&b| is_token(b)) {
-            return Err(Refusal::Method);
+            // The signature of that header is two empty lines, then this one.
+            let is_proxy_header = self.empty_lines == 2 && line == b"\0";
+            return Err(if is_proxy_header { Refusal::ProxyHeaderUnexpected } else { Refusal::Method });
         }
         let target = parts.next().ok_or(Refusal::Target)?;
         if target.is_empty() {

@@ -50,6 +50,9 @@ fn heads_that_pass_and_what_follows_them() {
 fn malformed_heads_are_refused_with_their_reason() {
     let request_lines: &[(&[u8], Refusal)] = &[
         (b"\x16\x03\x01\x02\x00", Refusal::Tls),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", Refusal::ProxyHeaderUnexpected),
+        (b"\0\r\n", Refusal::Method),
+        (b"\r\n\0\r\nQUIT\n", Refusal::Method),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refusal::VersionUnsupported),
         (b"GET / HTTP/1.2\r\n", Refusal::VersionUnsupported),
         (b"GET / HTTP/3.0\r\n", Refusal::VersionUnsupported),

@@ -66,16 +66,35 @@ pub struct WireContext {
     recall: Option<Arc<dyn Recall>>,
 }
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The client's end; an IPv4-mapped address counts as the IPv4 one.
+    pub address: SocketAddr,
+    /// Whether the one with this address sends the requests itself. A proxy that relays the bytes of an unknown client does
+    /// not: what they say of clients is not the proxy's word.
+    pub speaks: bool,
+}
+
 /// How a request came here; an extension of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionInfo {
     /// The client's end of the connection; an IPv4-mapped address is written as IPv4.
     pub peer: SocketAddr,
+    /// Whether the request is the word of whoever has this address: see [`Peer::speaks`].
+    pub peer_speaks: bool,
     /// How the client speaks to us.
     pub scheme: Scheme,
     /// When the last byte of the head had arrived and the answers before it were written. Deadlines of the
     /// answer count from here.
     pub head_complete: Instant,
+}
+
+impl From<SocketAddr> for Peer {
+    /// One that speaks for itself.
+    fn from(address: SocketAddr) -> Self {
+        Self { address, speaks: true }
+    }
 }
 
 impl WireContext {

@@ -61,8 +61,22 @@ pub enum Refusal {
     TransferCodingUnknown,
     /// Faulty chunk framing in a request body (RFC 9112 section 7.1).
     Chunk,
+    /// A PROXY protocol header where none is taken: its sender is no trusted proxy, or none is expected.
+    ProxyHeaderUnexpected,
+    /// A trusted proxy did not begin with a PROXY protocol header of version 2.
+    ProxyHeaderMissing,
+    /// A PROXY protocol header that is none.
+    ProxyHeaderMalformed,
+    /// A PROXY protocol header that is longer than allowed.
+    ProxyHeaderTooLong,
+    /// A PROXY protocol header that did not arrive in time.
+    ProxyHeaderTimeout,
+    /// The connection ended in the middle of a PROXY protocol header.
+    ProxyHeaderCut,
     /// The client's address is not on the allow list.
     ClientNotAllowed,
+    /// Neither the client's address nor a name in its certificate is on the allow list.
+    ClientNotNamed,
     /// The client has too many connections already.
     TooManyConnections,
     /// No descriptors left for another connection.
@@ -102,7 +116,14 @@ impl Refusal {
             Self::TransferEncoding => "transfer-encoding",
             Self::TransferCodingUnknown => "transfer-coding-unknown",
             Self::Chunk => "chunk",
+            Self::ProxyHeaderUnexpected => "proxy-header-unexpected",
+            Self::ProxyHeaderMissing => "proxy-header-missing",
+            Self::ProxyHeaderMalformed => "proxy-header-malformed",
+            Self::ProxyHeaderTooLong => "proxy-header-too-long",
+            Self::ProxyHeaderTimeout => "proxy-header-timeout",
+            Self::ProxyHeaderCut => "proxy-header-cut",
             Self::ClientNotAllowed => "clients",
+            Self::ClientNotNamed => "client-names",
             Self::TooManyConnections => "connections_per_client",
             Self::NoDescriptors => "descriptors",
             Self::Draining => "draining",
@@ -112,12 +133,12 @@ impl Refusal {
     /// The status line without its version.
     fn status(self) -> &'static str {
         match self {
-            Self::HeadTimeout => "408 Request Timeout",
+            Self::HeadTimeout | Self::ProxyHeaderTimeout => "408 Request Timeout",
             Self::HeadTooLarge | Self::TooManyFields => "431 Request Header Fields Too Large",
             Self::TargetTooLong => "414 URI Too Long",
             Self::TransferCodingUnknown => "501 Not Implemented",
             Self::VersionUnsupported => "505 HTTP Version Not Supported",
-            Self::ClientNotAllowed => "403 Forbidden",
+            Self::ClientNotAllowed | Self::ClientNotNamed => "403 Forbidden",
             Self::TooManyConnections | Self::NoDescriptors | Self::Draining => "503 Service Unavailable",
             _ => "400 Bad Request",
         }
@@ -158,18 +179,32 @@ impl Refusal {
             Self::TransferEncoding => "Transfer-Encoding must be exactly one coding, in HTTP/1.1 only",
             Self::TransferCodingUnknown => "the only transfer coding known here is chunked",
             Self::Chunk => "the chunks of the request body are malformed",
+            Self::ProxyHeaderUnexpected => "a PROXY protocol header is not taken from this address",
+            Self::ProxyHeaderMissing => "connections of this proxy must begin with a PROXY protocol header, version 2",
+            Self::ProxyHeaderMalformed => "the PROXY protocol header is malformed",
+            Self::ProxyHeaderTooLong => "the PROXY protocol header is too long",
+            Self::ProxyHeaderTimeout => "the PROXY protocol header took too long",
+            Self::ProxyHeaderCut => "the PROXY protocol header is cut off",
             Self::ClientNotAllowed => "this client address may not use this port",
+            Self::ClientNotNamed => "neither this client's address nor a name in its certificate may use this port",
             Self::TooManyConnections | Self::NoDescriptors | Self::Draining => "",
         }
     }
 
     /// Whether a limit or the drain is the reason, rather than what the client sent.
     pub fn is_own_limit(self) -> bool {
-        matches!(self, Self::ClientNotAllowed | Self::TooManyConnections | Self::NoDescriptors | Self::Draining)
+        matches!(
+            self,
+            Self::ClientNotAllowed
+                | Self::ClientNotNamed
+                | Self::TooManyConnections
+                | Self::NoDescriptors
+                | Self::Draining
+        )
     }
 
     /// Length of the answer's content in bytes.
-    pub(super) fn content_length(self) -> u64 {
+    pub(in crate::serve) fn content_length(self) -> u64 {
         let explanation = self.explanation();
         if explanation.is_empty() { 0 } else { explanation.len() as u64 + 1 }
     }

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -44,6 +45,14 @@ impl ClientSocket {
         match &mut self.0 {
             Kind::Plain(stream) => Some(stream),
             Kind::Tls(_) => None,
+        }
+    }
+
+    /// The client's own certificate, if it had to show one; who signed it was judged in the handshake.
+    pub(in crate::serve) fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        match &self.0 {
+            Kind::Plain(_) => None,
+            Kind::Tls(stream) => stream.get_ref().1.peer_certificates()?.first(),
         }
     }
 

@@ -112,6 +112,11 @@ impl<'a> Caller<'a> {
     }
 
     pub(crate) async fn connect(&self, address: SocketAddr) -> std::io::Result<Secured> {
+        self.shakes_hands(&self.connector(), TcpStream::connect(address).await?).await
+    }
+
+    /// What it says of itself. Who uses it twice resumes the session of the first time.
+    pub(crate) fn connector(&self) -> TlsConnector {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(self.versions).unwrap();
         let builder = builder.with_root_certificates(self.trusts.roots());
@@ -120,17 +125,26 @@ impl<'a> Caller<'a> {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let stream = TcpStream::connect(address).await?;
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// On a connection that stands.
+    pub(crate) async fn shakes_hands(&self, connector: &TlsConnector, stream: TcpStream) -> std::io::Result<Secured> {
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(CACHE).unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let stream = connector.connect(name, stream).await?;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
         Ok(Connection::on(stream))
     }
 
     /// Connects and asks; the error if the cache does not let the caller in. Under TLS 1.3 that is seen by who reads.
     pub(crate) async fn asks(&self, address: SocketAddr, text: &str) -> std::io::Result<u16> {
-        let mut connection = self.connect(address).await?;
+        self.asks_on(TcpStream::connect(address).await?, text).await
+    }
+
+    /// The same on a connection that stands.
+    pub(crate) async fn asks_on(&self, stream: TcpStream, text: &str) -> std::io::Result<u16> {
+        let mut connection = self.shakes_hands(&self.connector(), stream).await?;
         connection.try_send(text.as_bytes()).await?;
         Ok(connection.try_head().await?.status)
     }
