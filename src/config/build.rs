@@ -51,6 +51,7 @@ struct Listen {
     clients: AccessList,
     trusted_proxies: Vec<IpNet>,
     digest_clients: AccessList,
+    digest_certified: bool,
 }
 
 /// Reads everything; `None` when `report` has an error.
@@ -100,6 +101,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
                 clients: listen.clients,
                 trusted_proxies: listen.trusted_proxies,
                 digest_clients: listen.digest_clients,
+                digest_certified: listen.digest_certified,
                 limits: limits?,
                 drain_grace: drain_grace?,
                 pseudonym: pseudonym?.unwrap_or_else(random_pseudonym).into(),
@@ -124,7 +126,7 @@ fn listen(section: &mut Section<'_>) -> Option<Listen> {
     let admin = section.values("admin", None, values::listener);
     let clients = section.values("clients", None, values::client).map(|words| networks(&words));
     let trusted_proxies = section.values("trusted_proxies", None, values::network);
-    let digest_clients = section.values("digest_clients", None, values::client).map(|words| networks(&words));
+    let digest_clients = section.values("digest_clients", None, values::digest_client);
     if data.as_ref().is_some_and(Vec::is_empty) {
         section.fault("data", Fault::new("devices have no way in", "write at least one address, like \"[::]:8081\""));
     }
@@ -152,8 +154,17 @@ fn listen(section: &mut Section<'_>) -> Option<Listen> {
         }
     }
     let clients = clients?.map_or(AccessList::Any, AccessList::Networks);
-    let digest_clients = digest_clients?.map_or(AccessList::Any, AccessList::Networks);
-    Some(Listen { data: data?, tls: tls?, admin: admin?, clients, trusted_proxies: trusted_proxies?, digest_clients })
+    let (tls, digest_clients) = (tls?, digest_clients?);
+    let digest_certified = digest_clients.iter().any(Option::is_none);
+    if digest_certified && tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
+        let remedy = "set listen.tls with a client_ca, or name networks";
+        section.fault("digest_clients", Fault::new("nobody is asked for a certificate", remedy));
+        return None;
+    }
+    let words: Vec<ClientWord> = digest_clients.into_iter().flatten().collect();
+    let digest_clients = networks(&words).map_or(AccessList::Any, AccessList::Networks);
+    let (data, admin, trusted_proxies) = (data?, admin?, trusted_proxies?);
+    Some(Listen { data, tls, admin, clients, trusted_proxies, digest_clients, digest_certified })
 }
 
 fn admin(section: &mut Section<'_>) -> Option<admin::Settings> {

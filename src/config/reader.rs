@@ -42,7 +42,7 @@ pub(super) struct Section<'a> {
 
 /// Names that a reader of the documentation may try: they are planned, and this release has nothing behind
 /// them.
-const LATER: [&str; 4] = ["admin.token", "admin.tls", "upstream.parents[].trusted", "upstream.budget"];
+const LATER: [&str; 3] = ["admin.token", "admin.tls", "upstream.budget"];
 
 impl Fault {
     pub(super) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {

@@ -98,7 +98,8 @@ impl Handler {
             return self.connect(&inbound, account).await;
         }
         let head = parts.method == Method::HEAD;
-        let by_digest = if self.settings.digest_clients.allows(client) { resolve_digest(&inbound) } else { None };
+        let may_name_digests = self.settings.may_name_digests(client, info.scheme);
+        let by_digest = if may_name_digests { resolve_digest(&inbound) } else { None };
         let allowed = allowed_time(self.fill.request_time(), &parts.headers);
         let deadline = tokio::time::Instant::from_std(info.head_complete) + allowed;
         if let Some(Ok((digest, content))) = by_digest {
@@ -317,13 +318,13 @@ impl Handler {
                 }
             }
             // It is current for another host with this key, which has no such rule.
-            Obtained::Validated(entry)
+            Obtained::Validated { entry, .. }
                 if decide::under_rule(&entry.record, ask.rule_digest()) == UnderRule::Refused =>
             {
                 Step::Again
             }
-            Obtained::Validated(entry) => {
-                let status = CacheStatus::forwarded(reason, Some(StatusCode::NOT_MODIFIED.as_u16()));
+            Obtained::Validated { entry, answered } => {
+                let status = CacheStatus::forwarded(reason, answered.map(|status| status.as_u16()));
                 match deliver::stored(self, ask, &entry, status, RequestResult::Revalidated).await {
                     deliver::Delivery::Done(outcome) => Step::Done(outcome),
                     deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,

@@ -39,7 +39,7 @@ const OVERHEAD: usize = 1024;
 const LONGEST_HEAD: usize = 2048;
 
 /// Fields by which a request asks for more than the stored response, or for another one as time goes by.
-const NOT_PLAIN: [HeaderName; 12] = [
+const NOT_PLAIN: [HeaderName; 13] = [
     RANGE,
     IF_MATCH,
     IF_NONE_MATCH,
@@ -52,6 +52,7 @@ const NOT_PLAIN: [HeaderName; 12] = [
     EXPECT,
     UPGRADE,
     TRANSFER_ENCODING,
+    HeaderName::from_static("want-repr-digest"),
 ];
 
 /// The answers, by the heads of their requests.

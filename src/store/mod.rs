@@ -72,6 +72,7 @@ mod journal_format;
 mod journal_segment;
 mod known_drives;
 mod layout;
+mod link;
 mod lost;
 mod map_anew;
 mod map_file;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 const FILLS: &str = "Fills that ended: complete, part (all that was asked for), abandoned (by its clients), cut (upstream gave no \
                      more), changed (another version), mismatch (wrong digest), store (it could not be kept), \
-                     window (passed on, since no drive has room)";
+                     window (passed on, since no drive has room), known (nothing was transferred, since the content was stored \
+                     under another URL)";
 
 use http::StatusCode;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};

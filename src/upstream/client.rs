@@ -135,7 +135,7 @@ impl Upstream {
     /// See [`FetchError`]; the fault of the last source that was asked. A 4xx or 5xx answer is no error.
     pub async fn fetch(&self, request: FetchRequest, redirects: &dyn Redirects) -> Result<FetchResponse, FetchError> {
         let FetchRequest { method, origin, target, headers, mut policy, body, deadline, avoid } = request;
-        let mut ask = Ask { method, origin, target, headers: end_to_end(&headers), body, deadline };
+        let mut ask = Ask { method, origin, target, headers: end_to_end(&headers), body, deadline, by_digest: false };
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&mut ask, &policy, avoid.as_ref()).await?;
             let Some(location) = redirect::location(&ask.method, response.status, &response.headers) else {
@@ -191,7 +191,7 @@ impl Upstream {
         }
     }
 
-    fn count(&self, result: &Result<FetchResponse, FetchError>) {
+    pub(super) fn count(&self, result: &Result<FetchResponse, FetchError>) {
         let outcome = match result {
             Ok(response) => match response.status.as_u16() / 100 {
                 2 => Some("2xx"),

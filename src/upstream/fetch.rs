@@ -72,6 +72,8 @@ pub(super) struct Ask {
     pub(super) body: Option<RequestBody>,
     /// Until when the first body byte must be there.
     pub(super) deadline: Instant,
+    /// The target is the parent's own, and names content by its digest.
+    pub(super) by_digest: bool,
 }
 
 /// How an exchange on a connection failed.
@@ -113,8 +115,14 @@ impl Ask {
         pseudonym: &str,
     ) -> Result<Request<OutgoingBody>, FetchError> {
         let left = limit.saturating_duration_since(Instant::now());
-        let (uri, mut fields) = form::write(source, &self.origin, &self.target, left)?;
+        let (uri, mut fields) = match self.by_digest {
+            true => form::write_own(source, &self.target, left)?,
+            false => form::write(source, &self.origin, &self.target, left)?,
+        };
         fields.extend(self.headers.clone());
+        if source.trusted {
+            fields.insert(form::WANT_REPR_DIGEST, form::WANTED_DIGEST);
+        }
         loops::mark_request(&mut fields, pseudonym);
         // RFC 9110 section 8.6: a method that expects content is told that there is none.
         let expects_content = [Method::POST, Method::PUT, Method::PATCH].contains(&self.method);

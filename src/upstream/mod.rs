@@ -4,6 +4,7 @@
 //! neither freshness nor ranges beyond reading the fields; resuming a broken body is the caller's business.
 
 mod body;
+mod by_digest;
 mod client;
 mod comeback;
 mod connect;
