@@ -28,10 +28,10 @@ pub fn own_digest(record: &Record) -> Option<Digest> {
 /// Whether a request asks for the SHA-256 of the representation. A preference of 0 is none.
 pub fn wants_digest(request: &HeaderMap) -> bool {
     let lines = request.get_all(&WANT_REPR_DIGEST).iter().filter_map(|line| line.to_str().ok());
-    let wishes = lines.flat_map(|line| line.split(',')).filter_map(|member| member.trim().split_once('='));
+    let mut wishes = lines.flat_map(|line| line.split(',')).filter_map(|member| member.trim().split_once('='));
     let weight = |text: &str| text.split(';').next().and_then(|number| number.parse::<u8>().ok());
     // The last one counts (RFC 9651 section 4.2.2).
-    wishes.filter(|(algorithm, _)| *algorithm == "sha-256").last().is_some_and(|(_, wish)| weight(wish) > Some(0))
+    wishes.rfind(|(algorithm, _)| *algorithm == "sha-256").is_some_and(|(_, wish)| weight(wish) > Some(0))
 }
 
 /// The digest that the cache which gave this answer says of its own account.

@@ -4,7 +4,7 @@
 //! a trusted parent, which may have it under another URL.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, StatusCode};
@@ -15,6 +15,7 @@ use super::copy::{Copying, Start, Ways};
 use super::flight::Head;
 use super::lead::Leader;
 use super::stream::Stream;
+use crate::clock;
 use crate::content::{BodyRef, Digest, ExpectedDigest, Record, UnixMillis};
 use crate::decide;
 use crate::store::PartialWriter;
@@ -97,7 +98,7 @@ async fn is_linked(leader: &Leader<'_>, digest: Digest) -> bool {
     if stored.record.headers.contains_key(CONTENT_ENCODING) {
         return false;
     }
-    let now = UnixMillis::from(SystemTime::now());
+    let now = UnixMillis::from(clock::now());
     let record = Record {
         key: want.key.clone(),
         headers: of_content(&stored.record.headers),

@@ -3,7 +3,7 @@
 //! How a stored body is cut to ranges and sent is in `deliver`; how outcomes look on the wire is in `respond`.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -22,6 +22,7 @@ use super::ready::{Plan, ReadyAnswers, Shortcut};
 use super::respond::respond;
 use super::wire::{ConnectionInfo, Recall};
 use super::{Settings, pass, rescue};
+use crate::clock;
 use crate::content::{BodyRef, Digest, RangeSet, Record, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts, UnderRule};
 use crate::fill::{Arriving, Fill, FillError, Obtained};
@@ -80,7 +81,7 @@ impl Handler {
     /// Answers one request. Never fails: every fault has its outcome.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<SegmentBody> {
         let started = Instant::now();
-        let now = UnixMillis::from(SystemTime::now());
+        let now = UnixMillis::from(clock::now());
         let (parts, body) = request.into_parts();
         let Some(info) = parts.extensions.get::<ConnectionInfo>().cloned() else {
             return respond(rescue::unavailable("no-connection-info"), &self.settings.pseudonym, false);

@@ -26,6 +26,7 @@ use super::body::SegmentBody;
 use super::limits::RequestLimit;
 use super::respond::CACHE_STATUS;
 use super::wire::{Content, Direct, Recall, Recalled, TURN, Words};
+use crate::clock;
 use crate::content::{CacheKey, UnixMillis, Version};
 use crate::decide::{CacheStatus, Freshness};
 use crate::store::{BlobHandle, Body, Entry, Piece, Store, Variants};
@@ -212,7 +213,7 @@ impl ReadyAnswers {
 
     fn answer(&self, ready: &Ready, limit: &RequestLimit, peer: SocketAddr, arrived: Instant) -> Option<Direct> {
         let time = SystemTime::now();
-        let now = UnixMillis::from(time);
+        let now = UnixMillis::from(clock::now());
         if now < ready.made {
             return None;
         }

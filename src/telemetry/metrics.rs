@@ -44,6 +44,8 @@ pub struct Metrics {
     pub tls_handshake_failures: IntCounterVec,
     /// When the certificate of the TLS listener ends, in seconds of Unix time; 0 without one.
     pub tls_certificate_expiry_seconds: IntGauge,
+    /// Why the system clock is not believed: 1 for the `reason`, 0 for others.
+    pub clock_untrusted: IntGaugeVec,
     /// Tunnels (CONNECT) that are open.
     pub tunnels: IntGauge,
     /// Bytes that passed through tunnels, by `direction` (to-host, to-client).
@@ -144,6 +146,12 @@ impl Metrics {
             tls_certificate_expiry_seconds: gauge(
                 "tls_certificate_expiry_seconds",
                 "When the certificate of the TLS listener ends, in seconds of Unix time; 0 without one",
+            )?,
+            clock_untrusted: gauges(
+                "clock_untrusted",
+                "Whether the clock of this machine is not believed, by reason: before-build, behind-kept-time, too-late, \
+                 jumped",
+                &["reason"],
             )?,
             tunnels: gauge("tunnels", "Open tunnels (CONNECT)")?,
             tunnel_bytes: counters("tunnel_bytes_total", "Bytes that passed through tunnels", &["direction"])?,

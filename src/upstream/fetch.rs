@@ -1,7 +1,7 @@
 //! One attempt at one source: admission, a connection, the request, the head of the answer. Redirects and the
 //! order of sources are [`super::client`]'s business.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -10,6 +10,7 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
+use crate::clock;
 use crate::content::{Origin, UnixMillis};
 
 use super::body::{BodyLimits, Connection, UpstreamBody};
@@ -221,7 +222,7 @@ impl Upstream {
         };
         let request = ask.request(source, until, &self.inner.pseudonym);
         let request = request.map_err(|error| Failure { error, outcome: None, stale: false })?;
-        let sent = UnixMillis::from(SystemTime::now());
+        let sent = UnixMillis::from(clock::now());
         match timeout_at(until, link.sender.send_request(request)).await {
             Ok(Ok(response)) => Ok((link, response, sent)),
             Ok(Err(error)) => Err(failure(&error, host)),
@@ -243,7 +244,7 @@ impl Upstream {
         request_time: UnixMillis,
         mut ticket: Ticket,
     ) -> Result<FetchResponse, FetchError> {
-        let response_time = UnixMillis::from(SystemTime::now());
+        let response_time = UnixMillis::from(clock::now());
         let (head, incoming) = response.into_parts();
         let dimensions = if head.status.is_informational() {
             Err(AnswerFault::UnaskedUpgrade)

@@ -11,6 +11,7 @@
 
 mod apt;
 mod changing;
+mod clock;
 mod coalesce;
 mod cold_range;
 mod connect;
