@@ -154,7 +154,7 @@ async fn a_parent_that_lies_swaps_nothing() {
         for damaged in [false, true] {
             liar.serve(OTHER, vouched(content, stored));
             honest.serve(OTHER, if damaged { vouched(content, content) } else { Reply::file(content) });
-            let alone = child(&[teller.clone()], &site, json!({})).start();
+            let alone = child(std::slice::from_ref(&teller), &site, json!({})).start();
             has(&alone, stored).await;
             let answer = alone.get(&url_of(OTHER), &[]).await;
             assert_eq!((answer.head.status, answer.body.len()), (503, 0), "{teller}: {}", answer.head.raw);
@@ -179,7 +179,7 @@ async fn a_trusted_parent_whose_bytes_are_not_what_it_says_is_left_for_the_next_
     let terminator = Terminator::before(liar.address, &site.pair(CACHE, 2000..2200)).await;
     for mode in Mode::BOTH {
         let trusted = parent(terminator.address, true);
-        let alone = child(&[trusted.clone()], &site, mode.rule()).start();
+        let alone = child(std::slice::from_ref(&trusted), &site, mode.rule()).start();
         assert_eq!(alone.get(&asked(), &[]).await.head.status, 503, "{mode:?}");
         let l4 = child(&[trusted, url(honest.address)], &site, mode.rule()).start();
         must_be(&l4.get(&asked(), &[]).await, pattern);
