@@ -1,6 +1,7 @@
 //! The composition root: builds every part from the configuration, binds, runs, drains. The only place that
 //! knows everybody; no logic of its own.
 
+mod clock;
 mod reload;
 
 use std::fmt::Write as _;
@@ -103,6 +104,8 @@ impl Node {
         let system = |what| move |source| StartError::System { what, source };
         let metrics = Arc::new(Metrics::new().map_err(|e| system("metrics")(io::Error::other(e)))?);
         let log = AccessLog::new(&config.log, &metrics).map_err(system("access log"))?;
+        // Before anything is judged by the time.
+        let clock = clock::watch(config.store.state.clone(), Arc::clone(&metrics));
         let tls = config.serve.tls.clone().map(|settings| Tls::open(settings, Arc::clone(&metrics)));
         let tls = tls.transpose()?.map(Arc::new);
         let budget_file = Some(config.store.state.join(BUDGET_FILE));
@@ -164,7 +167,8 @@ impl Node {
             (data.into_iter().map(|it| (it, None)), tls_listeners.into_iter().map(|it| (it, tls.clone())));
         let accept =
             |(listener, tls)| tokio::spawn(serve::accept(listener, Arc::clone(&admission), tls, service.clone()));
-        let accepting = data.chain(under_tls).map(accept).chain(watching).chain([keeping]).collect();
+        let background = watching.into_iter().chain([tokio::spawn(clock), keeping]);
+        let accepting = data.chain(under_tls).map(accept).chain(background).collect();
 
         let drained = Arc::new(tokio::sync::Notify::new());
         let sources = admin_sources(&metrics, &store, &upstream, &drain, settings);
@@ -281,6 +285,8 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain) -> Readiness {
     let in_service = drives.iter().filter(|drive| drive.in_service()).count();
     let down = upstream.down_sources();
     let mut reasons = Vec::new();
+    let distrust = crate::clock::look();
+    reasons.extend(distrust.map(|reason| format!("clock: untrusted: {}", reason.text())));
     let outage = |drive: &store::DriveUsage| {
         let out = drive.out.as_ref()?;
         Some(format!("drive {} is out of service: {}", drive.path.display(), out.reason.as_str()))
@@ -301,7 +307,7 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain) -> Readiness {
         _ if reasons.is_empty() => NodeState::Online,
         _ => NodeState::Degraded,
     };
-    Readiness { state, reasons }
+    Readiness { state, reasons, clock: distrust }
 }
 
 /// Runs a node with these settings until it has drained; the exit code tells how it ended. `reread` is asked for them

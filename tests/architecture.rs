@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What a part may import besides itself and the shared three. `node` may import all.
-const ALLOWED: [(&str, &[&str]); 12] = [
+/// What a part may import besides itself and the shared four. `node` may import all.
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("content", &[]),
+    ("clock", &[]),
     ("telemetry", &[]),
     ("shutdown", &[]),
     ("resolve", &[]),
@@ -24,7 +25,7 @@ const ALLOWED: [(&str, &[&str]); 12] = [
 ];
 
 /// Parts that all others may import; they import nothing of ours.
-const SHARED: [&str; 3] = ["content", "telemetry", "shutdown"];
+const SHARED: [&str; 4] = ["content", "clock", "telemetry", "shutdown"];
 
 /// The most lines that a file may have.
 const MAX_LINES: usize = 450;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::clock::Distrust;
 use crate::store::DriveUsage;
 
 /// The state of the whole node.
@@ -28,6 +29,8 @@ pub struct Readiness {
     pub state: NodeState,
     /// Why it is not [`NodeState::Online`], for people; without secrets.
     pub reasons: Vec<String>,
+    /// Why the clock of the machine is not believed; `None` when it is.
+    pub clock: Option<Distrust>,
 }
 
 impl NodeState {
@@ -60,7 +63,7 @@ impl NodeState {
 impl Readiness {
     /// A state that needs no reason.
     pub fn of(state: NodeState) -> Self {
-        Self { state, reasons: Vec::new() }
+        Self { state, reasons: Vec::new(), clock: None }
     }
 
     /// As the body of `/readyz`, with the state of each drive.
@@ -70,6 +73,7 @@ impl Readiness {
             "state": self.state.as_str(),
             "ready": self.state.is_ready(),
             "reasons": self.reasons,
+            "clock": self.clock.map_or_else(|| "trusted".to_owned(), |reason| format!("untrusted: {}", reason.as_str())),
             "drives": drives,
         })
     }

@@ -66,7 +66,7 @@ mod tests {
         metrics.count_request(RequestResult::Hit, StatusCode::OK);
         let path = PathBuf::from("/nginx/cache1");
         let drive = DriveUsage { path, quota: 1000, used: 10, blobs: 2, out: None, journal_gaps: 0 };
-        let readiness = Readiness { state: NodeState::Offline, reasons: vec!["no source".to_owned()] };
+        let readiness = Readiness { state: NodeState::Offline, reasons: vec!["no source".to_owned()], clock: None };
         let summary = summary(&metrics, &readiness, &[drive]);
         assert_eq!(summary["hitBytes"], 750);
         assert_eq!(summary["missBytes"], 250);

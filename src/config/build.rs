@@ -99,6 +99,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
                 trusted_proxies: listen.trusted_proxies,
                 proxy_protocol: listen.proxy_protocol,
                 digest_clients: listen.digest_clients,
+                digest_certified: listen.digest_certified,
                 limits: limits?,
                 drain_grace: drain_grace?,
                 pseudonym: pseudonym?.unwrap_or_else(random_pseudonym).into(),

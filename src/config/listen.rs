@@ -25,6 +25,7 @@ pub(super) struct Listen {
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) proxy_protocol: ProxyProtocol,
     pub(super) digest_clients: AccessList,
+    pub(super) digest_certified: bool,
 }
 
 /// An entry of `clients`.
@@ -42,7 +43,7 @@ pub(super) fn listen(section: &mut Section<'_>) -> Option<Listen> {
     let trusted_proxies = section.values("trusted_proxies", None, values::network);
     let proxy_protocol =
         section.value("proxy_protocol", values::word(&[("none", ProxyProtocol::None), ("v2", ProxyProtocol::V2)]));
-    let digest_clients = section.values("digest_clients", None, values::client).map(|words| networks(&words));
+    let digest_clients = section.values("digest_clients", None, values::digest_client);
     if data.as_ref().is_some_and(Vec::is_empty) {
         section.fault("data", Fault::new("devices have no way in", "write at least one address, like \"[::]:8081\""));
     }
@@ -68,6 +69,15 @@ pub(super) fn listen(section: &mut Section<'_>) -> Option<Listen> {
     if let Some(fault) = tls.as_ref().and_then(|tls| unshown(&named_clients, tls.as_ref())) {
         section.fault("clients", fault);
     }
+    let digest_clients = digest_clients?;
+    let digest_certified = digest_clients.iter().any(Option::is_none);
+    let asks_certificates = matches!(&tls, Some(Some(tls)) if tls.client_ca.is_some());
+    if digest_certified && tls.is_some() && !asks_certificates {
+        let remedy = "set listen.tls with a client_ca, or name networks";
+        section.fault("digest_clients", Fault::new("nobody is asked for a certificate", remedy));
+        return None;
+    }
+    let digest_words: Vec<ClientWord> = digest_clients.into_iter().flatten().collect();
     Some(Listen {
         data: data?,
         tls: tls?,
@@ -76,7 +86,8 @@ pub(super) fn listen(section: &mut Section<'_>) -> Option<Listen> {
         named_clients,
         trusted_proxies: trusted_proxies?,
         proxy_protocol: proxy_protocol?,
-        digest_clients: digest_clients?.map_or(AccessList::Any, AccessList::Networks),
+        digest_clients: networks(&digest_words).map_or(AccessList::Any, AccessList::Networks),
+        digest_certified,
     })
 }
 

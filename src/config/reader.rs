@@ -42,7 +42,7 @@ pub(super) struct Section<'a> {
 
 /// Names that a reader of the documentation may try: they are planned, and this release has nothing behind
 /// them.
-const LATER: [&str; 3] = ["admin.token", "admin.tls", "upstream.parents[].trusted"];
+const LATER: [&str; 2] = ["admin.token", "admin.tls"];
 
 impl Fault {
     pub(super) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {

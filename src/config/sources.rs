@@ -108,6 +108,7 @@ fn parent(section: &mut Section<'_>) -> Option<Parent> {
     let name = section.value_or("tls_name", Value::Null, values::optional(|value| Host::parse(values::text(value)?)));
     let between = section.secret("proxy", Value::Null, values::optional(proxy));
     let rate = section.value_or("rate", Value::Null, values::optional(rate));
+    let trusted = section.value_or("trusted", false, values::boolean);
     let (url, kind, file) = (url?, kind?, file?);
     if let Some(fault) = url.host.literal.and_then(|literal| guard(literal, true, "")) {
         section.fault("url", fault);
@@ -130,6 +131,23 @@ fn parent(section: &mut Section<'_>) -> Option<Parent> {
         );
         return None;
     }
+    let trusted = trusted?;
+    if trusted && url.scheme == Scheme::Http {
+        let fault = Fault::new(
+            "over plain http anybody in between can say what content a URL has",
+            "write https:// in `url`, or leave `trusted` out",
+        );
+        section.fault("trusted", fault);
+        return None;
+    }
+    if trusted && kind == ParentKind::ForwardProxy {
+        let fault = Fault::new(
+            "a forward proxy passes on what others say of their content",
+            "leave `trusted` out, or write kind: connected-cache if the parent is a Waystation",
+        );
+        section.fault("trusted", fault);
+        return None;
+    }
     let login = url.user.map(|user| (user, url.password));
     let credentials = login_of(section, "url", login, file.as_deref())?;
     let between = match between? {
@@ -142,7 +160,7 @@ fn parent(section: &mut Section<'_>) -> Option<Parent> {
     let port = url.port.unwrap_or(url.scheme.default_port());
     let origin = Origin { scheme: url.scheme, host: url.host.text.into(), port };
     let tls_name = name?.map(|name| name.text.into());
-    Some(Parent { origin, kind, credentials, tls_name, proxy: between, rate: rate? })
+    Some(Parent { origin, kind, credentials, tls_name, proxy: between, trusted, rate: rate? })
 }
 
 /// Whether the files can be used turns out when they are read, at the start.

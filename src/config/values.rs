@@ -154,6 +154,15 @@ pub(super) fn client(value: &Value) -> Parsed<ClientWord> {
     }
 }
 
+/// The same for who may ask by digest; `None` stands for `certified`, whoever has shown a certificate.
+pub(super) fn digest_client(value: &Value) -> Parsed<Option<ClientWord>> {
+    if text(value)? == "certified" {
+        return Ok(None);
+    }
+    let remedy = "write certified, private, loopback, any, a network like 10.1.0.0/16 or an address";
+    client(value).map(Some).map_err(|fault| Fault::new(fault.problem, remedy))
+}
+
 /// A token (RFC 9110 section 5.6.2).
 pub(super) fn token(value: &Value) -> Parsed<String> {
     let text = text(value)?;

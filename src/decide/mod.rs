@@ -11,6 +11,7 @@ mod digest_field;
 mod digest_rule;
 mod freshness;
 mod list;
+mod own_digest;
 mod range_request;
 #[cfg(test)]
 mod sample;
@@ -25,6 +26,7 @@ pub use decision::{BypassReason, Decision, Options, RequestFacts, decide, may_se
 pub use digest_field::{content_digest, repr_digest};
 pub use digest_rule::{UnderRule, under_rule};
 pub use freshness::{Freshness, LifetimeSource, age};
+pub use own_digest::{own_digest, said_digest, wants_digest};
 pub use range_request::{FirstAsked, RangeOutcome, first_asked, is_asked_for, is_behind, is_for_one_range, ranges};
 pub use status::{CacheStatus, FwdReason};
 pub use storable::{NotStorable, Storable, storable};

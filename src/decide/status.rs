@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+/// The parameter by which a cache says that `Repr-Digest` is its own word (see `own_digest`).
+pub(super) const OWN_DIGEST: &str = "digest=own";
+
 /// One cache's account of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheStatus {
@@ -9,6 +12,7 @@ pub struct CacheStatus {
     stored: bool,
     collapsed: bool,
     ttl: Option<i64>,
+    own_digest: bool,
     detail: Option<String>,
 }
 
@@ -73,7 +77,7 @@ impl CacheStatus {
     }
 
     fn new(kind: Kind) -> Self {
-        Self { kind, stored: false, collapsed: false, ttl: None, detail: None }
+        Self { kind, stored: false, collapsed: false, ttl: None, own_digest: false, detail: None }
     }
 
     /// The answer of upstream was stored.
@@ -92,6 +96,12 @@ impl CacheStatus {
     #[must_use]
     pub fn with_ttl(self, seconds: i64) -> Self {
         Self { ttl: Some(seconds), ..self }
+    }
+
+    /// The answer's `Repr-Digest` is this cache's own word, not one that it passes on.
+    #[must_use]
+    pub fn with_own_digest(self) -> Self {
+        Self { own_digest: true, ..self }
     }
 
     /// What is said beyond the tokens of RFC 9211.
@@ -123,6 +133,10 @@ impl CacheStatus {
         }
         if self.collapsed {
             text.push_str("; collapsed");
+        }
+        if self.own_digest {
+            text.push_str("; ");
+            text.push_str(OWN_DIGEST);
         }
         if let Some(detail) = &self.detail {
             text.push_str("; detail=");

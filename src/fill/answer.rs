@@ -14,7 +14,7 @@ use super::flight::Head;
 use super::lead::Leader;
 use super::stream::Stream;
 use super::want::Answer;
-use super::{FillError, Want, again};
+use super::{FillError, Want, again, known};
 use crate::content::{BodyRef, ByteRange, ExpectedDigest, PartialId, Record};
 use crate::decide::{self, NotStorable, Storable};
 use crate::upstream::{FetchResponse, Framing};
@@ -26,7 +26,7 @@ const SHARED_ANSWER: u64 = 64 * 1024;
 pub(super) async fn store_part(
     leader: &Leader<'_>,
     (part, length): (ByteRange, u64),
-    response: FetchResponse,
+    mut response: FetchResponse,
     exclusive: oneshot::Sender<FetchResponse>,
 ) -> Result<(), FillError> {
     let want = leader.want;
@@ -38,6 +38,10 @@ pub(super) async fn store_part(
         if again::is_stored(leader, &record).await {
             return Ok(());
         }
+        response = match known::unless_stored(leader, &record, response).await {
+            Some(response) => response,
+            None => return Ok(()),
+        };
         let begun = record.clone();
         match leader.inner.store.create_part(record, leader.room(Some(length))).await {
             Ok(writer) => {
@@ -65,10 +69,13 @@ pub(super) async fn store_part(
 /// Stores an answer to a request without a range, or shares it, or leaves it to the leader's client.
 pub(super) async fn store_or_share(
     leader: &Leader<'_>,
-    response: FetchResponse,
+    mut response: FetchResponse,
     exclusive: oneshot::Sender<FetchResponse>,
 ) -> Result<(), FillError> {
     let Leader { inner, want, permit } = leader;
+    if response.status.is_server_error() && known::stands_in(leader).await {
+        return Ok(());
+    }
     // A 206 that is all of it is as good as a 200; others do not come here.
     let status = if response.status == StatusCode::PARTIAL_CONTENT { StatusCode::OK } else { response.status };
     let storable = decide::storable(&Method::GET, &want.headers, status, &response.headers, &want.policy, &want.path);
@@ -83,23 +90,29 @@ pub(super) async fn store_or_share(
         };
         // The end of a close-delimited body is not marked, so only a digest can tell that it is whole (RFC 9112
         // section 8).
-        let whole_is_known = |record: &Record| record.expected.is_some() || response.framing != Framing::UntilClose;
+        let is_marked = response.framing != Framing::UntilClose;
         match record_of(want, &response, length, status) {
             Some(record) if again::is_stored(leader, &record).await => return Ok(()),
-            Some(record) if whole_is_known(&record) => match inner.store.create(record.clone()).await {
-                Ok(writer) => {
-                    let ways = Ways::of(inner, want, &writer.entry().record);
-                    let start = Start { stream: Stream::new(response, 0), at: 0, end: length, ways };
-                    return leader.fill(writer, start).await;
-                }
-                Err(error) => {
-                    tracing::warn!(key = %want.key, %error, "answer is passed on without being stored");
-                    if let Some(slide) = leader.pass_by(&record, 0) {
-                        leader.pass_on(slide, Stream::new(response, 0)).await;
-                        return Ok(());
+            Some(record) if is_marked || record.expected.is_some() => {
+                response = match known::unless_stored(leader, &record, response).await {
+                    Some(response) => response,
+                    None => return Ok(()),
+                };
+                match inner.store.create(record.clone()).await {
+                    Ok(writer) => {
+                        let ways = Ways::of(inner, want, &writer.entry().record);
+                        let start = Start { stream: Stream::new(response, 0), at: 0, end: length, ways };
+                        return leader.fill(writer, start).await;
+                    }
+                    Err(error) => {
+                        tracing::warn!(key = %want.key, %error, "answer is passed on without being stored");
+                        if let Some(slide) = leader.pass_by(&record, 0) {
+                            leader.pass_on(slide, Stream::new(response, 0)).await;
+                            return Ok(());
+                        }
                     }
                 }
-            },
+            }
             Some(_) => tracing::debug!(key = %want.key, "the end of the answer is not marked"),
             None => tracing::debug!(key = %want.key, "answer varies on everything"),
         }

@@ -29,7 +29,7 @@ use super::stream::Stream;
 use super::{Inner, Want, write};
 use crate::content::{Abandon, ByteRange, FillMode, Record};
 use crate::store::{PartialWriter, StoreError};
-use crate::upstream::{Standing, Urgency};
+use crate::upstream::{Source, Standing, Urgency};
 use exchange::Event;
 
 /// How often what is to come is reckoned anew.
@@ -109,6 +109,8 @@ pub(super) struct Copying<'a> {
     misfits: u32,
     wrong_parts: u32,
     unfinished: Unfinished,
+    /// Who gave the first bytes of this fill, and said what they are.
+    pub(super) giver: Option<Source>,
     foreseen: Instant,
     /// The request whose bytes could not be written.
     pub(super) running: Option<Running>,
@@ -152,6 +154,7 @@ impl<'a> Copying<'a> {
             misfits: 0,
             wrong_parts: 0,
             unfinished: Unfinished::default(),
+            giver: None,
             foreseen: now,
             running: None,
         }
@@ -160,6 +163,7 @@ impl<'a> Copying<'a> {
     /// Takes the body of an answer.
     pub(super) fn begin(mut self, start: Start) -> Self {
         self.ways = start.ways;
+        self.giver = Some(start.stream.source().clone());
         let id = self.claim(start.at, start.end.or(self.length).unwrap_or(TO_THE_END));
         self.receive(id, Box::new(start.stream));
         self

@@ -13,11 +13,11 @@ use super::copy::{Copying, End, Start};
 use super::flight::{Head, Permit};
 use super::judge::{Answered, Judged, judge};
 use super::patience::Patience;
-use super::{FillError, Inner, Want, answer, fields, schedule};
+use super::{FillError, Inner, Want, answer, fields, known, schedule};
 use crate::content::{BodyRef, ByteRange, Record};
 use crate::decide::{self, FirstAsked};
 use crate::store::{CompleteError, Entry, PartialWriter};
-use crate::upstream::FetchResponse;
+use crate::upstream::{FetchRequest, FetchResponse, Source};
 
 /// How often a body whose last bytes turn out to be damaged is taken up again.
 const COMPLETIONS: usize = 3;
@@ -27,6 +27,9 @@ pub(super) async fn run(inner: Arc<Inner>, want: Want, permit: Permit, exclusive
     let leader = Leader { inner: &inner, want: &want, permit: &permit };
     if let Err(error) = leader.lead(exclusive).await {
         tracing::debug!(key = %want.key, %error, "fill failed");
+        if known::stands_in(&leader).await {
+            return;
+        }
         // Who shows other credentials may be given what was refused here.
         let is_personal = want.carries_token && matches!(error.status(), Some(StatusCode::FORBIDDEN));
         permit.publish(match error {
@@ -172,7 +175,7 @@ impl Leader<'_> {
     pub(super) async fn copy(&self, mut copying: Copying<'_>) -> Result<(), FillError> {
         for _ in 0..COMPLETIONS {
             let end = copying.until_end(self.permit).await;
-            let (ways, length) = (copying.ways, copying.length);
+            let (ways, length, giver) = (copying.ways, copying.length, copying.giver.take());
             let End::Whole(whole) = end else {
                 let is_store = matches!(end, End::Full | End::StoreFailed);
                 let slide = if is_store { self.go_on_without(&mut copying).await } else { None };
@@ -186,7 +189,7 @@ impl Leader<'_> {
                             stopped.discard();
                         }
                     }
-                    None => self.end_early(copying.writer, end).await,
+                    None => self.end_early(copying.writer, end, giver).await,
                 }
                 return Ok(());
             };
@@ -198,11 +201,12 @@ impl Leader<'_> {
                     if let Some(writer) = self.inner.store.resume(&entry).await {
                         copying = Copying::new(self.inner, self.want, writer, ways);
                         copying.length = length;
+                        copying.giver = giver;
                         continue;
                     }
                     "store"
                 }
-                Err(error) => self.not_completed(&error),
+                Err(error) => self.not_completed(&error, giver),
             };
             if outcome != "complete" {
                 self.permit.close();
@@ -215,7 +219,7 @@ impl Leader<'_> {
         Ok(())
     }
 
-    async fn end_early(&self, writer: PartialWriter, end: End) {
+    async fn end_early(&self, writer: PartialWriter, end: End, giver: Option<Source>) {
         self.permit.close();
         let outcome = match end {
             End::Enough | End::Whole(_) => "part",
@@ -235,7 +239,7 @@ impl Leader<'_> {
             }
             End::WrongPart => {
                 writer.reject("a part is not what its Content-Digest says".to_owned()).await;
-                self.inner.note_mismatch(self.want);
+                self.inner.note_mismatch(self.want, giver);
             }
             End::Enough | End::Whole(_) | End::Abandoned | End::GaveUp | End::Full => {}
         }
@@ -247,17 +251,17 @@ impl Leader<'_> {
         let length = writer.partial().present_total();
         let outcome = match writer.complete(length).await {
             Ok(_) => "complete",
-            Err(error) => self.not_completed(&error),
+            Err(error) => self.not_completed(&error, None),
         };
         self.count(outcome);
         self.permit.publish(Head::Changed);
         Ok(())
     }
 
-    fn not_completed(&self, error: &CompleteError) -> &'static str {
+    fn not_completed(&self, error: &CompleteError, giver: Option<Source>) -> &'static str {
         tracing::warn!(key = %self.want.key, %error, "a body could not be completed");
         if matches!(error, CompleteError::Mismatch { .. }) {
-            self.inner.note_mismatch(self.want);
+            self.inner.note_mismatch(self.want, giver);
             "mismatch"
         } else {
             "store"
@@ -332,6 +336,7 @@ impl Leader<'_> {
         loop {
             let deadline = (Instant::now() + self.inner.upstream.settings().timeouts.request).max(self.want.deadline);
             let request = self.want.request(Method::GET, headers.clone(), None, deadline);
+            let request = FetchRequest { avoid: self.inner.wrong_source(self.want), ..request };
             let error = match self.inner.upstream.fetch(request, &*self.inner.redirects).await {
                 // It may be what was there before a request that changed it: everybody asks again.
                 Ok(_) if self.permit.is_parted() => return Err(FillError::Abandoned),

@@ -15,6 +15,7 @@ mod error;
 mod fields;
 mod flight;
 mod judge;
+mod known;
 mod lead;
 mod mend;
 mod part_check;
@@ -53,7 +54,7 @@ use crate::content::{CacheKey, FillMode, KeyHash};
 use crate::decide;
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::upstream::{FetchResponse, RequestBody, Upstream, request_loops};
+use crate::upstream::{FetchResponse, RequestBody, Source, Upstream, request_loops};
 
 pub use crate::upstream::{FetchError, Redirects, Toll, time_left};
 use flight::{FlightTable, Head, Role};
@@ -97,6 +98,10 @@ struct Inner {
     changes: Cache<KeyHash, ()>,
     /// Keys whose content was not what its digest says, and how often.
     mismatches: Cache<KeyHash, u32>,
+    /// Keys whose content no trusted parent has by its digest.
+    not_by_digest: Cache<KeyHash, ()>,
+    /// Who gave content that was not what its digest says: asked after the others.
+    wrong_sources: Cache<KeyHash, Source>,
     mending: Mending,
     /// Memory for parts that are checked before they are given out.
     held_room: HeldRoom,
@@ -116,8 +121,14 @@ impl Inner {
         self.mismatches.get(&want.key.hash()).is_some_and(|count| count >= MISMATCHES)
     }
 
-    fn note_mismatch(&self, want: &Want) {
+    /// Who is asked last, since it gave wrong content.
+    fn wrong_source(&self, want: &Want) -> Option<Source> {
+        self.wrong_sources.get(&want.key.hash())
+    }
+
+    fn note_mismatch(&self, want: &Want, giver: Option<Source>) {
         let key = want.key.hash();
+        giver.into_iter().for_each(|giver| self.wrong_sources.insert(key, giver));
         let count = self.mismatches.get(&key).unwrap_or(0);
         self.mismatches.insert(key, count.saturating_add(1));
     }
@@ -146,6 +157,8 @@ impl Fill {
             whole: memory(WHOLE_MEMORY),
             changes: memory(CHANGE_MEMORY),
             mismatches: memory(MISMATCH_MEMORY),
+            not_by_digest: memory(UNSHARED_MEMORY),
+            wrong_sources: memory(MISMATCH_MEMORY),
             mending: Mending::new(),
             held_room: HeldRoom::new(),
             windows,
@@ -317,7 +330,7 @@ fn settled(head: Head, guard: FlightGuard, collapsed: bool) -> Obtained {
     match head {
         Head::Filling(entry, partial) => Obtained::Filling { entry, partial, guard, collapsed },
         Head::Passing(entry) => Obtained::Passing { entry, guard, collapsed },
-        Head::Validated(entry) => Obtained::Validated(entry),
+        Head::Validated(entry) => Obtained::Validated { entry, answered: guard.answered() },
         Head::Changed => Obtained::Changed,
         Head::Answer(answer) => Obtained::Answer(answer),
         Head::Behind(length) => Obtained::Behind { length },

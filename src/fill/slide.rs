@@ -29,7 +29,7 @@ use super::{Want, write};
 use crate::content::{ByteRange, Digester, Record};
 use crate::decide::FirstAsked;
 use crate::store::Entry;
-use crate::upstream::FetchRequest;
+use crate::upstream::{FetchRequest, Source};
 
 /// How long a window waits for another client when the last one has gone: an agent that asks for pieces comes back.
 const LINGERS: Duration = Duration::from_secs(2);
@@ -57,6 +57,8 @@ pub(super) struct Slide<'a> {
     /// Whether the end may leave although nothing tells that the body has its digest: as of any part that is passed on.
     is_part: bool,
     stream: Option<Stream>,
+    /// Who gave the first bytes, and said what they are.
+    giver: Option<Source>,
     retry_at: Option<Instant>,
     comebacks: watch::Receiver<()>,
     patience: Patience,
@@ -159,6 +161,7 @@ impl<'a> Slide<'a> {
             digester,
             is_part,
             stream: None,
+            giver: None,
             retry_at: None,
             comebacks: leader.inner.upstream.comebacks(),
             patience: Patience::new(now),
@@ -171,6 +174,7 @@ impl<'a> Slide<'a> {
     fn take_up(&mut self, running: Option<Running>) {
         let Some(Running { stream, rest: (at, bytes) }) = running else { return };
         let size = bytes.iter().map(|bytes| bytes.len() as u64).sum();
+        self.giver.get_or_insert_with(|| stream.source().clone());
         self.stream = Some(stream);
         self.limit_silence();
         self.take(Batch { at, bytes, size, end: None });
@@ -351,7 +355,7 @@ impl<'a> Slide<'a> {
     fn is_wrong(&mut self, why: &'static str) {
         tracing::error!(key = %self.record.key, why, "a body that is passed on is wrong; it is not given out whole");
         self.stream = None;
-        self.leader.inner.note_mismatch(self.leader.want);
+        self.leader.inner.note_mismatch(self.leader.want, self.giver.take());
         self.passage.close(Ended::Wrong);
     }
 

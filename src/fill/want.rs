@@ -67,8 +67,13 @@ pub enum Obtained {
         /// Another request's flight is followed.
         collapsed: bool,
     },
-    /// What is stored is current: validated just now.
-    Validated(Arc<Entry>),
+    /// What is stored is current: validated just now, or known to be what would come.
+    Validated {
+        /// The stored response.
+        entry: Arc<Entry>,
+        /// Status of the answer that told so.
+        answered: Option<StatusCode>,
+    },
     /// Another flight has ended since the look-up, with or without success: what is stored has to be looked up again.
     Changed,
     /// A short answer that is not stored but goes to everybody who waited for it.

@@ -1,14 +1,13 @@
 //! Requests that are more than a look-up: methods beyond GET and HEAD that a rule allows. They are passed on, their
 //! answers are not stored, and what changes a resource makes what is stored of it invalid.
 
-use std::time::SystemTime;
-
 use hyper::body::Incoming;
 
 use super::ask::Ask;
 use super::handler::Handler;
 use super::outcome::Outcome;
 use super::{pass, rescue};
+use crate::clock;
 use crate::content::{CacheKey, UnixMillis};
 use crate::decide::FwdReason;
 use crate::fill::{Fill, PassedBody};
@@ -46,7 +45,7 @@ impl Handler {
 
 /// Forgets all that came for `key` until now. Who reads it reads on; nobody else gets it.
 async fn forget(store: Store, fill: Fill, key: CacheKey) {
-    let now = UnixMillis::from(SystemTime::now());
+    let now = UnixMillis::from(clock::now());
     fill.part_from(&key);
     for _ in 0..ROUNDS {
         let known = store.lookup(&key).await;

@@ -403,6 +403,9 @@ fn deliver(
 ) -> Outcome {
     let body = SegmentBody::new(layout.segments, layout.sent);
     let age = decide::age(&entry.record, ask.now).as_secs();
+    // Only for who asks: the field's meaning is the same to everybody else.
+    let says_digest = decide::wants_digest(&ask.headers) && decide::own_digest(&entry.record).is_some();
+    let status = if says_digest { status.with_own_digest() } else { status };
     let part = layout.part;
     let stored = Stored { entry: Arc::clone(entry), part, length, body, age, gift, found: None, plan: None };
     Outcome { reply: Reply::Stored(Box::new(stored)), result, status }

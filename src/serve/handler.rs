@@ -3,7 +3,7 @@
 //! How a stored body is cut to ranges and sent is in `deliver`; how outcomes look on the wire is in `respond`.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -22,6 +22,7 @@ use super::ready::{Plan, ReadyAnswers, Shortcut};
 use super::respond::respond;
 use super::wire::{ConnectionInfo, Recall};
 use super::{Settings, pass, rescue};
+use crate::clock;
 use crate::content::{BodyRef, Digest, RangeSet, Record, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts, UnderRule};
 use crate::fill::{Arriving, Fill, FillError, Obtained};
@@ -80,7 +81,7 @@ impl Handler {
     /// Answers one request. Never fails: every fault has its outcome.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<SegmentBody> {
         let started = Instant::now();
-        let now = UnixMillis::from(SystemTime::now());
+        let now = UnixMillis::from(clock::now());
         let (parts, body) = request.into_parts();
         let Some(info) = parts.extensions.get::<ConnectionInfo>().cloned() else {
             return respond(rescue::unavailable("no-connection-info"), &self.settings.pseudonym, false);
@@ -98,7 +99,8 @@ impl Handler {
             return self.connect(&inbound, account).await;
         }
         let head = parts.method == Method::HEAD;
-        let by_digest = if self.settings.digest_clients.allows(client) { resolve_digest(&inbound) } else { None };
+        let may_name_digests = self.settings.may_name_digests(client, info.scheme);
+        let by_digest = if may_name_digests { resolve_digest(&inbound) } else { None };
         let allowed = allowed_time(self.fill.request_time(), &parts.headers);
         let deadline = tokio::time::Instant::from_std(info.head_complete) + allowed;
         if let Some(Ok((digest, content))) = by_digest {
@@ -317,13 +319,13 @@ impl Handler {
                 }
             }
             // It is current for another host with this key, which has no such rule.
-            Obtained::Validated(entry)
+            Obtained::Validated { entry, .. }
                 if decide::under_rule(&entry.record, ask.rule_digest()) == UnderRule::Refused =>
             {
                 Step::Again
             }
-            Obtained::Validated(entry) => {
-                let status = CacheStatus::forwarded(reason, Some(StatusCode::NOT_MODIFIED.as_u16()));
+            Obtained::Validated { entry, answered } => {
+                let status = CacheStatus::forwarded(reason, answered.map(|status| status.as_u16()));
                 match deliver::stored(self, ask, &entry, status, RequestResult::Revalidated).await {
                     deliver::Delivery::Done(outcome) => Step::Done(outcome),
                     deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,

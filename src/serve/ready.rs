@@ -26,6 +26,7 @@ use super::body::SegmentBody;
 use super::limits::RequestLimit;
 use super::respond::CACHE_STATUS;
 use super::wire::{Content, Direct, Recall, Recalled, TURN, Words};
+use crate::clock;
 use crate::content::{CacheKey, UnixMillis, Version};
 use crate::decide::{CacheStatus, Freshness};
 use crate::store::{BlobHandle, Body, Entry, Piece, Store, Variants};
@@ -39,7 +40,7 @@ const OVERHEAD: usize = 1024;
 const LONGEST_HEAD: usize = 2048;
 
 /// Fields by which a request asks for more than the stored response, or for another one as time goes by.
-const NOT_PLAIN: [HeaderName; 12] = [
+const NOT_PLAIN: [HeaderName; 13] = [
     RANGE,
     IF_MATCH,
     IF_NONE_MATCH,
@@ -52,6 +53,7 @@ const NOT_PLAIN: [HeaderName; 12] = [
     EXPECT,
     UPGRADE,
     TRANSFER_ENCODING,
+    HeaderName::from_static("want-repr-digest"),
 ];
 
 /// The answers, by the heads of their requests.
@@ -211,7 +213,7 @@ impl ReadyAnswers {
 
     fn answer(&self, ready: &Ready, limit: &RequestLimit, peer: SocketAddr, arrived: Instant) -> Option<Direct> {
         let time = SystemTime::now();
-        let now = UnixMillis::from(time);
+        let now = UnixMillis::from(clock::now());
         if now < ready.made {
             return None;
         }

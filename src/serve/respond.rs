@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use super::body::SegmentBody;
 use super::outcome::{Outcome, Part, Reply, Stored};
 use crate::content::{BodyRef, Digest, Record};
-use crate::decide::CacheStatus;
+use crate::decide::{CacheStatus, own_digest};
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -144,9 +144,8 @@ pub fn prepared_fields(record: &Record, pseudonym: &str) -> HeaderMap {
         insert(&mut headers, DATE, &httpdate::fmt_http_date(record.response_time.to_system_time()));
     }
     add_own_validator(record, &mut headers);
-    if let BodyRef::Blob(digest) = record.body
-        && record.status == StatusCode::OK
-    {
+    // Until then what the source claims is passed on as it came.
+    if let Some(digest) = own_digest(record) {
         insert(&mut headers, REPR_DIGEST, &format!("sha-256=:{}:", digest.to_base64()));
     }
     headers

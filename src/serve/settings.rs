@@ -1,12 +1,12 @@
 //! Settings of the data port.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::tls::{ClientName, TlsSettings};
-use crate::content::AccessList;
+use crate::content::{AccessList, Scheme};
 
 /// The data listeners and what bounds them.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Settings {
     pub named_clients: Vec<ClientName>,
     /// Who may ask by digest (`/.well-known/ni/sha-256/…`): nobody by default, since a digest is a capability.
     pub digest_clients: AccessList,
+    /// Whether those may, too, who have shown the TLS listener a certificate of `client_ca`.
+    pub digest_certified: bool,
     /// Peers that are believed when they name the client: in `X-Forwarded-For`, or by [`Settings::proxy_protocol`].
     pub trusted_proxies: Vec<IpNet>,
     /// Whether each connection of theirs begins with the client's address.
@@ -45,6 +47,16 @@ pub enum ProxyProtocol {
     None,
     /// By the binary header of the PROXY protocol, version 2.
     V2,
+}
+
+impl Settings {
+    /// Whether a client with this address, which speaks to us by `scheme`, may ask by digest.
+    pub fn may_name_digests(&self, client: IpAddr, scheme: Scheme) -> bool {
+        // Where there are authorities for clients, the TLS listener lets in nobody without a certificate.
+        let asks_certificates = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let is_certified = asks_certificates && scheme == Scheme::Https;
+        self.digest_clients.allows(client) || (self.digest_certified && is_certified)
+    }
 }
 
 /// Bounds of the data port.

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::compact::{self, Compaction};
 use super::disk;
@@ -26,6 +26,7 @@ use super::pool::panic_text;
 use super::quarantine;
 use super::queue::{Change, Older, RowId};
 use super::unnamed;
+use crate::clock;
 use crate::content::{Digest, PartialId, UnixMillis};
 
 /// Pauses between the attempts at failing operations of one batch.
@@ -421,7 +422,7 @@ impl Committer {
 /// Since when what has the place of `row` is an older version, if it is another one. The index may know one that is not
 /// in memory any more.
 fn supersedes(row: &Row, older: Option<&Older>) -> Option<UnixMillis> {
-    let at = || older.map_or_else(|| UnixMillis::from(SystemTime::now()), |older| older.at);
+    let at = || older.map_or_else(|| UnixMillis::from(clock::now_for_deletion()), |older| older.at);
     row.superseded.is_none().then(at)
 }
 

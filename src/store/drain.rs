@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 
@@ -29,6 +28,7 @@ use super::layout::{self, PartialFile};
 use super::pinning;
 use super::settings::Settings;
 use super::verify::Progressed;
+use crate::clock;
 use crate::content::{Digest, PartialId, UnixMillis};
 use crate::telemetry::Metrics;
 
@@ -314,7 +314,7 @@ impl Draining<'_> {
             if there.as_ref().is_some_and(|there| there.response_time >= stored.response_time) {
                 continue;
             }
-            let supersedes = there.map(|_| UnixMillis::from(SystemTime::now()));
+            let supersedes = there.map(|_| UnixMillis::from(clock::now_for_deletion()));
             if let Some(row) = self.row(key, &stored)? {
                 entries.push(JournalEntry::Stored { row, sums: None, supersedes });
             }

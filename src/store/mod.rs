@@ -72,6 +72,7 @@ mod journal_format;
 mod journal_segment;
 mod known_drives;
 mod layout;
+mod link;
 mod lost;
 mod map_anew;
 mod map_file;
@@ -113,7 +114,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
@@ -136,6 +136,7 @@ pub use verify::{Finding, Progressed, Verification, verify};
 pub use window::{Hold, Window};
 pub use writer::{Completed, PartialWriter, Stopped};
 
+use crate::clock;
 use crate::content::{BodyRef, CacheKey, Digest, Record, UnixMillis, Version};
 use crate::telemetry::Metrics;
 use disk::Dir;
@@ -222,7 +223,7 @@ impl Store {
     /// The same with older versions. Those that have outlived their time are left out.
     pub async fn known(&self, key: &CacheKey) -> Known {
         let mut known = self.inner.lookup(key).await;
-        let now = UnixMillis::from(SystemTime::now());
+        let now = UnixMillis::from(clock::now_for_deletion());
         if known.older().iter().any(|entry| entry.is_outlived(now)) {
             let stays = |entry: &&Arc<Entry>| !entry.is_outlived(now);
             known.older = Some(known.older().iter().filter(stays).cloned().collect());

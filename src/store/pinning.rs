@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::{StreamExt as _, stream};
@@ -21,6 +21,7 @@ use super::layout;
 use super::partial::Partial;
 use super::pins::{LONGEST, Pin, PinError, PinTarget, Pins};
 use super::table::{Pending, RowState, Table};
+use crate::clock;
 use crate::content::{BodyRef, CacheKey, Digest, UnixMillis};
 use crate::telemetry::Metrics;
 
@@ -428,7 +429,7 @@ fn replace(dir: &Dir, text: &[u8]) -> io::Result<()> {
     dir.sync_directory(".")
 }
 
-/// The time by the clock of this machine.
+/// The time by the clock of this machine, or the most likely one: it says when pins end.
 pub(super) fn now() -> UnixMillis {
-    UnixMillis::from(SystemTime::now())
+    UnixMillis::from(clock::now_for_deletion())
 }

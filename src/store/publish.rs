@@ -2,7 +2,6 @@
 //! writer, goes. Each is made and queued for its drive's journal under the one lock of the entries.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::blob::{Blob, Life};
 use super::drive::Victim;
@@ -17,6 +16,7 @@ use super::stored::{Attempt, Elsewhere, Finishing, Told};
 use super::table::{PendingBlob, Table};
 use super::writer::Completed;
 use super::{layout, quarantine};
+use crate::clock;
 use crate::content::{BodyRef, Record, Spoiled, UnixMillis};
 
 /// Where a completed body belongs among what is stored under its key.
@@ -48,7 +48,7 @@ fn place_of(row: &Row, serial: u64, known: &[Arc<Entry>]) -> Place {
     };
     match known.iter().find(is_newer) {
         Some(newer) if newer.version().is_same(&row.version()) => Place::None,
-        Some(_) => Place::Older(row.superseded.unwrap_or_else(|| UnixMillis::from(SystemTime::now()))),
+        Some(_) => Place::Older(row.superseded.unwrap_or_else(|| UnixMillis::from(clock::now_for_deletion()))),
         None => row.superseded.map_or(Place::Current, Place::Older),
     }
 }

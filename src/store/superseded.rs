@@ -6,7 +6,7 @@
 //! journal and the index; a partial body's map says that it is one. Both survive restarts and a lost state directory.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::Store;
 use super::entries::{Entry, Target};
@@ -15,6 +15,7 @@ use super::journal_entry::Row;
 use super::partial::Partial;
 use super::queue::{Change, Older};
 use super::table::Table;
+use crate::clock;
 use crate::content::{Record, UnixMillis};
 
 /// Most older versions of one variant of a key.
@@ -47,7 +48,7 @@ impl Inner {
         if entry.superseded.is_some() || entry.is_gone() {
             return None;
         }
-        let at = UnixMillis::from(SystemTime::now());
+        let at = UnixMillis::from(clock::now_for_deletion());
         match &entry.target {
             Target::Blob(life) => {
                 let target = Target::Blob(Arc::clone(life));
@@ -91,7 +92,7 @@ impl Inner {
 
     /// Makes room for the next older version of the variant of `newest`, and lets go what has outlived its time.
     pub(super) fn bound_older(&self, table: &mut Table, newest: &Entry) {
-        let now = UnixMillis::from(SystemTime::now());
+        let now = UnixMillis::from(clock::now_for_deletion());
         let known = self.entries.known(table, newest.record.key.hash());
         let variant = newest.record.variant();
         let is_older = |entry: &&Arc<Entry>| {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 const FILLS: &str = "Fills that ended: complete, part (all that was asked for), abandoned (by its clients), cut (upstream gave no \
                      more), changed (another version), mismatch (wrong digest), store (it could not be kept), \
-                     window (passed on, since no drive has room)";
+                     window (passed on, since no drive has room), known (nothing was transferred, since the content was stored \
+                     under another URL)";
 
 use http::StatusCode;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
@@ -43,6 +44,8 @@ pub struct Metrics {
     pub tls_handshake_failures: IntCounterVec,
     /// When the certificate of the TLS listener ends, in seconds of Unix time; 0 without one.
     pub tls_certificate_expiry_seconds: IntGauge,
+    /// Why the system clock is not believed: 1 for the `reason`, 0 for others.
+    pub clock_untrusted: IntGaugeVec,
     /// Tunnels (CONNECT) that are open.
     pub tunnels: IntGauge,
     /// Bytes that passed through tunnels, by `direction` (to-host, to-client).
@@ -149,6 +152,12 @@ impl Metrics {
             tls_certificate_expiry_seconds: gauge(
                 "tls_certificate_expiry_seconds",
                 "When the certificate of the TLS listener ends, in seconds of Unix time; 0 without one",
+            )?,
+            clock_untrusted: gauges(
+                "clock_untrusted",
+                "Whether the clock of this machine is not believed, by reason: before-build, behind-kept-time, too-late, \
+                 jumped",
+                &["reason"],
             )?,
             tunnels: gauge("tunnels", "Open tunnels (CONNECT)")?,
             tunnel_bytes: counters("tunnel_bytes_total", "Bytes that passed through tunnels", &["direction"])?,

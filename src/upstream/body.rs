@@ -169,7 +169,7 @@ impl UpstreamBody {
     }
 
     /// Reads up to `limit` bytes for nothing, so that the connection can be used again; gives up at `until`.
-    pub(super) async fn discard(mut self, limit: u64, until: Instant) {
+    pub async fn discard(mut self, limit: u64, until: Instant) {
         if matches!(self.framing, Framing::Length(length) if length > limit) {
             return;
         }

@@ -171,7 +171,8 @@ impl Upstream {
     /// See [`FetchError`]; the fault of the last source that was asked. A 4xx or 5xx answer is no error.
     pub async fn fetch(&self, request: FetchRequest, redirects: &dyn Redirects) -> Result<FetchResponse, FetchError> {
         let FetchRequest { method, origin, target, headers, policy, body, deadline, avoid, standing } = request;
-        let mut ask = Ask { method, origin, target, headers: end_to_end(&headers), policy, body, deadline, standing };
+        let headers = end_to_end(&headers);
+        let mut ask = Ask { method, origin, target, headers, policy, body, deadline, standing, by_digest: false };
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&mut ask, redirects, avoid.as_ref()).await?;
             let Some((origin, target, policy)) = ask.redirected(&response, redirects)? else {
@@ -236,7 +237,7 @@ impl Upstream {
         }
     }
 
-    fn count(&self, result: &Result<FetchResponse, FetchError>) {
+    pub(super) fn count(&self, result: &Result<FetchResponse, FetchError>) {
         let outcome = match result {
             Ok(response) => match response.status.as_u16() / 100 {
                 2 => Some("2xx"),

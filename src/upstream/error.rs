@@ -415,7 +415,7 @@ impl fmt::Display for AnswerFault {
 impl fmt::Display for TlsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Expired => f.write_str("its certificate has expired"),
+            Self::Expired => f.write_str("its certificate has expired, or this machine's clock is ahead"),
             Self::NotYetValid => f.write_str("its certificate is not yet valid; is this machine's clock right?"),
             Self::WrongName => f.write_str("its certificate is for another name"),
             Self::UnknownIssuer => f.write_str("its certificate's issuer is not trusted"),

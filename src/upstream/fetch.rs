@@ -2,7 +2,7 @@
 //! order of sources are [`super::client`]'s business.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -11,6 +11,7 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
+use crate::clock;
 use crate::content::{Origin, Policy, UnixMillis};
 
 use super::body::{BodyLimits, Connection, UpstreamBody};
@@ -78,6 +79,8 @@ pub(super) struct Ask {
     pub(super) standing: Standing,
     /// Until when the first body byte must be there.
     pub(super) deadline: Instant,
+    /// The target is the parent's own, and names content by its digest.
+    pub(super) by_digest: bool,
 }
 
 /// How an exchange on a connection failed.
@@ -140,8 +143,14 @@ impl Ask {
         pseudonym: &str,
     ) -> Result<Request<OutgoingBody>, FetchError> {
         let left = limit.saturating_duration_since(Instant::now());
-        let (uri, mut fields) = form::write(source, &self.origin, &self.target, left)?;
+        let (uri, mut fields) = match self.by_digest {
+            true => form::write_own(source, &self.target, left)?,
+            false => form::write(source, &self.origin, &self.target, left)?,
+        };
         fields.extend(self.headers.clone());
+        if source.trusted {
+            fields.insert(form::WANT_REPR_DIGEST, form::WANTED_DIGEST);
+        }
         loops::mark_request(&mut fields, pseudonym);
         // RFC 9110 section 8.6: a method that expects content is told that there is none.
         let expects_content = [Method::POST, Method::PUT, Method::PATCH].contains(&self.method);
@@ -240,7 +249,7 @@ impl Upstream {
         };
         let request = ask.request(source, until, &self.inner.pseudonym);
         let request = request.map_err(|error| Failure { error, outcome: None, stale: false })?;
-        let sent = UnixMillis::from(SystemTime::now());
+        let sent = UnixMillis::from(clock::now());
         match timeout_at(until, link.sender.send_request(request)).await {
             Ok(Ok(response)) => Ok((link, response, sent)),
             Ok(Err(error)) => Err(failure(&error, host)),
@@ -271,7 +280,7 @@ impl Upstream {
         request_time: UnixMillis,
         mut ticket: Ticket,
     ) -> Result<FetchResponse, FetchError> {
-        let response_time = UnixMillis::from(SystemTime::now());
+        let response_time = UnixMillis::from(clock::now());
         let (head, incoming) = response.into_parts();
         let dimensions = if head.status.is_informational() {
             Err(AnswerFault::UnaskedUpgrade)

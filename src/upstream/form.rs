@@ -20,6 +20,10 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_'
 /// for all of it.
 pub(super) const TIME_LEFT: HeaderName = HeaderName::from_static("waystation-time-left");
 
+/// What tells a cache that its own word for what the content hashes to is wanted (RFC 9530 section 4).
+pub(super) const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
+pub(super) const WANTED_DIGEST: HeaderValue = HeaderValue::from_static("sha-256=10");
+
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The target of a request for `target` at `origin`, and the fields that go with the form. Parents are told in which time
@@ -58,6 +62,17 @@ pub(super) fn write(
     if source.parent.is_some() {
         fields.insert(TIME_LEFT, HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)));
     }
+    Ok((uri, fields))
+}
+
+/// The same for a `target` of a parent's own, which names no origin.
+///
+/// # Errors
+/// When the target cannot be written.
+pub(super) fn write_own(source: &Source, target: &str, left: Duration) -> Result<(Uri, HeaderMap), FetchError> {
+    let direct = Source { parent: None, ..source.clone() };
+    let (uri, mut fields) = write(&direct, &source.peer, target, left)?;
+    fields.insert(TIME_LEFT, HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)));
     Ok((uri, fields))
 }
 

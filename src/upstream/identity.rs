@@ -15,6 +15,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsConnector;
 
+use crate::clock::CertificateTime;
+
 use super::error::TlsSetupError;
 use super::tls::{self, Roots};
 
@@ -117,7 +119,7 @@ fn load(files: &TlsFiles, roots: &Roots) -> Result<Current, TlsSetupError> {
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = || {
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::new(CertificateTime));
         builder.with_safe_default_protocol_versions().map(|builder| builder.with_root_certificates(store.clone()))
     };
     let origins = tls::http_1_1(builder()?.with_no_client_auth());

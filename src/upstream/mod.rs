@@ -5,6 +5,7 @@
 
 mod body;
 mod budget;
+mod by_digest;
 mod client;
 mod comeback;
 mod connect;

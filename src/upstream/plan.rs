@@ -23,6 +23,8 @@ pub struct Parent {
     pub tls_name: Option<Arc<str>>,
     /// The proxy through which it is asked.
     pub proxy: Option<Arc<Proxy>>,
+    /// Whether its word for what content has is as good as ours. Only of one that TLS authenticates.
+    pub trusted: bool,
     /// Most bytes per second that come from it.
     pub rate: Option<u64>,
 }
@@ -54,12 +56,23 @@ pub struct Source {
     pub tls_name: Option<Arc<str>>,
     /// The proxy in between.
     pub proxy: Option<Arc<Proxy>>,
+    /// Whether it is a parent whose word for what content has counts.
+    pub trusted: bool,
 }
 
 impl Source {
     /// An origin that is asked itself, without a proxy.
     pub fn origin(origin: Origin, address: Option<Arc<str>>, allow_private: bool) -> Self {
-        Self { peer: origin, parent: None, address, allow_private, credentials: None, tls_name: None, proxy: None }
+        Self {
+            peer: origin,
+            parent: None,
+            address,
+            allow_private,
+            credentials: None,
+            tls_name: None,
+            proxy: None,
+            trusted: false,
+        }
     }
 
     /// Whether its proxy is asked to tunnel (RFC 9110 section 9.3.6) and sees nothing of what is said: where that is TLS,
@@ -84,6 +97,8 @@ impl Source {
             credentials: parent.credentials.clone(),
             tls_name: parent.tls_name.clone(),
             proxy: parent.proxy.clone(),
+            // Whatever the settings say.
+            trusted: parent.trusted && parent.origin.scheme == Scheme::Https,
         }
     }
 }
@@ -141,6 +156,7 @@ mod tests {
             credentials: None,
             tls_name: None,
             proxy: None,
+            trusted: false,
             rate: None,
         }
     }

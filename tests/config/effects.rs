@@ -76,6 +76,7 @@ pub(super) const EFFECTS: &[Row] = &[
     ("upstream.parents[].url", "http://l4.lan", "https://l4.lan:8443", |c| format!("{:?}", c.upstream.parents)),
     ("upstream.parents[].kind", "connected-cache", "forward-proxy", |c| format!("{:?}", c.upstream.parents)),
     ("upstream.parents[].proxy", "null", "http://a:b@proxy.lan:3128", |c| format!("{:?}", c.upstream.parents)),
+    ("upstream.parents[].trusted", "false", "true", |c| format!("{:?}", c.upstream.parents)),
     ("upstream.parents[].tls_name", "null", "l4.lan", |c| format!("{:?}", c.upstream.parents)),
     ("upstream.parents[].rate", "null", "2 MB/s", |c| format!("{:?}", c.upstream.budget)),
     ("upstream.budget.rate", "closed", "20 Mbit/s", |c| format!("{:?}", c.upstream.budget)),

@@ -131,6 +131,12 @@ fn what_makes_no_sense_is_refused() {
         ("upstream: { parents: [{ url: \"http://l4.lan\", kind: cache }] }", "upstream.parents[0].kind"),
         ("upstream: { parents: [{ url: \"http://a:b@l4.lan\" }] }", "upstream.parents[0].url"),
         ("upstream: { parents: [{ url: \"http://l4.lan\" }, { url: \"http://l4.lan/\" }] }", "upstream.parents"),
+        ("upstream: { parents: [{ url: \"http://l4.lan\", trusted: true }] }", "upstream.parents[0].trusted"),
+        (
+            "upstream: { parents: [{ url: \"https://l4.lan\", kind: forward-proxy, trusted: true }] }",
+            "upstream.parents[0].trusted",
+        ),
+        ("listen: { digest_clients: [certified] }", "listen.digest_clients"),
         ("upstream: { http_proxy: \"socks5://h:1\" }", "upstream.http_proxy"),
         ("upstream: { http_proxy: \"http://user@h:1\" }", "upstream.http_proxy"),
         ("upstream: { no_proxy: [\"a b\"] }", "upstream.no_proxy[0]"),

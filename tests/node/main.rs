@@ -12,6 +12,7 @@
 mod apt;
 mod budget;
 mod changing;
+mod clock;
 mod coalesce;
 mod cold_range;
 mod connect;

@@ -5,6 +5,7 @@ mod neighbours;
 mod proxies;
 mod secured;
 mod soak;
+mod trusted;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -51,7 +51,7 @@ impl Copying<'_> {
         };
         let id = self.claim(at, end);
         let deadline = Instant::now() + self.inner.upstream.settings().timeouts.request;
-        let avoid = self.avoid.at(Instant::now());
+        let avoid = self.avoid.at(Instant::now()).or_else(|| self.inner.wrong_source(&self.want));
         let request = FetchRequest { avoid, ..self.want.request(Method::GET, headers, None, deadline) };
         let inner = Arc::clone(self.inner);
         self.events.push(Box::pin(async move {

@@ -338,7 +338,7 @@ async fn whole(rig: &Rig, obtained: Obtained) -> Vec<u8> {
         }
         #[cfg(target_os = "linux")]
         Obtained::Passing { guard, .. } => full::follow(&Arriving::new(None, &guard), &guard).await,
-        Obtained::Validated(entry) => stored_bytes(rig, &entry).await,
+        Obtained::Validated { entry, .. } => stored_bytes(rig, &entry).await,
         Obtained::Through(mut response) => {
             let mut bytes = Vec::new();
             while let Some(piece) = response.body.next().await {
@@ -371,7 +371,7 @@ fn shown(obtained: &Obtained) -> String {
     match obtained {
         Obtained::Filling { collapsed, .. } => format!("filling, collapsed: {collapsed}"),
         Obtained::Passing { collapsed, .. } => format!("passing, collapsed: {collapsed}"),
-        Obtained::Validated(_) => "validated".to_owned(),
+        Obtained::Validated { .. } => "validated".to_owned(),
         Obtained::Changed => "changed".to_owned(),
         Obtained::Answer(answer) => format!("answer {}", answer.status),
         Obtained::Through(response) => format!("through {}", response.status),

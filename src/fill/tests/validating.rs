@@ -36,7 +36,7 @@ async fn a_304_freshens_what_is_stored() {
     let (rig, want) = (Rig::new(), want(&server, "/a"));
     filled(&rig, &want).await;
     let before = rig.stored(&want).await;
-    let Obtained::Validated(entry) = rig.fill.obtain(validating(&rig, want.clone()).await).await else {
+    let Obtained::Validated { entry, .. } = rig.fill.obtain(validating(&rig, want.clone()).await).await else {
         panic!("not validated");
     };
     assert_eq!(
@@ -164,7 +164,7 @@ async fn an_older_version_that_upstream_has_again_is_not_transferred() {
         assert!(whole(&rig, obtained).await == *new);
         rig.idle().await;
         *asked.lock() = 2;
-        let Obtained::Validated(entry) = rig.fill.obtain(validating(&rig, want.clone()).await).await else {
+        let Obtained::Validated { entry, .. } = rig.fill.obtain(validating(&rig, want.clone()).await).await else {
             panic!("not the stored one, {fill:?}");
         };
         assert!(stored_bytes(&rig, &entry).await == *old);

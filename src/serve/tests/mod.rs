@@ -64,6 +64,7 @@ impl Site {
         let (rig, rules) = (Rig::new(), Arc::new(rules));
         let settings = Settings {
             digest_clients: AccessList::Networks(Vec::new()),
+            digest_certified: false,
             data: Vec::new(),
             tls: None,
             clients: AccessList::Any,

@@ -16,6 +16,7 @@ use rustls::{Error, RootCertStore, ServerConfig};
 use super::TlsSettings;
 use super::clock::{Clock, Dates};
 use super::names::NamedClients;
+use crate::clock::CertificateTime;
 
 /// Longest file that is read, in bytes: hundreds of certificates.
 const LONGEST: u64 = 1 << 20;
@@ -74,7 +75,7 @@ pub(super) fn load(settings: &TlsSettings) -> Result<Loaded, TlsFileError> {
     })?;
     let private_key = key.key()?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let builder = ServerConfig::builder_with_details(Arc::clone(&provider), Arc::new(CertificateTime))
         .with_safe_default_protocol_versions()
         .map_err(|error| certificate.fault(error.to_string(), "this is a fault of the program: please report it"))?;
     let builder = match &settings.client_ca {

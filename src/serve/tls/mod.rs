@@ -25,6 +25,7 @@ pub use files::TlsFileError;
 pub use names::{ClientName, ClientNameError};
 pub(in crate::serve) use names::{has_name, names_in};
 
+use crate::clock::certificate_time;
 use crate::telemetry::{Metrics, Throttle};
 use clock::{Clock, Dates};
 use files::{Loaded, Stamps};
@@ -88,7 +89,7 @@ impl Tls {
             failures: Mutex::new(Throttle::new(20, Duration::from_secs(3), now)),
             clocks: Mutex::new(Throttle::new(3, Duration::from_secs(60), now)),
         };
-        tls.look_at_clock(&mut tls.seen.lock(), UnixTime::now());
+        tls.look_at_clock(&mut tls.seen.lock(), certificate_time());
         Ok(tls)
     }
 
@@ -97,7 +98,7 @@ impl Tls {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let tls = Arc::clone(&self);
-            if tokio::task::spawn_blocking(move || tls.look(UnixTime::now())).await.is_err() {
+            if tokio::task::spawn_blocking(move || tls.look(certificate_time())).await.is_err() {
                 tracing::error!("the files of the TLS listener could not be looked at");
             }
         }

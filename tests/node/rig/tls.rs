@@ -52,6 +52,12 @@ pub(crate) struct BothOrigin {
     task: JoinHandle<()>,
 }
 
+/// TLS before somebody who speaks none: what comes through it goes on in the clear.
+pub(crate) struct Terminator {
+    pub(crate) address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -88,6 +94,17 @@ impl Pair {
         for (name, text) in [("server.pem", self.pem.clone()), ("server.key", self.key.serialize_pem())] {
             put(directory, name, &text);
         }
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate.clone()], self.key())
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
     }
 
     fn key(&self) -> PrivateKeyDer<'static> {
@@ -158,15 +175,7 @@ pub(crate) fn shown(connection: &Secured) -> CertificateDer<'static> {
 impl BothOrigin {
     /// With a certificate for `name`.
     pub(crate) async fn start(authority: &Authority, name: &str) -> Self {
-        let pair = authority.pair(name, 2000..2200);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![pair.certificate.clone()], pair.key())
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let acceptor = authority.pair(name, 2000..2200).acceptor();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -197,6 +206,32 @@ impl BothOrigin {
 
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().clone()
+    }
+}
+
+impl Terminator {
+    /// Before `plain`, with the certificate `pair`.
+    pub(crate) async fn before(plain: SocketAddr, pair: &Pair) -> Self {
+        let acceptor = pair.acceptor();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let Ok(mut plain) = TcpStream::connect(plain).await else { return };
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut plain).await;
+                });
+            }
+        });
+        Self { address, task }
+    }
+}
+
+impl Drop for Terminator {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

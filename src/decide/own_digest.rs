@@ -1,0 +1,158 @@
+//! Whose word a `Repr-Digest` is (RFC 9530). A cache passes on what an origin claims, and says of its own account what it has
+//! stored: the field alone does not tell one from the other. Who wants to know asks with `Want-Repr-Digest` (RFC 9530
+//! section 4) and finds a parameter in the last member of `Cache-Status`, which is that of the cache that was asked (RFC 9211
+//! section 2). Pure; whether a word is trusted is decided by who asked.
+
+use http::{HeaderMap, HeaderName, StatusCode};
+
+use super::digest_field::repr_digest;
+use super::status::OWN_DIGEST;
+use crate::content::{BodyRef, Digest, ExpectedDigest, Record};
+
+const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// The digest of the representation that this cache itself says: that of the bytes that it has all of, or what they must be
+/// by its operator or by a verified manifest. A source's claim is none.
+pub fn own_digest(record: &Record) -> Option<Digest> {
+    if record.status != StatusCode::OK {
+        return None;
+    }
+    match (record.body, record.expected) {
+        (BodyRef::Blob(digest), _) => Some(digest),
+        (BodyRef::Partial(_), Some(ExpectedDigest::Rule(digest) | ExpectedDigest::Manifest(digest))) => Some(digest),
+        (BodyRef::Partial(_), Some(ExpectedDigest::Upstream(_)) | None) => None,
+    }
+}
+
+/// Whether a request asks for the SHA-256 of the representation. A preference of 0 is none.
+pub fn wants_digest(request: &HeaderMap) -> bool {
+    let lines = request.get_all(&WANT_REPR_DIGEST).iter().filter_map(|line| line.to_str().ok());
+    let mut wishes = lines.flat_map(|line| line.split(',')).filter_map(|member| member.trim().split_once('='));
+    let weight = |text: &str| text.split(';').next().and_then(|number| number.parse::<u8>().ok());
+    // The last one counts (RFC 9651 section 4.2.2).
+    wishes.rfind(|(algorithm, _)| *algorithm == "sha-256").is_some_and(|(_, wish)| weight(wish) > Some(0))
+}
+
+/// The digest that the cache which gave this answer says of its own account.
+pub fn said_digest(answer: &HeaderMap) -> Option<Digest> {
+    let last = answer.get_all(&CACHE_STATUS).iter().next_back()?.to_str().ok()?;
+    let member = last_member(last)?;
+    // Names are tokens or strings, and so are values; a parameter in a string is none.
+    let mut parameters = split_outside_strings(member, ';').into_iter().skip(1);
+    parameters.any(|parameter| parameter.trim() == OWN_DIGEST).then(|| repr_digest(answer)).flatten()
+}
+
+fn last_member(line: &str) -> Option<&str> {
+    split_outside_strings(line, ',').pop()
+}
+
+/// The parts of `text` between separators that are not within a string (RFC 9651 section 3.3.3); nothing when a string has no
+/// end.
+fn split_outside_strings(text: &str, separator: char) -> Vec<&str> {
+    let (mut parts, mut begin) = (Vec::new(), 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            _ if c == separator && !in_string => {
+                parts.extend(text.get(begin..at));
+                begin = at + c.len_utf8();
+            }
+            _ => {}
+        }
+    }
+    parts.extend(text.get(begin..));
+    if in_string { Vec::new() } else { parts }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::content::PartialId;
+    use crate::decide::CacheStatus;
+    use crate::decide::sample::record;
+
+    fn answer(lines: &[&str]) -> HeaderMap {
+        let mut headers: HeaderMap =
+            lines.iter().map(|line| (CACHE_STATUS, HeaderValue::from_str(line).unwrap())).collect();
+        let digest = format!("sha-256=:{}:", Digest::of(b"abc").to_base64());
+        headers.insert("repr-digest", digest.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn only_the_word_of_the_cache_that_was_asked_is_its_word() {
+        let own = CacheStatus::hit().with_ttl(5).with_own_digest().render("l5");
+        assert_eq!(own, "l5; hit; ttl=5; digest=own");
+        for lines in
+            [&[&*own][..], &["l6; hit", &own], &["l6; hit, l5; fwd=miss; digest=own"], &["\"a, b\"; digest=own"]]
+        {
+            assert_eq!(said_digest(&answer(lines)), Some(Digest::of(b"abc")), "{lines:?}");
+        }
+        for lines in [
+            &[][..],
+            &["l5; hit"],
+            &["l5; hit; digest=other"],
+            &["digest=own"],
+            &["l5; detail=\"; digest=own\""],
+            &["l5; detail=\"digest=own"],
+            &[&own, "l4; fwd=miss"],
+            &["l6; hit; digest=own, l5; fwd=miss"],
+            &["\"; digest=own", "l5; fwd=miss"],
+        ] {
+            assert_eq!(said_digest(&answer(lines)), None, "{lines:?}");
+        }
+        let mut without = answer(&[&own]);
+        without.remove("repr-digest");
+        assert_eq!(said_digest(&without), None);
+    }
+
+    #[test]
+    fn a_claim_of_a_source_is_not_our_word() {
+        let (stored, claimed) = (Digest::of(b"stored"), Digest::of(b"claimed"));
+        let of = |status, body, expected| own_digest(&Record { body, expected, ..record(status, &[]) });
+        let (whole, begun) = (BodyRef::Blob(stored), BodyRef::Partial(PartialId(1)));
+        assert_eq!(of(200, whole, Some(ExpectedDigest::Upstream(stored))), Some(stored));
+        assert_eq!(of(404, whole, None), None);
+        assert_eq!(of(200, begun, None), None);
+        assert_eq!(of(200, begun, Some(ExpectedDigest::Upstream(claimed))), None);
+        assert_eq!(of(200, begun, Some(ExpectedDigest::Rule(claimed))), Some(claimed));
+        assert_eq!(of(200, begun, Some(ExpectedDigest::Manifest(claimed))), Some(claimed));
+    }
+
+    #[test]
+    fn a_wish_has_a_weight() {
+        let wants = |line: &str| wants_digest(&HeaderMap::from_iter([(WANT_REPR_DIGEST, line.parse().unwrap())]));
+        for (line, wanted) in [
+            ("sha-256=10", true),
+            ("sha-512=3, sha-256=1", true),
+            ("sha-256=1;q=2", true),
+            ("sha-256=0", false),
+            ("sha-256=1, sha-256=0", false),
+            ("sha-512=10", false),
+            ("sha-256", false),
+            ("sha-256=x", false),
+            ("", false),
+        ] {
+            assert_eq!(wants(line), wanted, "{line}");
+        }
+        assert!(!wants_digest(&HeaderMap::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read(line in prop::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(value) = HeaderValue::from_bytes(&line) {
+                let headers = HeaderMap::from_iter([(CACHE_STATUS, value.clone()), (WANT_REPR_DIGEST, value)]);
+                prop_assert_eq!(said_digest(&headers), None, "there is no Repr-Digest");
+                wants_digest(&headers);
+            }
+        }
+    }
+}
