@@ -324,8 +324,8 @@ impl Leader<'_> {
         length.min(wanted.saturating_add(2 * self.inner.store.block_size()))
     }
 
-    /// Asks upstream, again and again after failures that may pass, as long as a client waits and the source is not
-    /// known to be down.
+    /// Asks upstream, again and again after failures that may pass, as long as a client waits, nothing stored can be served
+    /// instead, and the source is not known to be down.
     pub(super) async fn fetch(&self, headers: HeaderMap) -> Result<FetchResponse, FillError> {
         let mut patience = Patience::new(Instant::now());
         let mut before = None;
@@ -345,7 +345,7 @@ impl Leader<'_> {
                 // What made it known says more.
                 return Err(before.unwrap_or(error).into());
             }
-            if !error.is_passing_fault() || error.is_refusal() || !self.permit.has_clients() {
+            if !error.is_passing_fault() || error.is_refusal() || self.want.stands_in || !self.permit.has_clients() {
                 return Err(error.into());
             }
             tracing::debug!(key = %self.want.key, %error, "asking again");

@@ -41,6 +41,8 @@ pub struct Want {
     pub stored: Option<Arc<Entry>>,
     /// Conditional fields when `stored` is to be validated (RFC 9111 section 4.3.1).
     pub conditions: Option<HeaderMap>,
+    /// Whether `stored` is whole and may be served when upstream fails: then one failure is enough.
+    pub stands_in: bool,
     /// When the client must have its first body byte.
     pub deadline: Instant,
 }

@@ -105,6 +105,7 @@ impl Ask {
             carries_token: self.content.token.is_some(),
             stored,
             conditions,
+            stands_in: false,
             deadline: self.deadline,
         }
     }

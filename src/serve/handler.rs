@@ -24,7 +24,7 @@ use super::wire::{ConnectionInfo, Recall};
 use super::{Settings, pass, rescue};
 use crate::content::{BodyRef, Digest, RangeSet, Record, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts, UnderRule};
-use crate::fill::{Arriving, Fill, FillError, Obtained};
+use crate::fill::{Arriving, Fill, FillError, Obtained, Want};
 use crate::resolve::{self, Inbound, resolve_digest};
 use crate::store::{Body, Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
@@ -301,7 +301,8 @@ impl Handler {
             Some(Body::Partial(partial)) => Some((partial.id(), partial.present())),
             _ => None,
         });
-        let want = ask.want(stored, conditions);
+        let stands_in = stored.as_ref().is_some_and(|entry| is_whole(entry) && self.may_stand_in(ask, entry));
+        let want = Want { stands_in, ..ask.want(stored, conditions) };
         match self.fill.obtain(want).await {
             Obtained::Filling { entry, partial, guard, collapsed } => {
                 let found = found.filter(|(id, _)| *id == partial.id()).map(|(_, present)| present);
@@ -373,15 +374,7 @@ impl Handler {
 
     /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4): the newest that is whole.
     async fn stale(&self, ask: &Ask, status: CacheStatus) -> Option<Outcome> {
-        let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
-        for entry in self.variants(ask).await?.iter() {
-            let usable = decide::vary_matches(&entry.record, &ask.headers)
-                && decide::under_rule(&entry.record, ask.rule_digest()) != UnderRule::Refused
-                && (!entry.record.token_protected || ask.proven)
-                && decide::may_serve_stale(&entry.record, &facts, &ask.content.policy, ask.path(), ask.now);
-            if !usable {
-                continue;
-            }
+        for entry in self.variants(ask).await?.iter().filter(|entry| self.may_stand_in(ask, entry)) {
             let status =
                 status.clone().with_ttl(Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl());
             if ask.method == Method::HEAD {
@@ -394,6 +387,15 @@ impl Handler {
             }
         }
         None
+    }
+
+    /// Whether `entry` may be served when upstream fails.
+    fn may_stand_in(&self, ask: &Ask, entry: &Entry) -> bool {
+        let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
+        decide::vary_matches(&entry.record, &ask.headers)
+            && decide::under_rule(&entry.record, ask.rule_digest()) != UnderRule::Refused
+            && (!entry.record.token_protected || ask.proven)
+            && decide::may_serve_stale(&entry.record, &facts, &ask.content.policy, ask.path(), ask.now)
     }
 
     /// Makes sure that upstream accepts the request's token for content that was fetched with another one. What
@@ -427,6 +429,10 @@ impl Handler {
             self.proofs.remember(token, ask.content.token.as_ref(), ask.now);
         }
     }
+}
+
+fn is_whole(entry: &Entry) -> bool {
+    matches!(entry.record.body, BodyRef::Blob(_))
 }
 
 /// Whether the origin has judged the token, or the content is gone. Other 4xx tell of the way to it or of load, and

@@ -115,7 +115,7 @@ impl Sources {
             }
             return;
         }
-        if outcome == Outcome::Success {
+        if outcome == Outcome::Success && table.len() >= REMEMBERED {
             return;
         }
         if table.len() >= REMEMBERED {

@@ -248,6 +248,7 @@ fn want(server: &Server, path: &str) -> Want {
         proven: false,
         stored: None,
         conditions: None,
+        stands_in: false,
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }

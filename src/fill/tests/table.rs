@@ -51,6 +51,7 @@ fn any_want(key: u8) -> Want {
         proven: false,
         stored: None,
         conditions: None,
+        stands_in: false,
         deadline: Instant::now(),
     }
 }
