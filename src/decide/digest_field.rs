@@ -3,6 +3,7 @@
 
 use http::{HeaderMap, HeaderName};
 
+use super::dictionary::{Value, dictionary};
 use crate::content::Digest;
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -20,38 +21,18 @@ pub fn content_digest(headers: &HeaderMap) -> Option<Digest> {
 }
 
 fn sha_256(headers: &HeaderMap, name: &HeaderName) -> Option<Digest> {
-    let lines: Result<Vec<_>, _> = headers.get_all(name).iter().map(|line| line.to_str()).collect();
+    if !headers.contains_key(name) {
+        return None;
+    }
+    let members = dictionary(headers, name)?;
     let mut found = None;
-    for member in lines.ok()?.iter().flat_map(|line| line.split(',')) {
-        let (algorithm, value) = member.trim_matches([' ', '\t']).split_once('=')?;
-        is_key(algorithm).then_some(())?;
-        let (encoded, parameters) = value.strip_prefix(':')?.split_once(':')?;
-        (is_base64(encoded) && are_parameters(parameters)).then_some(())?;
+    for (algorithm, value) in members {
+        let Value::Bytes(encoded) = value else { return None };
         if algorithm == "sha-256" {
-            // The last one counts (RFC 9651 section 4.2.2).
-            found = Digest::from_base64(encoded).ok();
+            found = Digest::from_base64(&encoded).ok();
         }
     }
     found
-}
-
-fn is_key(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_lowercase() || c == '*')
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.*".contains(&b))
-}
-
-fn is_base64(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
-}
-
-/// Parameters are allowed by the syntax and mean nothing here; strings, which could hold a comma, are not expected.
-fn are_parameters(text: &str) -> bool {
-    let mut parameters = text.split(';');
-    parameters.next() == Some("")
-        && parameters.all(|parameter| {
-            let name = parameter.trim_start_matches(' ').split('=').next().unwrap_or_default();
-            is_key(name)
-        })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod cache_control;
 mod conditional;
 mod date;
 mod decision;
+mod dictionary;
 mod digest_field;
 mod digest_rule;
 mod freshness;
