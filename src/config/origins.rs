@@ -8,7 +8,7 @@ use http::Method;
 
 use crate::content::{
     Abandon, AuthParameters, Digest, FillMode, MissingLifetime, Origin, PathPatterns, Policy, QueryPolicy, Scheme,
-    SchemePolicy, StaleIfError, refuse_address,
+    SchemePolicy, SetCookie, StaleIfError, refuse_address,
 };
 
 use super::builtin::Rule;
@@ -73,6 +73,11 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
     let methods = section.values("methods", Some(&["GET", "HEAD"]), method);
     let shield_client_errors = section.value_or("shield_client_errors", list_of(&OPTIONAL_FILES), patterns);
     let plus_is_literal = section.value_or("plus_is_literal", false, values::boolean);
+    let set_cookie = section.value_or(
+        "set_cookie",
+        "pass",
+        values::word(&[("pass", SetCookie::Pass), ("strip", SetCookie::Strip), ("store", SetCookie::Store)]),
+    );
     let identity_only = section.value_or("identity_only", false, values::boolean);
 
     if methods.as_ref().is_some_and(|methods| !methods.contains(&Method::GET)) {
@@ -110,6 +115,7 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
         methods: methods?,
         shield_client_errors: shield_client_errors?,
         plus_is_literal: plus_is_literal?,
+        set_cookie: set_cookie?,
         identity_only: identity_only?,
         ..Policy::for_host(host.as_str())
     };

@@ -256,12 +256,14 @@ mod tests {
             assert_eq!(found.max_age.map(|time| time.as_secs()), expected, "{lines:?}");
         }
         // What is empty or no dictionary is as good as absent.
-        for lines in [&[][..], &[""], &["max-age =3600"], &["max-age= 3600"], &["MaX-aGe=3600"], &["max-age=3600, &&&"]] {
+        for lines in [&[][..], &[""], &["max-age =3600"], &["max-age= 3600"], &["MaX-aGe=3600"], &["max-age=3600, &&&"]]
+        {
             let found = read(lines);
             assert!(!found.is_targeted && found.must_revalidate, "{lines:?}");
             assert_eq!(found.max_age, Some(Duration::from_secs(1)), "{lines:?}");
         }
-        let found = read(&["no-store, private=\"a\", no-cache=?0, public=1, stale-if-error=9, stale-while-revalidate=8"]);
+        let found =
+            read(&["no-store, private=\"a\", no-cache=?0, public=1, stale-if-error=9, stale-while-revalidate=8"]);
         assert!(found.no_store && found.private && !found.no_cache && !found.public);
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
         assert_eq!((seconds(found.stale_if_error), seconds(found.stale_while_revalidate)), (Some(9), Some(8)));

@@ -11,6 +11,7 @@ mod dictionary;
 mod digest_field;
 mod digest_rule;
 mod freshness;
+mod language;
 mod list;
 mod range_request;
 #[cfg(test)]
@@ -28,7 +29,7 @@ pub use digest_rule::{UnderRule, under_rule};
 pub use freshness::{Freshness, LifetimeSource, age};
 pub use range_request::{FirstAsked, RangeOutcome, first_asked, is_asked_for, is_behind, is_for_one_range, ranges};
 pub use status::{CacheStatus, FwdReason};
-pub use storable::{NotStorable, Storable, storable};
+pub use storable::{NotStorable, Storable, may_serve_get, storable};
 pub use update::{merge_304, not_modified_selects};
 pub use vary::{VaryStar, selecting_fields, vary_matches};
 pub use version::{Choice, Resume, choose, names_version};

@@ -10,9 +10,9 @@ use super::conditional::entity_tag;
 use super::date;
 use crate::content::{Record, UnixMillis};
 
-/// Fields of a 304 that say nothing about the stored response: those of the message and the connection, those that
-/// describe the bytes we have, and what is meant for one client.
-const NOT_UPDATED: [HeaderName; 16] = [
+/// Fields of a 304 that say nothing about the stored response: those of the message and the connection, and those that
+/// describe the bytes we have.
+const NOT_UPDATED: [HeaderName; 15] = [
     CONTENT_LENGTH,
     CONTENT_ENCODING,
     CONTENT_TYPE,
@@ -28,7 +28,6 @@ const NOT_UPDATED: [HeaderName; 16] = [
     TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
-    SET_COOKIE,
 ];
 
 /// Whether a 304 with these fields, the answer to conditions made from `record` alone, means `record`. Only a
@@ -59,7 +58,9 @@ pub fn merge_304(
     for name in not_modified.keys() {
         // Equal but for its strength; the stored one came with the bytes.
         let has_tag = *name == ETAG && merged.headers.contains_key(ETAG);
-        if has_tag || NOT_UPDATED.contains(name) {
+        // Where cookies are not stored, those of a 304 are meant for one client.
+        let is_new_cookie = *name == SET_COOKIE && !record.headers.contains_key(SET_COOKIE);
+        if has_tag || is_new_cookie || NOT_UPDATED.contains(name) {
             continue;
         }
         merged.headers.remove(name);

@@ -22,10 +22,24 @@ use crate::upstream::{FetchError, FetchResponse};
 /// How often a body whose last bytes turn out to be damaged is taken up again.
 const COMPLETIONS: usize = 3;
 
-/// Leads one flight to its end. `exclusive` takes the answer when only the leader's client may have it.
-pub(super) async fn run(inner: Arc<Inner>, want: Want, permit: Permit, exclusive: oneshot::Sender<FetchResponse>) {
+/// Leads one flight to its end, with an answer that is there already or one that is asked for. `exclusive` takes the answer
+/// when only the leader's client may have it.
+pub(super) async fn run(
+    inner: Arc<Inner>,
+    want: Want,
+    permit: Permit,
+    answer: Option<FetchResponse>,
+    exclusive: oneshot::Sender<FetchResponse>,
+) {
     let leader = Leader { inner: &inner, want: &want, permit: &permit };
-    if let Err(error) = leader.lead(exclusive).await {
+    let led = match answer {
+        Some(response) => {
+            permit.answered(response.status);
+            leader.take_whole(response, exclusive).await
+        }
+        None => leader.lead(exclusive).await,
+    };
+    if let Err(error) = led {
         tracing::debug!(key = %want.key, %error, "fill failed");
         // Who shows other credentials may be given what was refused here.
         let is_personal = want.carries_token && matches!(error.status(), Some(StatusCode::FORBIDDEN));

@@ -22,9 +22,9 @@ use super::ready::{Plan, ReadyAnswers, Shortcut};
 use super::respond::respond;
 use super::wire::{ConnectionInfo, Recall};
 use super::{Settings, pass, rescue};
-use crate::content::{BodyRef, Digest, RangeSet, Record, UnixMillis};
-use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts, UnderRule};
-use crate::fill::{Arriving, Fill, FillError, Obtained, Want};
+use crate::content::{BodyRef, Digest, PartialId, RangeSet, Record, UnixMillis};
+use crate::decide::{self, CacheStatus, Decision, FwdReason, Options, RequestFacts, UnderRule};
+use crate::fill::{Arriving, Fill, Obtained, Want};
 use crate::resolve::{self, Inbound, resolve_digest};
 use crate::store::{Body, Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
@@ -163,7 +163,7 @@ impl Handler {
             return rescue::looped();
         }
         if ask.method != Method::GET && ask.method != Method::HEAD {
-            return self.pass_on(&ask, body).await;
+            return self.pass_on(ask, body).await;
         }
         self.answer_read(ask).await
     }
@@ -210,6 +210,11 @@ impl Handler {
                     Step::Again => Step::Again,
                 }
             }
+            (Decision::ServeMeanwhile { freshness, conditions }, Some(entry)) => {
+                self.refresh(ask, &entry, conditions);
+                let status = CacheStatus::hit().with_ttl(freshness.ttl());
+                self.serve(ask, entry, status, RequestResult::Stale).await
+            }
             (Decision::Revalidate { conditions, reason, .. }, Some(entry)) => {
                 self.validate(ask, entry, conditions, reason).await
             }
@@ -217,7 +222,7 @@ impl Handler {
             (Decision::Bypass(_), _) => Step::Done(self.pass_through(ask, FwdReason::Bypass).await),
             (Decision::Fetch(FwdReason::UriMiss), None) if others => self.fetch(ask, None, FwdReason::VaryMiss).await,
             (Decision::Fetch(reason), stored) => self.fetch(ask, stored, reason).await,
-            (Decision::Serve { .. } | Decision::Revalidate { .. }, None) => {
+            (Decision::Serve { .. } | Decision::ServeMeanwhile { .. } | Decision::Revalidate { .. }, None) => {
                 self.fetch(ask, None, FwdReason::UriMiss).await
             }
         }
@@ -241,7 +246,7 @@ impl Handler {
 
     /// Everything that is stored under the key; `None` when the store does not answer in time. A store that is still
     /// being read in is waited for: asking upstream for what is there would pay twice.
-    async fn variants(&self, ask: &Ask) -> Option<Variants> {
+    pub(super) async fn variants(&self, ask: &Ask) -> Option<Variants> {
         let key = &ask.content.key;
         match self.store.lookup_hot(key) {
             Some(variants) => Some(variants),
@@ -301,9 +306,21 @@ impl Handler {
             Some(Body::Partial(partial)) => Some((partial.id(), partial.present())),
             _ => None,
         });
-        let stands_in = stored.as_ref().is_some_and(|entry| is_whole(entry) && self.may_stand_in(ask, entry));
+        let stands_in = stored.as_ref().is_some_and(|entry| self.stands_in(ask, entry));
         let want = Want { stands_in, ..ask.want(stored, conditions) };
-        match self.fill.obtain(want).await {
+        let obtained = self.fill.obtain(want).await;
+        self.obtained(ask, obtained, found, reason).await
+    }
+
+    /// Serves what a fill came to. `found` is what was there of which partial body before.
+    pub(super) async fn obtained(
+        &self,
+        ask: &mut Ask,
+        obtained: Obtained,
+        found: Option<(PartialId, RangeSet)>,
+        reason: FwdReason,
+    ) -> Step {
+        match obtained {
             Obtained::Filling { entry, partial, guard, collapsed } => {
                 let found = found.filter(|(id, _)| *id == partial.id()).map(|(_, present)| present);
                 let (body, found) = (Arriving::new(Some(partial), &guard), found.unwrap_or_default());
@@ -367,37 +384,6 @@ impl Handler {
         }
     }
 
-    async fn stale_or_failed(&self, ask: &Ask, reason: FwdReason, error: &FillError) -> Outcome {
-        let status = if error.asked_nobody() { CacheStatus::hit() } else { CacheStatus::forwarded(reason, None) };
-        self.stale(ask, status).await.unwrap_or_else(|| rescue::failed(error))
-    }
-
-    /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4): the newest that is whole.
-    async fn stale(&self, ask: &Ask, status: CacheStatus) -> Option<Outcome> {
-        for entry in self.variants(ask).await?.iter().filter(|entry| self.may_stand_in(ask, entry)) {
-            let status =
-                status.clone().with_ttl(Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl());
-            if ask.method == Method::HEAD {
-                return Some(deliver::head_of(ask, entry, status, RequestResult::Stale));
-            }
-            if let deliver::Delivery::Done(outcome) =
-                deliver::stored(self, ask, entry, status, RequestResult::Stale).await
-            {
-                return Some(outcome);
-            }
-        }
-        None
-    }
-
-    /// Whether `entry` may be served when upstream fails.
-    fn may_stand_in(&self, ask: &Ask, entry: &Entry) -> bool {
-        let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
-        decide::vary_matches(&entry.record, &ask.headers)
-            && decide::under_rule(&entry.record, ask.rule_digest()) != UnderRule::Refused
-            && (!entry.record.token_protected || ask.proven)
-            && decide::may_serve_stale(&entry.record, &facts, &ask.content.policy, ask.path(), ask.now)
-    }
-
     /// Makes sure that upstream accepts the request's token for content that was fetched with another one. What
     /// upstream denies is denied here; without an answer there is no proof, which is a passing fault.
     pub(super) async fn prove(&self, ask: &mut Ask, stored: Option<&Arc<Entry>>) -> Result<(), Outcome> {
@@ -429,10 +415,6 @@ impl Handler {
             self.proofs.remember(token, ask.content.token.as_ref(), ask.now);
         }
     }
-}
-
-fn is_whole(entry: &Entry) -> bool {
-    matches!(entry.record.body, BodyRef::Blob(_))
 }
 
 /// Whether the origin has judged the token, or the content is gone. Other 4xx tell of the way to it or of load, and

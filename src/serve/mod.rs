@@ -31,6 +31,7 @@ mod rescue;
 mod respond;
 mod service;
 mod settings;
+mod stale;
 #[cfg(test)]
 mod tests;
 mod tunnel;

@@ -92,6 +92,8 @@ fn from_store(stored: Stored, cache_status: &CacheStatus, pseudonym: &str, is_he
         Part::Multipart { boundary, length } => {
             status = StatusCode::PARTIAL_CONTENT;
             insert(&mut headers, CONTENT_TYPE, &format!("multipart/byteranges; boundary={boundary}"));
+            // Each part has its own.
+            headers.remove(CONTENT_RANGE);
             Some(*length)
         }
     };

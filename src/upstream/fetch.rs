@@ -42,7 +42,7 @@ pub enum RequestBody {
 pub struct FetchResponse {
     /// Final status, never 1xx.
     pub status: StatusCode,
-    /// End-to-end fields without `Content-Length` and `Content-Range`.
+    /// End-to-end fields without `Content-Length`, and without `Content-Range` where it means something.
     pub headers: HeaderMap,
     /// How the end of the body is known.
     pub framing: Framing,
@@ -258,7 +258,7 @@ impl Upstream {
             return Err(FetchError::MiddlemanRefused { host, status: head.status });
         }
         let mut headers = head.headers;
-        headers::clean_response(&mut headers);
+        headers::clean_response(head.status, &mut headers);
         let timeouts = &self.inner.settings.timeouts;
         let limits = BodyLimits {
             first_byte: earlier(Instant::now() + timeouts.first_byte, ask.deadline).0,

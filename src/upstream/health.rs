@@ -217,7 +217,8 @@ impl Health {
         match self.state {
             State::Closed { last_fault, .. } => {
                 let is_old = |at: Instant, time| now.saturating_duration_since(at) > time;
-                last_fault.is_none_or(|at| is_old(at, FORGET_AFTER)) && self.last_good.is_none_or(|at| is_old(at, GOOD_FOR))
+                last_fault.is_none_or(|at| is_old(at, FORGET_AFTER))
+                    && self.last_good.is_none_or(|at| is_old(at, GOOD_FOR))
             }
             State::Open { until, .. } => now.saturating_duration_since(until) > LONGEST_PAUSE,
             State::HalfOpen { .. } => false,

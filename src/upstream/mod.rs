@@ -37,13 +37,13 @@ pub use error::{AnswerFault, Blame, BodyError, FetchError, Phase, RedirectRefusa
 pub use fetch::{FetchResponse, RequestBody};
 pub use form::time_left;
 pub use framing::{ContentRange, Framing};
-pub use headers::{Forwarding, request_fields};
+pub use headers::{Forwarding, is_for_all, request_fields};
 pub use health::{Health, Outcome, ProbeId, Verdict};
 pub use identity::TlsFiles;
 pub use loops::request_loops;
 pub use plan::{Parent, ParentKind, Source, plan};
 pub use proxy::{Credentials, Exception, Proxies, Proxy};
-pub use redirect::Redirects;
+pub use redirect::{Redirects, named_by};
 pub use settings::{Settings, Timeouts};
 pub use sources::DownSource;
 pub use tls::Roots;

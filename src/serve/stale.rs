@@ -1,0 +1,69 @@
+//! Content past its lifetime: served when upstream fails (RFC 9111 section 4.2.4), or while it is brought up to date behind
+//! the client's back (RFC 5861 section 3). Whether that is allowed is `decide`'s business.
+
+use std::sync::Arc;
+
+use http::header::RANGE;
+use http::{HeaderMap, Method};
+
+use super::ask::Ask;
+use super::handler::Handler;
+use super::outcome::Outcome;
+use super::{deliver, rescue};
+use crate::content::BodyRef;
+use crate::decide::{self, CacheStatus, Freshness, FwdReason, RequestFacts, UnderRule};
+use crate::fill::{FillError, Want};
+use crate::store::Entry;
+use crate::telemetry::RequestResult;
+
+impl Handler {
+    /// Has `entry` validated, unless that is going on already. It stands in, so one failure ends the attempt, and the next
+    /// request in the window makes another.
+    pub(super) fn refresh(&self, ask: &Ask, entry: &Arc<Entry>, conditions: HeaderMap) {
+        let mut want = ask.want(Some(Arc::clone(entry)), Some(conditions));
+        if want.headers.contains_key(RANGE) {
+            // The whole is wanted, whichever part this client reads.
+            let mut headers = (*want.headers).clone();
+            headers.remove(RANGE);
+            want.headers = Arc::new(headers);
+        }
+        self.fill.refresh(Want { stands_in: true, ..want });
+    }
+
+    /// Whether all of `entry` can be served when upstream fails.
+    pub(super) fn stands_in(&self, ask: &Ask, entry: &Entry) -> bool {
+        matches!(entry.record.body, BodyRef::Blob(_)) && may_stand_in(ask, entry)
+    }
+
+    /// What is stored, if it may be served; else that nothing came.
+    pub(super) async fn stale_or_failed(&self, ask: &Ask, reason: FwdReason, error: &FillError) -> Outcome {
+        let status = if error.asked_nobody() { CacheStatus::hit() } else { CacheStatus::forwarded(reason, None) };
+        self.stale(ask, status).await.unwrap_or_else(|| rescue::failed(error))
+    }
+
+    /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4): the newest that is whole.
+    pub(super) async fn stale(&self, ask: &Ask, status: CacheStatus) -> Option<Outcome> {
+        for entry in self.variants(ask).await?.iter().filter(|entry| may_stand_in(ask, entry)) {
+            let status =
+                status.clone().with_ttl(Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl());
+            if ask.method == Method::HEAD {
+                return Some(deliver::head_of(ask, entry, status, RequestResult::Stale));
+            }
+            if let deliver::Delivery::Done(outcome) =
+                deliver::stored(self, ask, entry, status, RequestResult::Stale).await
+            {
+                return Some(outcome);
+            }
+        }
+        None
+    }
+}
+
+/// Whether `entry` may be served when upstream fails.
+fn may_stand_in(ask: &Ask, entry: &Entry) -> bool {
+    let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
+    decide::vary_matches(&entry.record, &ask.headers)
+        && decide::under_rule(&entry.record, ask.rule_digest()) != UnderRule::Refused
+        && (!entry.record.token_protected || ask.proven)
+        && decide::may_serve_stale(&entry.record, &facts, &ask.content.policy, ask.path(), ask.now)
+}
