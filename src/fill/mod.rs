@@ -55,7 +55,7 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::upstream::{FetchResponse, RequestBody, Upstream, request_loops};
 
-pub use crate::upstream::{FetchError, Redirects, is_for_all, named_by, time_left};
+pub use crate::upstream::{FetchError, Interims, Redirects, is_for_all, named_by, time_left};
 use flight::{FlightTable, Head, Role};
 use mend::Mending;
 use part_check::HeldRoom;

@@ -11,7 +11,7 @@ use super::{FillError, FlightGuard};
 use crate::content::{CacheKey, ExpectedDigest, Origin, Policy, Record};
 use crate::decide::{self, FirstAsked, UnderRule};
 use crate::store::{Entry, Partial};
-use crate::upstream::{FetchRequest, FetchResponse, RequestBody};
+use crate::upstream::{FetchRequest, FetchResponse, Interims, RequestBody};
 
 /// Stands for a token without holding it: a keyed hash.
 pub type TokenId = [u8; 32];
@@ -45,6 +45,8 @@ pub struct Want {
     pub stands_in: bool,
     /// When the client must have its first body byte.
     pub deadline: Instant,
+    /// Who is told of interim responses.
+    pub interims: Option<Interims>,
 }
 
 /// What came of it.
@@ -127,6 +129,7 @@ impl Want {
             body,
             deadline,
             avoid: None,
+            interims: self.interims.clone(),
         }
     }
 

@@ -117,7 +117,7 @@ impl Handler {
                 let depends = content.token.is_some() || resolve_digest(&inbound).is_some();
                 let wish = if depends { None } else { self.ready.wish(&parts, &content.key) };
                 let mut ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
-                ask.wish = wish;
+                (ask.wish, ask.interim) = (wish, info.interim);
                 self.answer(ask.of(client, self.settings.limits.ranges), body).await
             }
             Err(refusal) => rescue::refused(&refusal),

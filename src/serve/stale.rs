@@ -27,7 +27,7 @@ impl Handler {
             headers.remove(RANGE);
             want.headers = Arc::new(headers);
         }
-        self.fill.refresh(Want { stands_in: true, ..want });
+        self.fill.refresh(Want { stands_in: true, interims: None, ..want });
     }
 
     /// Whether all of `entry` can be served when upstream fails.

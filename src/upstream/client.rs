@@ -21,6 +21,7 @@ use super::error::{FetchError, RedirectRefusal, TlsSetupError};
 use super::fetch::{Ask, FetchResponse, RequestBody};
 use super::headers::end_to_end;
 use super::identity::Dialect;
+use super::interims::Interims;
 use super::plan::{Source, plan, share};
 use super::pool::Pool;
 use super::redirect::{self, MAX_REDIRECTS, Redirects};
@@ -70,6 +71,8 @@ pub struct FetchRequest {
     pub deadline: Instant,
     /// A source that has failed just now: it is asked after the others.
     pub avoid: Option<Source>,
+    /// Who is told of the interim responses that come before the answer.
+    pub interims: Option<Interims>,
 }
 
 impl Upstream {
@@ -134,8 +137,8 @@ impl Upstream {
     /// # Errors
     /// See [`FetchError`]; the fault of the last source that was asked. A 4xx or 5xx answer is no error.
     pub async fn fetch(&self, request: FetchRequest, redirects: &dyn Redirects) -> Result<FetchResponse, FetchError> {
-        let FetchRequest { method, origin, target, headers, mut policy, body, deadline, avoid } = request;
-        let mut ask = Ask { method, origin, target, headers: end_to_end(&headers), body, deadline };
+        let FetchRequest { method, origin, target, headers, mut policy, body, deadline, avoid, interims } = request;
+        let mut ask = Ask { method, origin, target, headers: end_to_end(&headers), body, deadline, interims };
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&mut ask, &policy, avoid.as_ref()).await?;
             let Some(location) = redirect::location(&ask.method, response.status, &response.headers) else {

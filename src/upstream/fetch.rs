@@ -17,6 +17,7 @@ use super::client::Upstream;
 use super::error::{AnswerFault, FetchError, Phase};
 use super::framing::{self, ContentRange, Framing};
 use super::health::Outcome;
+use super::interims::Interims;
 use super::plan::Source;
 use super::pool::Link;
 use super::sources::Ticket;
@@ -72,6 +73,8 @@ pub(super) struct Ask {
     pub(super) body: Option<RequestBody>,
     /// Until when the first body byte must be there.
     pub(super) deadline: Instant,
+    /// Who is told of interim responses.
+    pub(super) interims: Option<Interims>,
 }
 
 /// How an exchange on a connection failed.
@@ -126,6 +129,9 @@ impl Ask {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = fields;
+        if let Some(interims) = &self.interims {
+            interims.listen(&mut request);
+        }
         Ok(request)
     }
 }

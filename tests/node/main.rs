@@ -24,6 +24,7 @@ mod flips;
 mod freshness;
 mod full;
 mod hits;
+mod interim;
 mod kills;
 mod kills_rounds;
 mod memory;

@@ -249,6 +249,7 @@ fn want(server: &Server, path: &str) -> Want {
         stored: None,
         conditions: None,
         stands_in: false,
+        interims: None,
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }

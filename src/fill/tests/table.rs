@@ -52,6 +52,7 @@ fn any_want(key: u8) -> Want {
         stored: None,
         conditions: None,
         stands_in: false,
+        interims: None,
         deadline: Instant::now(),
     }
 }

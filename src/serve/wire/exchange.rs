@@ -20,6 +20,7 @@ use tower::{Service, ServiceExt};
 
 use super::ConnectionInfo;
 use super::direct::Words;
+use super::interim::{Interim, Queue};
 use super::piece::{Content, Payload, Piece, PieceBody, Receipt, TURN};
 use crate::content::Scheme;
 use crate::serve::tunnel::Tunnel;
@@ -46,6 +47,8 @@ pub(super) struct Exchange {
     windows: Mutex<VecDeque<Queued>>,
     /// How many they are.
     queued: AtomicUsize,
+    /// Responses before the response.
+    interims: Queue,
     /// Bytes written since the connection's task was polled last.
     turn: AtomicU64,
     /// Whether this connection can send files.
@@ -112,9 +115,15 @@ impl Exchange {
             state: Mutex::new(State::new(Step::Idle, now)),
             windows: Mutex::default(),
             queued: AtomicUsize::new(0),
+            interims: Queue::default(),
             turn: AtomicU64::new(0),
             files,
         }
+    }
+
+    /// What is written before the answer.
+    pub(super) fn interims(&self) -> &Queue {
+        &self.interims
     }
 
     /// The connection's task is polled.
@@ -229,7 +238,14 @@ where
         if let Some(words) = words {
             request.extensions_mut().insert(words);
         }
-        request.extensions_mut().insert(ConnectionInfo { peer: self.peer, scheme: self.scheme, head_complete });
+        // An older client knows nothing of them (RFC 9110 section 15.2).
+        let interim = (request.version() == Version::HTTP_11).then(|| Interim::new(&self.exchange));
+        request.extensions_mut().insert(ConnectionInfo {
+            peer: self.peer,
+            scheme: self.scheme,
+            head_complete,
+            interim,
+        });
         Answer {
             http_10: request.version() == Version::HTTP_10,
             connect: request.method() == Method::CONNECT,
@@ -248,7 +264,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = ready!(this.inner.poll(cx))?;
+        let polled = this.inner.poll(cx);
+        if let Some(guard) = this.guard.as_ref() {
+            match &polled {
+                Poll::Ready(_) => guard.exchange.interims.close(),
+                Poll::Pending => guard.exchange.interims.wake(cx.waker()),
+            }
+        }
+        let mut response = ready!(polled)?;
         let Some(guard) = this.guard.take() else {
             return Poll::Pending; // Polled after completion, which hyper does not do.
         };
