@@ -24,12 +24,12 @@ mod version;
 
 pub use conditional::{Precondition, preconditions};
 pub use decision::{BypassReason, Decision, Options, RequestFacts, decide, may_serve_stale};
-pub use digest_field::{content_digest, repr_digest};
+pub use digest_field::{content_digest, refuses_repr_digest, repr_digest, wants_content_digest};
 pub use digest_rule::{UnderRule, under_rule};
 pub use freshness::{Freshness, LifetimeSource, age};
 pub use range_request::{FirstAsked, RangeOutcome, first_asked, is_asked_for, is_behind, is_for_one_range, ranges};
 pub use status::{CacheStatus, FwdReason};
 pub use storable::{NotStorable, Storable, may_serve_get, storable};
-pub use update::{merge_304, not_modified_selects};
+pub use update::{head_selects, merge_304, not_modified_selects};
 pub use vary::{VaryStar, selecting_fields, vary_matches};
 pub use version::{Choice, Resume, choose, names_version};

@@ -261,6 +261,18 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_forbids_storing_forbids_it_beside_whatever(
+            own in "[ -~]{0,40}", added in "(no-store|private)", targeted in any::<bool>(), status in 200u16..600,
+        ) {
+            let name = if targeted { "cdn-cache-control" } else { "cache-control" };
+            let status = StatusCode::from_u16(status).unwrap();
+            // What is no dictionary says nothing, so the same has to hold for the field beside it.
+            let response = fields(&[(name, &format!("{own}, {added}")), ("cache-control", added.as_str())]);
+            let is_stored = storable(&Method::GET, &HeaderMap::new(), status, &response, &policy(), "/a") == Storable::Yes;
+            prop_assert!(!is_stored || own.contains("must-understand"));
+        }
+
+        #[test]
         fn no_store_and_private_always_hold(
             other in "[a-z-]{0,20}(=[0-9]{1,4})?", first in any::<bool>(), word in "(no-store|private|NO-STORE)", status in 200u16..600, path in "/(a|a\\.deb)",
         ) {

@@ -23,7 +23,7 @@ use super::respond::respond;
 use super::wire::{ConnectionInfo, Recall};
 use super::{Settings, pass, rescue};
 use crate::content::{BodyRef, Digest, PartialId, RangeSet, Record, UnixMillis};
-use crate::decide::{self, CacheStatus, Decision, FwdReason, Options, RequestFacts, UnderRule};
+use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts, UnderRule};
 use crate::fill::{Arriving, Fill, Obtained, Want};
 use crate::resolve::{self, Inbound, resolve_digest};
 use crate::store::{Body, Entry, Store, Variants};
@@ -300,7 +300,7 @@ impl Handler {
         reason: FwdReason,
     ) -> Step {
         if ask.method == Method::HEAD {
-            return Step::Done(self.head(ask, reason).await);
+            return Step::Done(self.head(ask, stored, reason).await);
         }
         let found = stored.as_ref().and_then(|entry| match self.store.body_hot(entry) {
             Some(Body::Partial(partial)) => Some((partial.id(), partial.present())),
@@ -341,7 +341,8 @@ impl Handler {
                 Step::Again
             }
             Obtained::Validated(entry) => {
-                let status = CacheStatus::forwarded(reason, Some(StatusCode::NOT_MODIFIED.as_u16()));
+                let ttl = Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl();
+                let status = CacheStatus::forwarded(reason, Some(StatusCode::NOT_MODIFIED.as_u16())).with_ttl(ttl);
                 match deliver::stored(self, ask, &entry, status, RequestResult::Revalidated).await {
                     deliver::Delivery::Done(outcome) => Step::Done(outcome),
                     deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,
@@ -369,8 +370,8 @@ impl Handler {
         }
     }
 
-    /// Asks upstream for the head alone; nothing is stored, and no fill begins.
-    async fn head(&self, ask: &Ask, reason: FwdReason) -> Outcome {
+    /// Asks upstream for the head alone, and no fill begins. It may freshen what is stored.
+    async fn head(&self, ask: &Ask, stored: Option<Arc<Entry>>, reason: FwdReason) -> Outcome {
         match self.fill.pass(&ask.want(None, None), Method::HEAD, None).await {
             Ok(response) if response.status.is_server_error() => {
                 let status = CacheStatus::forwarded(reason, Some(response.status.as_u16()));
@@ -379,7 +380,12 @@ impl Handler {
                     None => pass::through(ask, response, reason),
                 }
             }
-            Ok(response) => pass::through(ask, response, reason),
+            Ok(response) => {
+                if let Some(entry) = stored {
+                    self.freshen(ask, &entry, &response);
+                }
+                pass::through(ask, response, reason)
+            }
             Err(error) => self.stale_or_failed(ask, reason, &error).await,
         }
     }

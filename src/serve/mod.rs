@@ -37,6 +37,7 @@ mod tests;
 mod tunnel;
 mod verify;
 mod version;
+mod wanted;
 
 pub use body::{BodyCut, SegmentBody};
 pub use handler::Handler;

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use http::header::RANGE;
-use http::{HeaderMap, Method};
+use http::header::{AUTHORIZATION, RANGE};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::ask::Ask;
 use super::handler::Handler;
@@ -12,7 +12,7 @@ use super::outcome::Outcome;
 use super::{deliver, rescue};
 use crate::content::BodyRef;
 use crate::decide::{self, CacheStatus, Freshness, FwdReason, RequestFacts, UnderRule};
-use crate::fill::{FillError, Want};
+use crate::fill::{FillError, PassedThrough, Want, is_for_all};
 use crate::store::Entry;
 use crate::telemetry::RequestResult;
 
@@ -28,6 +28,19 @@ impl Handler {
             want.headers = Arc::new(headers);
         }
         self.fill.refresh(Want { stands_in: true, interims: None, ..want });
+    }
+
+    /// The answer to a HEAD freshens what is stored if it is about it (RFC 9111 section 4.3.5) and would be the same for
+    /// everybody.
+    pub(super) fn freshen(&self, ask: &Ask, entry: &Arc<Entry>, head: &PassedThrough) {
+        let is_for_all = is_for_all(&ask.headers) && !ask.headers.contains_key(AUTHORIZATION);
+        if is_for_all
+            && head.status == StatusCode::OK
+            && decide::head_selects(&entry.record, &head.headers, head.head_length)
+        {
+            let record = decide::merge_304(&entry.record, &head.headers, head.request_time, head.response_time);
+            self.store.update(entry, record);
+        }
     }
 
     /// Whether all of `entry` can be served when upstream fails.

@@ -1,6 +1,7 @@
 //! What HTTP says of a shared cache (RFC 9110, RFC 9111, RFC 9213), as clients see it.
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::rig::client::{Answer, request};
 use super::rig::fake_origin::FakeOrigin;
@@ -160,4 +161,43 @@ async fn a_content_range_without_meaning_is_a_field_like_any_other() {
     assert_eq!((part.head.status, part.head.field("Content-Range")), (206, Some("bytes 0-9/40000")));
     let parts = of("Range: bytes=0-9, 30000-30009").await;
     assert_eq!((parts.head.status, parts.head.field("Content-Range")), (206, None), "{}", parts.head.raw);
+}
+
+#[tokio::test]
+async fn digests_are_given_as_they_are_wanted() {
+    let small = Pattern::new(122, 4000);
+    let (node, _origin) = node_with(Reply::file(small), json!({})).await;
+    fetch(&node, "/f.bin", &[]).await;
+    node.wait_for_fills(1).await;
+    let plain = fetch(&node, "/f.bin", &[]).await.head;
+    let repr = plain.field("Repr-Digest").unwrap();
+    assert_eq!(plain.field("Content-Digest"), None, "{}", plain.raw);
+    for _kept_then_again in 0..2 {
+        let wanted = fetch(&node, "/f.bin", &["Want-Content-Digest: sha-512=3, sha-256=10"]).await.head;
+        assert_eq!((wanted.field("Content-Digest"), wanted.field("Repr-Digest")), (Some(repr), Some(repr)));
+    }
+    let none = fetch(&node, "/f.bin", &["Want-Repr-Digest: sha-256=0"]).await.head;
+    assert_eq!(none.field("Repr-Digest"), None, "{}", none.raw);
+    let fields = ["Range: bytes=5-9", "Want-Content-Digest: sha-256=1"];
+    let part = node.get(&format!("/-/{HOST}/f.bin"), &fields).await;
+    let expected = super::rig::origin_reply::digest_field(Sha256::digest(&part.body).into());
+    assert_eq!((part.head.status, part.head.field("Content-Digest")), (206, Some(&*expected)), "{}", part.head.raw);
+}
+
+#[tokio::test]
+async fn the_answer_to_a_head_freshens_what_it_is_about() {
+    let stale = Reply::file(PATTERN).with("Cache-Control", "max-age=0");
+    for (changed, requests) in [
+        (stale.clone().with("Cache-Control", "max-age=600").with("X-New", "1"), 2),
+        (stale.clone().with("Cache-Control", "max-age=600").with("ETag", "\"other\""), 3),
+    ] {
+        let (node, origin) = node_with(stale.clone(), json!({})).await;
+        fetch(&node, "/f.bin", &[]).await;
+        node.wait_for_fills(1).await;
+        origin.serve("/f.bin", changed);
+        let head = node.ask(&request("HEAD", &format!("/-/{HOST}/f.bin"), &[])).await;
+        assert_eq!(head.head.status, 200, "{}", head.head.raw);
+        fetch(&node, "/f.bin", &[]).await;
+        assert_eq!(origin.requests(), requests, "{:?}", origin.received());
+    }
 }

@@ -127,3 +127,33 @@ impl ClientIo<'_> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queued(queue: &Queue) -> usize {
+        queue.state.lock().bytes.len()
+    }
+
+    #[test]
+    fn nothing_is_queued_for_an_answer_that_has_begun_or_is_another_ones() {
+        let queue = Queue::default();
+        queue.push(0, b"x");
+        assert_eq!(queued(&queue), 0, "nobody has asked");
+        let first = queue.open();
+        queue.push(first, b"first");
+        assert_eq!(queued(&queue), 5);
+        queue.close();
+        queue.push(first, b"late");
+        assert_eq!(queued(&queue), 5);
+        let second = queue.open();
+        assert_eq!(queued(&queue), 0);
+        queue.push(first, b"late");
+        assert_eq!(queued(&queue), 0);
+        queue.push(second, &[0; MOST]);
+        queue.push(second, b"too much");
+        assert_eq!(queued(&queue), MOST);
+        assert!(queue.is_filled.load(Ordering::Acquire));
+    }
+}

@@ -331,6 +331,6 @@ fn parse_range(range: &str, len: u64) -> Option<(u64, u64)> {
 }
 
 /// `digest` as RFC 9530 writes it.
-fn digest_field(digest: [u8; 32]) -> String {
+pub(crate) fn digest_field(digest: [u8; 32]) -> String {
     format!("sha-256=:{}:", STANDARD.encode(digest))
 }
