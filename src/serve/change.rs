@@ -2,9 +2,10 @@
 //! a resource makes what is stored of it invalid. Of their answers only one to a POST may be stored, when it says that it is
 //! what a GET would bring.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{CONTENT_LOCATION, LOCATION};
+use http::header::{CONTENT_LOCATION, LOCATION, MAX_FORWARDS};
 use http::{HeaderMap, HeaderName, Method};
 use hyper::body::Incoming;
 
@@ -13,7 +14,7 @@ use super::handler::{Handler, Step};
 use super::outcome::Outcome;
 use super::{pass, rescue};
 use crate::content::{CacheKey, UnixMillis};
-use crate::decide::{self, FwdReason};
+use crate::decide::{self, Forwards, FwdReason};
 use crate::fill::{Fill, PassedBody, PassedThrough, is_for_all, named_by};
 use crate::store::Store;
 
@@ -22,7 +23,18 @@ const ROUNDS: usize = 4;
 
 impl Handler {
     /// Passes the request on. A success makes what is stored invalid (RFC 9111 section 4.4).
-    pub(super) async fn pass_on(&self, ask: Ask, body: Incoming) -> Outcome {
+    pub(super) async fn pass_on(&self, mut ask: Ask, body: Incoming) -> Outcome {
+        if ask.method == Method::OPTIONS {
+            match decide::forwards(&ask.headers) {
+                Forwards::Unlimited => {}
+                Forwards::Less(number) => {
+                    let mut headers = (*ask.headers).clone();
+                    headers.insert(MAX_FORWARDS, number);
+                    ask.headers = Arc::new(headers);
+                }
+                Forwards::End => return rescue::options(&ask.content.policy.methods),
+            }
+        }
         let want = ask.want(None, None);
         match self.fill.pass(&want, ask.method.clone(), Some(PassedBody::Stream(body))).await {
             Ok(response) => {

@@ -212,7 +212,7 @@ impl Handler {
             }
             (Decision::ServeMeanwhile { freshness, conditions }, Some(entry)) => {
                 self.refresh(ask, &entry, conditions);
-                let status = CacheStatus::hit().with_ttl(freshness.ttl());
+                let status = CacheStatus::hit().with_ttl(freshness.ttl()).because("stale-while-revalidate");
                 self.serve(ask, entry, status, RequestResult::Stale).await
             }
             (Decision::Revalidate { conditions, reason, .. }, Some(entry)) => {

@@ -51,7 +51,7 @@ impl Handler {
     /// What is stored, if it may be served; else that nothing came.
     pub(super) async fn stale_or_failed(&self, ask: &Ask, reason: FwdReason, error: &FillError) -> Outcome {
         let status = if error.asked_nobody() { CacheStatus::hit() } else { CacheStatus::forwarded(reason, None) };
-        self.stale(ask, status).await.unwrap_or_else(|| rescue::failed(error))
+        self.stale(ask, status.because(error.as_str())).await.unwrap_or_else(|| rescue::failed(error))
     }
 
     /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4): the newest that is whole.

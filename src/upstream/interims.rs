@@ -9,7 +9,9 @@ use super::headers::clean_response;
 
 /// Takes the interim responses that come before an answer: status and end-to-end fields.
 #[derive(Clone)]
-pub struct Interims(Arc<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>);
+pub struct Interims(Arc<Taker>);
+
+type Taker = dyn Fn(StatusCode, &HeaderMap) + Send + Sync;
 
 impl Interims {
     /// Tells `taker`.

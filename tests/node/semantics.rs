@@ -201,3 +201,16 @@ async fn the_answer_to_a_head_freshens_what_it_is_about() {
         assert_eq!(origin.requests(), requests, "{:?}", origin.received());
     }
 }
+
+#[tokio::test]
+async fn options_go_as_far_as_they_may() {
+    let (node, origin) = node_with(Reply::status(204, ""), json!({ "methods": ["GET", "OPTIONS"] })).await;
+    let last = send(&node, "OPTIONS", "/f.bin", &["Max-Forwards: 0"]).await.head;
+    assert_eq!((last.status, last.field("Allow")), (200, Some("GET, OPTIONS")), "{}", last.raw);
+    assert_eq!(origin.requests(), 0);
+    assert_eq!(send(&node, "OPTIONS", "/f.bin", &["Max-Forwards: 2"]).await.head.status, 204);
+    assert_eq!(send(&node, "OPTIONS", "/f.bin", &[]).await.head.status, 204);
+    let told: Vec<_> =
+        origin.received().iter().map(|request| request.field("Max-Forwards").map(str::to_owned)).collect();
+    assert_eq!(told, [Some("1".to_owned()), None]);
+}

@@ -31,6 +31,7 @@ async fn within_the_window_everybody_is_served_at_once_and_the_origin_is_asked_o
         let answer = node.get(TARGET, fields).await;
         let status = answer.head.field("Cache-Status").unwrap_or_default();
         assert!(status.contains("; hit; ttl="), "{}", answer.head.raw);
+        assert!(status.ends_with("; detail=stale-while-revalidate"), "{}", answer.head.raw);
         let expected = old.bytes();
         let expected = if fields.is_empty() { &expected[..] } else { &expected[10..20] };
         assert!(answer.body == expected, "{}", answer.head.raw);
