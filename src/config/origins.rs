@@ -8,7 +8,7 @@ use http::Method;
 
 use crate::content::{
     Abandon, AuthParameters, Digest, FillMode, MissingLifetime, Origin, PathPatterns, Policy, QueryPolicy, Scheme,
-    SchemePolicy, StaleIfError, refuse_address,
+    SchemePolicy, SetCookie, StaleIfError, refuse_address,
 };
 
 use super::budget::rate;
@@ -22,16 +22,9 @@ use super::values;
 /// Delivery Optimization agent that is told 404 leaves the cache alone for the whole host for 15 minutes.
 const OPTIONAL_FILES: [&str; 2] = ["InRelease", "Release.gpg"];
 
-/// Methods that may be passed to an origin. CONNECT and TRACE are none of them.
-const METHODS: [(&str, &Method); 7] = [
-    ("GET", &Method::GET),
-    ("HEAD", &Method::HEAD),
-    ("OPTIONS", &Method::OPTIONS),
-    ("POST", &Method::POST),
-    ("PUT", &Method::PUT),
-    ("PATCH", &Method::PATCH),
-    ("DELETE", &Method::DELETE),
-];
+/// Methods that are never passed to an origin: a tunnel has settings of its own, and an echo tells what is none of the
+/// client's business (RFC 9110 sections 9.3.6 and 9.3.8).
+const NEVER_PASSED: [Method; 2] = [Method::CONNECT, Method::TRACE];
 
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -83,6 +76,11 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
     let methods = section.values("methods", Some(&["GET", "HEAD"]), method);
     let shield_client_errors = section.value_or("shield_client_errors", list_of(&OPTIONAL_FILES), patterns);
     let plus_is_literal = section.value_or("plus_is_literal", false, values::boolean);
+    let set_cookie = section.value_or(
+        "set_cookie",
+        "pass",
+        values::word(&[("pass", SetCookie::Pass), ("strip", SetCookie::Strip), ("store", SetCookie::Store)]),
+    );
     let identity_only = section.value_or("identity_only", false, values::boolean);
 
     if methods.as_ref().is_some_and(|methods| !methods.contains(&Method::GET)) {
@@ -125,6 +123,7 @@ pub(super) fn rule(section: &mut Section<'_>, taken: &mut Vec<HostPattern>) -> O
         methods: methods?,
         shield_client_errors: shield_client_errors?,
         plus_is_literal: plus_is_literal?,
+        set_cookie: set_cookie?,
         identity_only: identity_only?,
         ..Policy::for_host(host.as_str())
     };
@@ -253,9 +252,14 @@ fn lifetime(value: &Value, word: &str) -> Parsed<Duration> {
         .map_err(|fault| Fault::new(fault.problem, format!("{}, or {word}", fault.remedy)))
 }
 
+/// Any method but those that are never passed on. They are compared letter by letter (RFC 9110 section 9.1), so one in small
+/// letters is a slip.
 fn method(value: &Value) -> Parsed<Method> {
     let text = values::text(value)?;
-    METHODS.iter().find(|(name, _)| *name == text).map(|(_, method)| (*method).clone()).ok_or_else(|| {
-        Fault::new("this method is not allowed", format!("write one of: {}", METHODS.map(|(name, _)| name).join(", ")))
+    let is_upper = !text.bytes().any(|byte| byte.is_ascii_lowercase());
+    let method = Method::from_bytes(text.as_bytes()).ok();
+    method.filter(|method| is_upper && !NEVER_PASSED.contains(method)).ok_or_else(|| {
+        let remedy = "write methods in capital letters, like GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE; CONNECT and TRACE are not passed on";
+        Fault::new("this method is not allowed", remedy)
     })
 }

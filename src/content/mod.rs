@@ -23,7 +23,7 @@ pub use key::{CacheKey, KeyHash};
 pub use origin::{Origin, Scheme};
 pub use policy::{
     Abandon, AuthParameters, FillMode, Freshness, MissingLifetime, PathPatterns, Policy, QueryPolicy, SchemePolicy,
-    StaleIfError,
+    SetCookie, StaleIfError,
 };
 pub use range::ByteRange;
 pub use range_set::RangeSet;

@@ -50,6 +50,8 @@ pub struct Policy {
     /// Whether `+` and `%2B` in a path are one key (apt and the Delivery Optimization plug-in spell them
     /// differently).
     pub plus_is_literal: bool,
+    /// What becomes of answers that set cookies.
+    pub set_cookie: SetCookie,
     /// Ask for `Accept-Encoding: identity` and ignore `Vary: Accept-Encoding`, so that ranges and digests
     /// of all clients refer to the same bytes.
     pub identity_only: bool,
@@ -80,6 +82,17 @@ pub enum Abandon {
     Complete,
     /// Stops, unless most of the body is there already.
     Stop,
+}
+
+/// `set_cookie` of a rule (RFC 9111 section 7.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetCookie {
+    /// Such an answer is most likely meant for one client, and is passed on to it without being stored.
+    Pass,
+    /// The cookies are dropped, and the answer is stored.
+    Strip,
+    /// The answer is stored with its cookies, and everybody gets them.
+    Store,
 }
 
 /// `query` of a rule. Only the key is concerned; the query is forwarded as it came.
@@ -215,6 +228,7 @@ impl Policy {
             methods: vec![http::Method::GET, http::Method::HEAD],
             shield_client_errors: PathPatterns::default(),
             plus_is_literal: false,
+            set_cookie: SetCookie::Pass,
             identity_only: false,
         }
     }

@@ -16,7 +16,7 @@ pub struct Record {
     pub key: CacheKey,
     /// Final status. A 206 from upstream is recorded as the 200 it is a part of.
     pub status: StatusCode,
-    /// End-to-end header fields as received: no hop-by-hop fields, no `Content-Length`, no `Content-Range`.
+    /// End-to-end header fields as received: no hop-by-hop fields, no `Content-Length`, no `Content-Range` of a part.
     pub headers: HeaderMap,
     /// Local time when the request was sent (`request_time` of RFC 9111 section 4.2.3).
     pub request_time: UnixMillis,

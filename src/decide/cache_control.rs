@@ -1,14 +1,19 @@
 //! `Cache-Control` of requests and responses (RFC 9111 section 5.2), read tolerantly: what is unknown is ignored,
-//! and of what is doubled or malformed the most restrictive reading counts. What follows from a directive is decided
-//! elsewhere.
+//! and of what is doubled or malformed the most restrictive reading counts; and `CDN-Cache-Control` (RFC 9213), which is a
+//! structured field and takes the place of the other. What follows from a directive is decided elsewhere.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::header::{CACHE_CONTROL, PRAGMA};
+use http::{HeaderMap, HeaderName};
 
+use super::dictionary::{Value, dictionary};
 use super::list;
+
+/// The targeted field that speaks to caches like this one, which stand for the origin towards many clients (RFC 9213
+/// section 3.1).
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// A larger number of seconds counts as this one (RFC 9111 section 1.2.2).
 const MOST_SECONDS: u64 = 1 << 31;
@@ -35,6 +40,8 @@ pub(super) struct ResponseDirectives {
     pub(super) stale_while_revalidate: Option<Duration>,
     /// RFC 5861 section 4; zero when malformed.
     pub(super) stale_if_error: Option<Duration>,
+    /// They come from a targeted field, beside which `Expires` does not count (RFC 9213 section 2.2).
+    pub(super) is_targeted: bool,
 }
 
 /// Directives of a request. Malformed ones are ignored: they are preferences.
@@ -53,6 +60,11 @@ pub(super) struct RequestDirectives {
 
 /// The directives that a response addresses to this cache. The only place that knows in which fields they are.
 pub(super) fn response_directives(headers: &HeaderMap) -> ResponseDirectives {
+    if headers.contains_key(CDN_CACHE_CONTROL)
+        && let Some(found) = targeted(headers)
+    {
+        return found;
+    }
     let mut found = ResponseDirectives::default();
     for (name, value) in directives(headers) {
         let seconds = || value.as_deref().and_then(delta_seconds).unwrap_or(Duration::ZERO);
@@ -73,6 +85,37 @@ pub(super) fn response_directives(headers: &HeaderMap) -> ResponseDirectives {
         }
     }
     found
+}
+
+/// The directives of `CDN-Cache-Control`; `None` when it is empty or no dictionary, so that it counts as absent (RFC 9213
+/// section 2.1). A value of another type than the directive has is malformed; names are in small letters.
+fn targeted(headers: &HeaderMap) -> Option<ResponseDirectives> {
+    let members = dictionary(headers, &CDN_CACHE_CONTROL).filter(|members| !members.is_empty())?;
+    let mut found = ResponseDirectives { is_targeted: true, ..ResponseDirectives::default() };
+    for (name, value) in members {
+        let seconds = match value {
+            Value::Integer(seconds) => Duration::from_secs(seconds.max(0).unsigned_abs().min(MOST_SECONDS)),
+            _ => Duration::ZERO,
+        };
+        // What forbids something may have an argument that says for what; what allows something may not.
+        let (forbids, allows) = (value != Value::Boolean(false), value == Value::Boolean(true));
+        match name.as_str() {
+            "no-store" => found.no_store = forbids,
+            "private" => found.private = forbids,
+            "no-cache" => found.no_cache = forbids,
+            "must-revalidate" => found.must_revalidate = forbids,
+            "proxy-revalidate" => found.proxy_revalidate = forbids,
+            "must-understand" => found.must_understand = allows,
+            "public" => found.public = allows,
+            "immutable" => found.immutable = allows,
+            "s-maxage" => found.s_maxage = Some(seconds),
+            "max-age" => found.max_age = Some(seconds),
+            "stale-while-revalidate" => found.stale_while_revalidate = Some(seconds),
+            "stale-if-error" => found.stale_if_error = Some(seconds),
+            _ => {}
+        }
+    }
+    Some(found)
 }
 
 /// The directives of a request. `Pragma: no-cache` counts as `no-cache` when there is no `Cache-Control` (RFC 9111
@@ -188,6 +231,45 @@ mod tests {
     }
 
     #[test]
+    fn a_targeted_field_takes_the_place_of_cache_control() {
+        let read = |targeted: &[&str]| {
+            let mut headers = fields(&["max-age=1, must-revalidate"]);
+            headers.extend(targeted.iter().map(|line| (CDN_CACHE_CONTROL, HeaderValue::from_str(line).unwrap())));
+            response_directives(&headers)
+        };
+        for (lines, expected) in [
+            (&["max-age=3600"][..], Some(3600)),
+            (&["foobar, max-age=3600"], Some(3600)),
+            (&["max-age=3600;x=y"], Some(3600)),
+            (&["foobar", "max-age=3600"], Some(3600)),
+            (&["max-age=5, max-age=10"], Some(10)),
+            (&["max-age=99999999999"], Some(1 << 31)),
+            (&["no-cache"], None),
+            // Malformed: stale.
+            (&["max-age=-1"], Some(0)),
+            (&["max-age=\"3600\""], Some(0)),
+            (&["max-age=3600.0"], Some(0)),
+            (&["max-age"], Some(0)),
+        ] {
+            let found = read(lines);
+            assert!(found.is_targeted && !found.must_revalidate, "{lines:?}");
+            assert_eq!(found.max_age.map(|time| time.as_secs()), expected, "{lines:?}");
+        }
+        // What is empty or no dictionary is as good as absent.
+        for lines in [&[][..], &[""], &["max-age =3600"], &["max-age= 3600"], &["MaX-aGe=3600"], &["max-age=3600, &&&"]]
+        {
+            let found = read(lines);
+            assert!(!found.is_targeted && found.must_revalidate, "{lines:?}");
+            assert_eq!(found.max_age, Some(Duration::from_secs(1)), "{lines:?}");
+        }
+        let found =
+            read(&["no-store, private=\"a\", no-cache=?0, public=1, stale-if-error=9, stale-while-revalidate=8"]);
+        assert!(found.no_store && found.private && !found.no_cache && !found.public);
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+        assert_eq!((seconds(found.stale_if_error), seconds(found.stale_while_revalidate)), (Some(9), Some(8)));
+    }
+
+    #[test]
     fn flags_count_with_or_without_arguments() {
         let found =
             response_directives(&fields(&["No-StOrE, private=\"set-cookie\"", "no-cache=\"a, b\" , must-understand"]));
@@ -222,7 +304,8 @@ mod tests {
         #[test]
         fn any_bytes_are_read(line in prop::collection::vec(any::<u8>(), 0..120)) {
             if let Ok(value) = HeaderValue::from_bytes(&line) {
-                let headers = HeaderMap::from_iter([(CACHE_CONTROL, value.clone()), (PRAGMA, value)]);
+                let fields = [(CACHE_CONTROL, value.clone()), (PRAGMA, value.clone()), (CDN_CACHE_CONTROL, value)];
+                let headers = HeaderMap::from_iter(fields);
                 response_directives(&headers);
                 request_directives(&headers);
             }

@@ -37,6 +37,13 @@ pub enum Decision {
         /// How fresh it is.
         freshness: Freshness,
     },
+    /// Serve what is stored, although it is stale, and ask upstream meanwhile (RFC 5861 section 3).
+    ServeMeanwhile {
+        /// How stale it is.
+        freshness: Freshness,
+        /// Fields to ask with, as of [`Decision::Revalidate`]; empty when it has no validator.
+        conditions: HeaderMap,
+    },
     /// Ask upstream whether what is stored is current.
     Revalidate {
         /// Fields to ask with (RFC 9111 section 4.3.1); never empty.
@@ -45,8 +52,6 @@ pub enum Decision {
         reason: FwdReason,
         /// It must not be served when upstream fails (RFC 9111 section 4.2.4).
         must: bool,
-        /// It may be served while upstream is asked (RFC 5861 section 3).
-        meanwhile: bool,
     },
     /// Ask upstream for all of it.
     Fetch(FwdReason),
@@ -102,14 +107,27 @@ pub fn decide(
         };
     }
     let conditions = conditions(record);
+    let must = stale_is_forbidden(record, &directives);
+    let is_asked_anew = options.clients_may_refetch && asks_for_freshness(&wishes);
+    if reason == FwdReason::Stale && !must && !is_asked_anew && is_in_window(record, &directives, &freshness) {
+        return Decision::ServeMeanwhile { freshness, conditions };
+    }
     if conditions.is_empty() {
         return Decision::Fetch(reason);
     }
-    let must = stale_is_forbidden(record, &directives);
-    let is_asked_anew = options.clients_may_refetch && (wishes.no_cache || wishes.max_age.is_some());
-    let window = directives.stale_while_revalidate.filter(|_| reason == FwdReason::Stale && !must && !is_asked_anew);
-    let meanwhile = window.zip(freshness.staleness()).is_some_and(|(window, stale)| stale <= window);
-    Decision::Revalidate { conditions, reason, must, meanwhile }
+    Decision::Revalidate { conditions, reason, must }
+}
+
+/// Whether what is stored may be served while it is validated (RFC 5861 section 3). What is there in part only goes on by
+/// being asked for anyway.
+fn is_in_window(record: &Record, directives: &ResponseDirectives, freshness: &Freshness) -> bool {
+    let window = directives.stale_while_revalidate.filter(|_| matches!(record.body, BodyRef::Blob(_)));
+    window.zip(freshness.staleness()).is_some_and(|(window, stale)| stale <= window)
+}
+
+/// Whether the request says how fresh the answer must be at least, so that a stale one will not do.
+fn asks_for_freshness(wishes: &RequestDirectives) -> bool {
+    wishes.no_cache || wishes.max_age.is_some() || wishes.min_fresh.is_some()
 }
 
 /// Whether `record` may stand in when upstream fails (RFC 9111 section 4.2.4). Wishes of the request do not forbid

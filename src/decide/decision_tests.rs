@@ -25,7 +25,7 @@ fn judge(request: Fields<'_>, stored: Fields<'_>, now: i64) -> &'static str {
 fn word(decision: &Decision) -> &'static str {
     match decision {
         Decision::Serve { .. } => "serve",
-        Decision::Revalidate { reason: FwdReason::Stale, must: false, meanwhile: true, .. } => "stale meanwhile",
+        Decision::ServeMeanwhile { .. } => "stale meanwhile",
         Decision::Revalidate { reason: FwdReason::Stale, must: false, .. } => "stale",
         Decision::Revalidate { reason: FwdReason::Stale, must: true, .. } => "stale must",
         Decision::Revalidate { reason: FwdReason::Request, must: false, .. } => "request",
@@ -82,6 +82,25 @@ fn fresh_content_is_served_and_stale_content_validated() {
     }
     let without = judge_as(&[], &record(200, &[("cache-control", "max-age=10")]), "/a", REFETCH, 10);
     assert_eq!(without, Decision::Fetch(FwdReason::Stale));
+}
+
+#[test]
+fn stale_content_is_served_while_it_is_validated_only_within_its_window_and_whole() {
+    let mut stored = record(200, &[("cache-control", "max-age=10, stale-while-revalidate=5")]);
+    let judge = |stored: &Record, wish: &str, now| judge_as(&[("cache-control", wish)], stored, "/a", REFETCH, now);
+    match judge(&stored, "x", 15) {
+        Decision::ServeMeanwhile { freshness, conditions } => {
+            assert_eq!((freshness.ttl(), conditions.len()), (-5, 0), "also without a validator");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(judge(&stored, "x", 16), Decision::Fetch(FwdReason::Stale));
+    assert_eq!(judge(&stored, "only-if-cached", 15), Decision::OnlyIfCachedMiss);
+    for wish in ["no-cache", "max-age=99", "min-fresh=1"] {
+        assert_eq!(judge(&stored, wish, 15), Decision::Fetch(FwdReason::Stale), "{wish}");
+    }
+    stored.body = BodyRef::Partial(PartialId(1));
+    assert_eq!(judge(&stored, "x", 15), Decision::Fetch(FwdReason::Stale), "it goes on by being asked for");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! The `Repr-Digest` and `Content-Digest` fields (RFC 9530 sections 2 and 3): what the sender says the whole
-//! representation, or the content of this one message, hashes to.
+//! representation, or the content of this one message, hashes to; and the fields that ask for them (section 4).
 
 use http::{HeaderMap, HeaderName};
 
+use super::dictionary::{Value, dictionary};
 use crate::content::Digest;
 
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -19,39 +20,43 @@ pub fn content_digest(headers: &HeaderMap) -> Option<Digest> {
     sha_256(headers, &CONTENT_DIGEST)
 }
 
+const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
+const WANT_CONTENT_DIGEST: HeaderName = HeaderName::from_static("want-content-digest");
+
+/// Whether a request asks for the SHA-256 of the content of its answer.
+pub fn wants_content_digest(request: &HeaderMap) -> bool {
+    preference(request, &WANT_CONTENT_DIGEST).is_some_and(|weight| (1..=10).contains(&weight))
+}
+
+/// Whether a request says that the SHA-256 of the representation is of no use to it.
+pub fn refuses_repr_digest(request: &HeaderMap) -> bool {
+    preference(request, &WANT_REPR_DIGEST) == Some(0)
+}
+
+/// How much SHA-256 is wanted by the field: from 0, not at all, to 10.
+fn preference(request: &HeaderMap, name: &HeaderName) -> Option<i64> {
+    if !request.contains_key(name) {
+        return None;
+    }
+    dictionary(request, name)?.into_iter().find_map(|(algorithm, weight)| match weight {
+        Value::Integer(weight) if algorithm == "sha-256" => Some(weight),
+        _ => None,
+    })
+}
+
 fn sha_256(headers: &HeaderMap, name: &HeaderName) -> Option<Digest> {
-    let lines: Result<Vec<_>, _> = headers.get_all(name).iter().map(|line| line.to_str()).collect();
+    if !headers.contains_key(name) {
+        return None;
+    }
+    let members = dictionary(headers, name)?;
     let mut found = None;
-    for member in lines.ok()?.iter().flat_map(|line| line.split(',')) {
-        let (algorithm, value) = member.trim_matches([' ', '\t']).split_once('=')?;
-        is_key(algorithm).then_some(())?;
-        let (encoded, parameters) = value.strip_prefix(':')?.split_once(':')?;
-        (is_base64(encoded) && are_parameters(parameters)).then_some(())?;
+    for (algorithm, value) in members {
+        let Value::Bytes(encoded) = value else { return None };
         if algorithm == "sha-256" {
-            // The last one counts (RFC 9651 section 4.2.2).
-            found = Digest::from_base64(encoded).ok();
+            found = Digest::from_base64(&encoded).ok();
         }
     }
     found
-}
-
-fn is_key(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_lowercase() || c == '*')
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.*".contains(&b))
-}
-
-fn is_base64(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=".contains(&b))
-}
-
-/// Parameters are allowed by the syntax and mean nothing here; strings, which could hold a comma, are not expected.
-fn are_parameters(text: &str) -> bool {
-    let mut parameters = text.split(';');
-    parameters.next() == Some("")
-        && parameters.all(|parameter| {
-            let name = parameter.trim_start_matches(' ').split('=').next().unwrap_or_default();
-            is_key(name)
-        })
 }
 
 #[cfg(test)]
@@ -106,6 +111,27 @@ mod tests {
             assert_eq!(of(&[line]), None, "{line}");
         }
         assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn what_is_wanted_is_a_weight_from_0_to_10() {
+        let wish = |name: &HeaderName, value: &str| HeaderMap::from_iter([(name.clone(), value.parse().unwrap())]);
+        for (value, wants, refuses) in [
+            ("sha-256=1", true, false),
+            ("sha-512=3, sha-256=10", true, false),
+            ("sha-256=0", false, true),
+            ("sha-256=11", false, false),
+            ("sha-256=-1", false, false),
+            ("sha-512=5", false, false),
+            ("sha-256", false, false),
+            ("sha-256=1.5", false, false),
+            ("sha-256=1,", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(wants_content_digest(&wish(&WANT_CONTENT_DIGEST, value)), wants, "{value}");
+            assert_eq!(refuses_repr_digest(&wish(&WANT_REPR_DIGEST, value)), refuses, "{value}");
+        }
+        assert!(!wants_content_digest(&HeaderMap::new()) && !refuses_repr_digest(&HeaderMap::new()));
     }
 
     proptest! {

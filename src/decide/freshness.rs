@@ -105,7 +105,12 @@ pub fn age(record: &Record, now: UnixMillis) -> Duration {
 
 /// Whether the response carries a lifetime of its own, be it zero or malformed.
 pub(super) fn has_explicit_lifetime(directives: &ResponseDirectives, headers: &HeaderMap) -> bool {
-    directives.s_maxage.is_some() || directives.max_age.is_some() || headers.contains_key(EXPIRES)
+    directives.s_maxage.is_some() || directives.max_age.is_some() || has_expires(directives, headers)
+}
+
+/// Whether there is an `Expires` that counts.
+fn has_expires(directives: &ResponseDirectives, headers: &HeaderMap) -> bool {
+    !directives.is_targeted && headers.contains_key(EXPIRES)
 }
 
 /// Whether a lifetime may be guessed or fixed by policy: the status is cacheable by default (RFC 9110 section 15.1),
@@ -152,7 +157,7 @@ fn lifetime(
     if let Some(time) = directives.max_age {
         return (time, LifetimeSource::MaxAge);
     }
-    if record.headers.contains_key(EXPIRES) {
+    if has_expires(directives, &record.headers) {
         let end = date::of(&record.headers, &EXPIRES);
         let time = end.map_or(Duration::ZERO, |end| end.since(sent_at(record)));
         return (time, LifetimeSource::Expires);

@@ -181,3 +181,19 @@ proptest! {
         prop_assert!(!(freshness.is_fresh() && freshness.ttl() < 0));
     }
 }
+
+proptest! {
+    #[test]
+    fn a_smaller_number_never_keeps_a_response_fresh_for_longer(
+        name in "(cache-control|cdn-cache-control)", word in "(max-age|s-maxage)", seconds in 0u64..1 << 33, less in 0u64..1 << 33,
+        age in 0u64..1 << 40, now in 0i64..1 << 33,
+    ) {
+        let name: &'static str = if name == "cache-control" { "cache-control" } else { "cdn-cache-control" };
+        let is_fresh = |seconds: u64, age: u64| {
+            let stored = record(200, &[(name, &format!("{word}={seconds}")), ("age", &age.to_string())]);
+            Freshness::of(&stored, &policy(), "/a", at(now)).is_fresh()
+        };
+        prop_assert!(!is_fresh(seconds.saturating_sub(less), age) || is_fresh(seconds, age));
+        prop_assert!(!is_fresh(seconds, age.saturating_add(less)) || is_fresh(seconds, age));
+    }
+}

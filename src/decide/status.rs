@@ -104,6 +104,12 @@ impl CacheStatus {
         Self { own_digest: true, ..self }
     }
 
+    /// With what is said beyond the tokens of RFC 9211.
+    #[must_use]
+    pub fn because(self, detail: &str) -> Self {
+        Self { detail: Some(detail.to_owned()), ..self }
+    }
+
     /// What is said beyond the tokens of RFC 9211.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
@@ -188,6 +194,10 @@ mod tests {
                 "waystation; fwd=uri-miss; fwd-status=200; stored; collapsed",
             ),
             (CacheStatus::forwarded(FwdReason::Stale, None).collapsed_if(false), "waystation; fwd=stale"),
+            (
+                CacheStatus::forwarded(FwdReason::Stale, None).with_ttl(-9).because("disconnected"),
+                "waystation; fwd=stale; ttl=-9; detail=disconnected",
+            ),
             (CacheStatus::own("only-if-cached"), "waystation; detail=only-if-cached"),
             (CacheStatus::own("no \"way\""), "waystation; detail=\"no \\\"way\\\"\""),
             (CacheStatus::own("429"), "waystation; detail=\"429\""),

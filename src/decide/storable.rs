@@ -7,7 +7,7 @@ use super::cache_control::{ResponseDirectives, request_directives, response_dire
 use super::conditional::entity_tag;
 use super::freshness::{allows_guess, has_explicit_lifetime, is_immutable, is_negative, policy_lifetime};
 use super::{date, vary};
-use crate::content::Policy;
+use crate::content::{Policy, SetCookie};
 
 /// Whether a response may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,8 @@ pub enum NotStorable {
     Private,
     /// The request had `Authorization`, and the response is not marked for all (RFC 9111 section 3.5).
     Authorization,
-    /// The response sets a cookie, which is most likely meant for one client (RFC 9111 section 7.3).
+    /// The response sets a cookie, which is most likely meant for one client (RFC 9111 section 7.3), and no rule says
+    /// otherwise.
     SetCookie,
     /// No other request would be answered by it (RFC 9111 section 4.1).
     VaryStar,
@@ -103,7 +104,7 @@ fn obstacle(
     if request.contains_key(AUTHORIZATION) && !for_all {
         return Some(NotStorable::Authorization);
     }
-    if response.contains_key(SET_COOKIE) {
+    if policy.set_cookie == SetCookie::Pass && response.contains_key(SET_COOKIE) {
         return Some(NotStorable::SetCookie);
     }
     if vary::selecting_fields(response, request, policy).is_err() {
@@ -114,6 +115,12 @@ fn obstacle(
         || !policy_lifetime(status, &directives, policy).is_zero()
         || (!is_negative(status) && allows_guess(status, &directives) && has_validator(response));
     (!is_of_use).then_some(NotStorable::NoLifetime)
+}
+
+/// Whether an answer to a POST may serve later GETs, when its `Content-Location` names what was posted to: only a success
+/// that says itself how long it is fresh (RFC 9110 section 9.3.3).
+pub fn may_serve_get(status: StatusCode, response: &HeaderMap) -> bool {
+    status == StatusCode::OK && has_explicit_lifetime(&response_directives(response), response)
 }
 
 /// Whether the response itself forbids a shared cache to keep it. `no-store` beside `must-understand` is only for
@@ -253,6 +260,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_forbids_storing_forbids_it_beside_whatever(
+            own in "[ -~]{0,40}", added in "(no-store|private)", targeted in any::<bool>(), status in 200u16..600,
+        ) {
+            let name = if targeted { "cdn-cache-control" } else { "cache-control" };
+            let status = StatusCode::from_u16(status).unwrap();
+            // What is no dictionary says nothing, so the same has to hold for the field beside it.
+            let response = fields(&[(name, &format!("{own}, {added}")), ("cache-control", added.as_str())]);
+            let is_stored = storable(&Method::GET, &HeaderMap::new(), status, &response, &policy(), "/a") == Storable::Yes;
+            prop_assert!(!is_stored || own.contains("must-understand"));
+        }
+
         #[test]
         fn no_store_and_private_always_hold(
             other in "[a-z-]{0,20}(=[0-9]{1,4})?", first in any::<bool>(), word in "(no-store|private|NO-STORE)", status in 200u16..600, path in "/(a|a\\.deb)",

@@ -1,18 +1,18 @@
-//! What a 304 does to the stored response that it validates (RFC 9111 sections 3.2 and 4.3.4).
+//! What a 304, or the answer to a HEAD, does to the stored response that it is about (RFC 9111 sections 3.2, 4.3.4, 4.3.5).
 
 use http::header::{
     AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, LAST_MODIFIED,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::conditional::entity_tag;
 use super::date;
 use crate::content::{Record, UnixMillis};
 
-/// Fields of a 304 that say nothing about the stored response: those of the message and the connection, those that
-/// describe the bytes we have, and what is meant for one client.
-const NOT_UPDATED: [HeaderName; 16] = [
+/// Fields of a 304 that say nothing about the stored response: those of the message and the connection, and those that
+/// describe the bytes we have.
+const NOT_UPDATED: [HeaderName; 15] = [
     CONTENT_LENGTH,
     CONTENT_ENCODING,
     CONTENT_TYPE,
@@ -28,7 +28,6 @@ const NOT_UPDATED: [HeaderName; 16] = [
     TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
-    SET_COOKIE,
 ];
 
 /// Whether a 304 with these fields, the answer to conditions made from `record` alone, means `record`. Only a
@@ -40,6 +39,17 @@ pub fn not_modified_selects(record: &Record, not_modified: &HeaderMap) -> bool {
     }
     let modified = |headers| date::of(headers, &LAST_MODIFIED);
     modified(&record.headers).zip(modified(not_modified)).is_none_or(|(stored, current)| stored == current)
+}
+
+/// Whether the answer to a HEAD, 200 with these fields and this `Content-Length`, is about `record`, so that it freshens it as a
+/// 304 does (RFC 9111 section 4.3.5). Unlike a 304 it answers no condition, so a validator has to say so.
+pub fn head_selects(record: &Record, head: &HeaderMap, length: Option<u64>) -> bool {
+    let tags = entity_tag(&record.headers).zip(entity_tag(head));
+    let modified = |headers| date::of(headers, &LAST_MODIFIED);
+    let same_date = modified(&record.headers).zip(modified(head)).map(|(stored, current)| stored == current);
+    let is_same = tags.map(|(stored, current)| stored.strong_eq(&current)).or(same_date).unwrap_or(false);
+    let is_as_long = length.is_none_or(|length| record.length == Some(length));
+    record.status == StatusCode::OK && is_same && is_as_long
 }
 
 /// `record` with the fields of the 304 that validated it. Its age counts anew from `request_time` and
@@ -59,7 +69,9 @@ pub fn merge_304(
     for name in not_modified.keys() {
         // Equal but for its strength; the stored one came with the bytes.
         let has_tag = *name == ETAG && merged.headers.contains_key(ETAG);
-        if has_tag || NOT_UPDATED.contains(name) {
+        // Where cookies are not stored, those of a 304 are meant for one client.
+        let is_new_cookie = *name == SET_COOKIE && !record.headers.contains_key(SET_COOKIE);
+        if has_tag || is_new_cookie || NOT_UPDATED.contains(name) {
             continue;
         }
         merged.headers.remove(name);
@@ -106,6 +118,26 @@ mod tests {
                 "{stored:?} {current:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_head_is_about_what_is_stored_only_by_its_validator_and_length() {
+        let (modified, other) = (&*date(-3600), &*date(-3601));
+        for (stored, head, length, expected) in [
+            (&[("etag", "\"a\"")][..], &[("etag", "\"a\"")][..], Some(1000), true),
+            (&[("etag", "\"a\"")], &[("etag", "\"a\"")], None, true),
+            (&[("etag", "\"a\"")], &[("etag", "\"a\"")], Some(999), false),
+            (&[("etag", "\"a\"")], &[("etag", "\"b\"")], Some(1000), false),
+            (&[("etag", "\"a\"")], &[("etag", "W/\"a\"")], Some(1000), false),
+            (&[("etag", "\"a\"")], &[], Some(1000), false),
+            (&[("last-modified", modified)], &[("last-modified", modified)], Some(1000), true),
+            (&[("last-modified", modified)], &[("last-modified", other)], Some(1000), false),
+            (&[], &[], Some(1000), false),
+        ] as [(Fields<'_>, Fields<'_>, Option<u64>, bool); 9]
+        {
+            assert_eq!(head_selects(&record(200, stored), &fields(head), length), expected, "{stored:?} {head:?}");
+        }
+        assert!(!head_selects(&record(404, &[("etag", "\"a\"")]), &fields(&[("etag", "\"a\"")]), None));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::list;
+use super::{language, list};
 use crate::content::{Policy, Record, VaryField};
 
 /// The response varies on something that is not in the request (`Vary: *`), or on what is no field name: it answers
@@ -35,18 +35,27 @@ pub fn selecting_fields(
     Ok(names.into_iter().map(|name| VaryField { value: normalised(request, &name), name }).collect())
 }
 
-/// Whether `request` selects `record`: all fields that it varies on have the value they had.
+/// Whether `request` selects `record`: all fields that it varies on mean what they meant, or the record is in the one
+/// language that the request likes best.
 pub fn vary_matches(record: &Record, request: &HeaderMap) -> bool {
     // A 304 may have brought a `*`.
     !list::members(&record.headers, &VARY).any(|member| member == b"*")
-        && record.vary.iter().all(|field| normalised(request, &field.name) == field.value)
+        && record.vary.iter().all(|field| {
+            let is_liked = || field.name == ACCEPT_LANGUAGE && language::is_favourite(request, &record.headers);
+            normalised(request, &field.name) == field.value || is_liked()
+        })
 }
 
 /// Lines joined, without white space around commas, letters in lower case where case has no meaning (RFC 9110
-/// sections 12.5.3 and 12.5.4). `None` when the field is absent.
+/// sections 12.5.3 and 12.5.4), languages in the order of their weights. `None` when the field is absent.
 fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     if !request.contains_key(name) {
         return None;
+    }
+    if *name == ACCEPT_LANGUAGE
+        && let Some(value) = language::normalised(request)
+    {
+        return Some(value);
     }
     let members: Vec<_> = list::members(request, name).collect();
     let mut value = members.join(&b","[..]);
@@ -103,7 +112,20 @@ mod tests {
         let selects =
             |second| selects(&by_language, &[("accept-language", "en, de")], &[("accept-language", second)], &policy());
         assert_eq!(selects("eN ,  De"), Ok(true));
-        assert_eq!(selects("de, en"), Ok(false));
+        assert_eq!(selects("de, en;q=1.0"), Ok(true), "equal weights have no order");
+        assert_eq!(selects("de, en;q=0.9"), Ok(false));
+        assert_eq!(selects("en"), Ok(false));
+        assert_eq!(selects("de, en;q=x"), Ok(false));
+    }
+
+    #[test]
+    fn the_language_that_is_liked_best_is_selected_whoever_asked_for_it() {
+        let vary = [("vary", "Accept-Language, foo"), ("content-language", "de")];
+        let first = [("accept-language", "en, de"), ("foo", "1")];
+        let selects = |wish, foo| selects(&vary, &first, &[("accept-language", wish), ("foo", foo)], &policy());
+        assert_eq!(selects("fr;q=0.5, de;q=1.0", "1"), Ok(true));
+        assert_eq!(selects("fr;q=0.5, de;q=1.0", "2"), Ok(false), "other fields count all the same");
+        assert_eq!(selects("fr, de", "1"), Ok(false), "the origin may choose either");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, DATE, HeaderValue};
+use http::header::{CONTENT_ENCODING, DATE, HeaderValue, SET_COOKIE};
 use http::{Method, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
@@ -15,7 +15,7 @@ use super::lead::Leader;
 use super::stream::Stream;
 use super::want::Answer;
 use super::{FillError, Want, again, known};
-use crate::content::{BodyRef, ByteRange, ExpectedDigest, PartialId, Record};
+use crate::content::{BodyRef, ByteRange, ExpectedDigest, PartialId, Record, SetCookie};
 use crate::decide::{self, NotStorable, Storable};
 use crate::upstream::{FetchResponse, Framing};
 
@@ -181,6 +181,9 @@ pub(super) fn record_of(
         // RFC 9110 section 6.6.1: a recipient with a clock adds the time of reception.
         let date = httpdate::fmt_http_date(response.response_time.to_system_time());
         headers.extend(HeaderValue::try_from(date).ok().map(|date| (DATE, date)));
+    }
+    if want.policy.set_cookie == SetCookie::Strip {
+        headers.remove(SET_COOKIE);
     }
     // It is that of one message (RFC 9530 section 2). Of a whole it is that of the representation, too.
     let of_content = decide::content_digest(&headers).filter(|_| response.status == StatusCode::OK);

@@ -22,10 +22,24 @@ use crate::upstream::{FetchRequest, FetchResponse, Source};
 /// How often a body whose last bytes turn out to be damaged is taken up again.
 const COMPLETIONS: usize = 3;
 
-/// Leads one flight to its end. `exclusive` takes the answer when only the leader's client may have it.
-pub(super) async fn run(inner: Arc<Inner>, want: Want, permit: Permit, exclusive: oneshot::Sender<FetchResponse>) {
+/// Leads one flight to its end, with an answer that is there already or one that is asked for. `exclusive` takes the answer
+/// when only the leader's client may have it.
+pub(super) async fn run(
+    inner: Arc<Inner>,
+    want: Want,
+    permit: Permit,
+    answer: Option<FetchResponse>,
+    exclusive: oneshot::Sender<FetchResponse>,
+) {
     let leader = Leader { inner: &inner, want: &want, permit: &permit };
-    if let Err(error) = leader.lead(exclusive).await {
+    let led = match answer {
+        Some(response) => {
+            permit.answered(response.status);
+            leader.take_whole(response, exclusive).await
+        }
+        None => leader.lead(exclusive).await,
+    };
+    if let Err(error) = led {
         tracing::debug!(key = %want.key, %error, "fill failed");
         if known::stands_in(&leader).await {
             return;
@@ -328,8 +342,8 @@ impl Leader<'_> {
         length.min(wanted.saturating_add(2 * self.inner.store.block_size()))
     }
 
-    /// Asks upstream, again and again after failures that may pass, as long as a client waits and the source is not
-    /// known to be down.
+    /// Asks upstream, again and again after failures that may pass, as long as a client waits, nothing stored can be served
+    /// instead, and the source is not known to be down.
     pub(super) async fn fetch(&self, headers: HeaderMap) -> Result<FetchResponse, FillError> {
         let mut patience = Patience::new(Instant::now());
         let mut before = None;
@@ -350,7 +364,7 @@ impl Leader<'_> {
                 // What made it known says more.
                 return Err(before.unwrap_or(error).into());
             }
-            if !error.is_passing_fault() || error.is_refusal() || !self.permit.has_clients() {
+            if !error.is_passing_fault() || error.is_refusal() || self.want.stands_in || !self.permit.has_clients() {
                 return Err(error.into());
             }
             tracing::debug!(key = %self.want.key, %error, "asking again");

@@ -56,7 +56,7 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::upstream::{FetchResponse, RequestBody, Source, Upstream, request_loops};
 
-pub use crate::upstream::{FetchError, Redirects, Toll, time_left};
+pub use crate::upstream::{FetchError, Interims, Redirects, Toll, is_for_all, named_by, time_left};
 use flight::{FlightTable, Head, Role};
 use mend::Mending;
 use part_check::HeldRoom;
@@ -198,7 +198,7 @@ impl Fill {
                 Role::Lead(permit, guard) => {
                     let (exclusive, response) = oneshot::channel();
                     let flight = guard.flight();
-                    let task = lead::run(Arc::clone(&self.inner), want.clone(), permit, exclusive);
+                    let task = lead::run(Arc::clone(&self.inner), want.clone(), permit, None, exclusive);
                     tokio::spawn(task);
                     return match flight.head().await {
                         Head::NotShared => match response.await {
@@ -250,6 +250,19 @@ impl Fill {
         self.alone(&want).await
     }
 
+    /// Brings what is stored up to date while nobody waits for it (RFC 5861 section 3), unless that is going on already. A new
+    /// body is fetched to its end; an answer that may not be shared is dropped.
+    pub fn refresh(&self, want: Want) {
+        let Role::Lead(permit, guard) = self.inner.flights.join(&want) else { return };
+        let inner = Arc::clone(&self.inner);
+        tokio::spawn(async move {
+            let (exclusive, nobody) = oneshot::channel();
+            drop(nobody);
+            lead::run(inner, want, permit, None, exclusive).await;
+            drop(guard);
+        });
+    }
+
     /// Passes a request on without storing the answer: methods other than GET, and answers nobody may share.
     ///
     /// # Errors
@@ -261,6 +274,24 @@ impl Fill {
         body: Option<RequestBody>,
     ) -> Result<FetchResponse, FillError> {
         self.ask(want, method, fields::for_pass(want), body).await
+    }
+
+    /// Stores an answer that was got for this client, if it may be shared, as the answer to a GET that `want` stands for. What
+    /// is missing of its body when it breaks off is asked for as usual.
+    pub async fn adopt(&self, want: Want, response: FetchResponse) -> Obtained {
+        let Role::Lead(permit, guard) = self.inner.flights.join(&want) else {
+            return Obtained::Through(Box::new(response));
+        };
+        let (exclusive, alone) = oneshot::channel();
+        let flight = guard.flight();
+        tokio::spawn(lead::run(Arc::clone(&self.inner), want, permit, Some(response), exclusive));
+        match flight.head().await {
+            Head::NotShared => match alone.await {
+                Ok(response) => Obtained::Through(Box::new(response)),
+                Err(_) => Obtained::Failed(FillError::Abandoned),
+            },
+            head => settled(head, guard, false),
+        }
     }
 
     /// What is on its way under `key` is not for requests that come from now on: they are fetched for anew.

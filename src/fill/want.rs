@@ -11,7 +11,7 @@ use super::{FillError, FlightGuard};
 use crate::content::{CacheKey, ExpectedDigest, Origin, Policy, Record};
 use crate::decide::{self, FirstAsked, UnderRule};
 use crate::store::{Entry, Partial};
-use crate::upstream::{FetchRequest, FetchResponse, RequestBody, Standing};
+use crate::upstream::{FetchRequest, FetchResponse, Interims, RequestBody, Standing};
 
 /// Stands for a token without holding it: a keyed hash.
 pub type TokenId = [u8; 32];
@@ -41,8 +41,12 @@ pub struct Want {
     pub stored: Option<Arc<Entry>>,
     /// Conditional fields when `stored` is to be validated (RFC 9111 section 4.3.1).
     pub conditions: Option<HeaderMap>,
+    /// Whether `stored` is whole and may be served when upstream fails: then one failure is enough.
+    pub stands_in: bool,
     /// When the client must have its first body byte.
     pub deadline: Instant,
+    /// Who is told of interim responses.
+    pub interims: Option<Interims>,
 }
 
 /// What came of it.
@@ -131,6 +135,7 @@ impl Want {
             deadline,
             avoid: None,
             standing: Standing::default(),
+            interims: self.interims.clone(),
         }
     }
 

@@ -30,6 +30,7 @@ pub struct ContentRequest {
     pub loggable: String,
     /// Length of the origin's part of the key, and of the path behind it.
     path_in_key: (usize, usize),
+    usual_port: u16,
 }
 
 impl ContentRequest {
@@ -47,7 +48,22 @@ impl ContentRequest {
         }
         let token = query.and_then(|query| AuthToken::from_query(query, &policy.auth_parameters));
         let loggable = redact(path, query, secrets);
-        Self { key: CacheKey::new(key), origin, policy, form, token, loggable, path_in_key: (start, end), target }
+        Self {
+            key: CacheKey::new(key),
+            origin,
+            policy,
+            form,
+            token,
+            loggable,
+            path_in_key: (start, end),
+            target,
+            usual_port,
+        }
+    }
+
+    /// The key of another path and query of this origin, under the same rule.
+    pub fn key_beside(&self, target: String) -> CacheKey {
+        Self::new(self.origin.clone(), self.usual_port, target, Arc::clone(&self.policy), self.form).key
     }
 
     /// The path in the key's spelling, without query. Path patterns are matched against this one, so that two

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use super::proof::Proofs;
 use super::ready::Wish;
 use super::version::Client;
-use super::wire::ConnectionInfo;
+use super::wire::{ConnectionInfo, Interim};
 use crate::content::{AuthParameters, Digest, Scheme, UnixMillis};
 use crate::decide::Resume;
-use crate::fill::{TokenId, Want, time_left};
+use crate::fill::{Interims, TokenId, Want, time_left};
 use crate::resolve::ContentRequest;
 use crate::store::Entry;
 
@@ -50,6 +50,8 @@ pub(super) struct Ask {
     pub(super) client: Option<Client>,
     /// Set when the answer should be kept for requests in the same words.
     pub(super) wish: Option<Wish>,
+    /// Where interim responses of upstream go.
+    pub(super) interim: Option<Interim>,
 }
 
 impl Ask {
@@ -64,7 +66,18 @@ impl Ask {
         let token = (content.policy.auth_parameters != AuthParameters::None)
             .then(|| proofs.id(&content.key, content.token.as_ref()));
         let proven = token.is_some_and(|token| proofs.accepts(&token));
-        Self { content, method, headers: Arc::new(headers), now, deadline, token, proven, client: None, wish: None }
+        Self {
+            content,
+            method,
+            headers: Arc::new(headers),
+            now,
+            deadline,
+            token,
+            proven,
+            client: None,
+            wish: None,
+            interim: None,
+        }
     }
 
     /// The same of a client whose versions are remembered. More than `limit` ranges are not honoured.
@@ -92,6 +105,13 @@ impl Ask {
         self.content.policy.digest_of(self.path())
     }
 
+    /// Interim responses are passed on to the one client whose request brings them. Agents read none elsewhere, and here
+    /// neither.
+    fn interims(&self) -> Option<Interims> {
+        let interim = self.interim.clone().filter(|_| !self.is_agent())?;
+        Some(Interims::new(move |status, fields| interim.send(status, fields)))
+    }
+
     /// What a fill must know; `stored` is what is there already.
     pub(super) fn want(&self, stored: Option<Arc<Entry>>, conditions: Option<HeaderMap>) -> Want {
         Want {
@@ -106,6 +126,8 @@ impl Ask {
             carries_token: self.content.token.is_some(),
             stored,
             conditions,
+            stands_in: false,
+            interims: self.interims(),
             deadline: self.deadline,
         }
     }
@@ -187,6 +209,7 @@ mod tests {
                 peer_speaks,
                 scheme: Scheme::Http,
                 head_complete: std::time::Instant::now(),
+                interim: None,
             };
             let found = |speaks| client_address(&info(speaks), &headers(forwarded), &trusted);
             assert_eq!(found(true), address(client), "{peer} {forwarded}");

@@ -17,7 +17,7 @@ use super::mend::Mender;
 use super::outcome::{Outcome, Part, Reply, Stored};
 use super::verify::{Verdict, verified_soon};
 use super::wire::TURN;
-use super::{multipart, rescue, respond};
+use super::{multipart, rescue, respond, wanted};
 use crate::content::{ByteRange, RangeSet, Record};
 use crate::decide::{self, CacheStatus, FwdReason, Precondition, RangeOutcome};
 use crate::fill::{Arriving, FlightGuard, MendError};
@@ -401,13 +401,14 @@ fn deliver(
     result: RequestResult,
     gift: Option<Gift>,
 ) -> Outcome {
+    let digests = wanted::of(ask, &entry.record, &layout.part, &layout.segments);
     let body = SegmentBody::new(layout.segments, layout.sent);
     let age = decide::age(&entry.record, ask.now).as_secs();
     // Only for who asks: the field's meaning is the same to everybody else.
     let says_digest = decide::wants_digest(&ask.headers) && decide::own_digest(&entry.record).is_some();
     let status = if says_digest { status.with_own_digest() } else { status };
     let part = layout.part;
-    let stored = Stored { entry: Arc::clone(entry), part, length, body, age, gift, found: None, plan: None };
+    let stored = Stored { entry: Arc::clone(entry), part, length, body, age, gift, found: None, plan: None, digests };
     Outcome { reply: Reply::Stored(Box::new(stored)), result, status }
 }
 

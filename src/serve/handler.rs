@@ -23,9 +23,9 @@ use super::respond::respond;
 use super::wire::{ConnectionInfo, Recall};
 use super::{Settings, pass, rescue};
 use crate::clock;
-use crate::content::{BodyRef, Digest, RangeSet, Record, UnixMillis};
+use crate::content::{BodyRef, Digest, PartialId, RangeSet, Record, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts, UnderRule};
-use crate::fill::{Arriving, Fill, FillError, Obtained};
+use crate::fill::{Arriving, Fill, Obtained, Want};
 use crate::resolve::{self, Inbound, resolve_digest};
 use crate::store::{Body, Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
@@ -119,7 +119,7 @@ impl Handler {
                 let depends = content.token.is_some() || resolve_digest(&inbound).is_some();
                 let wish = if depends { None } else { self.ready.wish(&parts, &content.key) };
                 let mut ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
-                ask.wish = wish;
+                (ask.wish, ask.interim) = (wish, info.interim);
                 self.answer(ask.of(client, self.settings.limits.ranges), body).await
             }
             Err(refusal) => rescue::refused(&refusal),
@@ -165,7 +165,7 @@ impl Handler {
             return rescue::looped();
         }
         if ask.method != Method::GET && ask.method != Method::HEAD {
-            return self.pass_on(&ask, body).await;
+            return self.pass_on(ask, body).await;
         }
         self.answer_read(ask).await
     }
@@ -212,6 +212,11 @@ impl Handler {
                     Step::Again => Step::Again,
                 }
             }
+            (Decision::ServeMeanwhile { freshness, conditions }, Some(entry)) => {
+                self.refresh(ask, &entry, conditions);
+                let status = CacheStatus::hit().with_ttl(freshness.ttl()).because("stale-while-revalidate");
+                self.serve(ask, entry, status, RequestResult::Stale).await
+            }
             (Decision::Revalidate { conditions, reason, .. }, Some(entry)) => {
                 self.validate(ask, entry, conditions, reason).await
             }
@@ -219,7 +224,7 @@ impl Handler {
             (Decision::Bypass(_), _) => Step::Done(self.pass_through(ask, FwdReason::Bypass).await),
             (Decision::Fetch(FwdReason::UriMiss), None) if others => self.fetch(ask, None, FwdReason::VaryMiss).await,
             (Decision::Fetch(reason), stored) => self.fetch(ask, stored, reason).await,
-            (Decision::Serve { .. } | Decision::Revalidate { .. }, None) => {
+            (Decision::Serve { .. } | Decision::ServeMeanwhile { .. } | Decision::Revalidate { .. }, None) => {
                 self.fetch(ask, None, FwdReason::UriMiss).await
             }
         }
@@ -243,7 +248,7 @@ impl Handler {
 
     /// Everything that is stored under the key; `None` when the store does not answer in time. A store that is still
     /// being read in is waited for: asking upstream for what is there would pay twice.
-    async fn variants(&self, ask: &Ask) -> Option<Variants> {
+    pub(super) async fn variants(&self, ask: &Ask) -> Option<Variants> {
         let key = &ask.content.key;
         match self.store.lookup_hot(key) {
             Some(variants) => Some(variants),
@@ -297,14 +302,27 @@ impl Handler {
         reason: FwdReason,
     ) -> Step {
         if ask.method == Method::HEAD {
-            return Step::Done(self.head(ask, reason).await);
+            return Step::Done(self.head(ask, stored, reason).await);
         }
         let found = stored.as_ref().and_then(|entry| match self.store.body_hot(entry) {
             Some(Body::Partial(partial)) => Some((partial.id(), partial.present())),
             _ => None,
         });
-        let want = ask.want(stored, conditions);
-        match self.fill.obtain(want).await {
+        let stands_in = stored.as_ref().is_some_and(|entry| self.stands_in(ask, entry));
+        let want = Want { stands_in, ..ask.want(stored, conditions) };
+        let obtained = self.fill.obtain(want).await;
+        self.obtained(ask, obtained, found, reason).await
+    }
+
+    /// Serves what a fill came to. `found` is what was there of which partial body before.
+    pub(super) async fn obtained(
+        &self,
+        ask: &mut Ask,
+        obtained: Obtained,
+        found: Option<(PartialId, RangeSet)>,
+        reason: FwdReason,
+    ) -> Step {
+        match obtained {
             Obtained::Filling { entry, partial, guard, collapsed } => {
                 let found = found.filter(|(id, _)| *id == partial.id()).map(|(_, present)| present);
                 let (body, found) = (Arriving::new(Some(partial), &guard), found.unwrap_or_default());
@@ -325,7 +343,8 @@ impl Handler {
                 Step::Again
             }
             Obtained::Validated { entry, answered } => {
-                let status = CacheStatus::forwarded(reason, answered.map(|status| status.as_u16()));
+                let ttl = Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl();
+                let status = CacheStatus::forwarded(reason, answered.map(|status| status.as_u16())).with_ttl(ttl);
                 match deliver::stored(self, ask, &entry, status, RequestResult::Revalidated).await {
                     deliver::Delivery::Done(outcome) => Step::Done(outcome),
                     deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,
@@ -353,8 +372,8 @@ impl Handler {
         }
     }
 
-    /// Asks upstream for the head alone; nothing is stored, and no fill begins.
-    async fn head(&self, ask: &Ask, reason: FwdReason) -> Outcome {
+    /// Asks upstream for the head alone, and no fill begins. It may freshen what is stored.
+    async fn head(&self, ask: &Ask, stored: Option<Arc<Entry>>, reason: FwdReason) -> Outcome {
         match self.fill.pass(&ask.want(None, None), Method::HEAD, None).await {
             Ok(response) if response.status.is_server_error() => {
                 let status = CacheStatus::forwarded(reason, Some(response.status.as_u16()));
@@ -363,39 +382,14 @@ impl Handler {
                     None => pass::through(ask, response, reason),
                 }
             }
-            Ok(response) => pass::through(ask, response, reason),
+            Ok(response) => {
+                if let Some(entry) = stored {
+                    self.freshen(ask, &entry, &response);
+                }
+                pass::through(ask, response, reason)
+            }
             Err(error) => self.stale_or_failed(ask, reason, &error).await,
         }
-    }
-
-    async fn stale_or_failed(&self, ask: &Ask, reason: FwdReason, error: &FillError) -> Outcome {
-        let status = if error.asked_nobody() { CacheStatus::hit() } else { CacheStatus::forwarded(reason, None) };
-        self.stale(ask, status).await.unwrap_or_else(|| rescue::failed(error))
-    }
-
-    /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4): the newest that is whole.
-    async fn stale(&self, ask: &Ask, status: CacheStatus) -> Option<Outcome> {
-        let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
-        for entry in self.variants(ask).await?.iter() {
-            let usable = decide::vary_matches(&entry.record, &ask.headers)
-                && decide::under_rule(&entry.record, ask.rule_digest()) != UnderRule::Refused
-                && (!entry.record.token_protected || ask.proven)
-                && decide::may_serve_stale(&entry.record, &facts, &ask.content.policy, ask.path(), ask.now);
-            if !usable {
-                continue;
-            }
-            let status =
-                status.clone().with_ttl(Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl());
-            if ask.method == Method::HEAD {
-                return Some(deliver::head_of(ask, entry, status, RequestResult::Stale));
-            }
-            if let deliver::Delivery::Done(outcome) =
-                deliver::stored(self, ask, entry, status, RequestResult::Stale).await
-            {
-                return Some(outcome);
-            }
-        }
-        None
     }
 
     /// Makes sure that upstream accepts the request's token for content that was fetched with another one. What

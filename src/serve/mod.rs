@@ -32,11 +32,13 @@ mod rescue;
 mod respond;
 mod service;
 mod settings;
+mod stale;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 mod verify;
 mod version;
+mod wanted;
 
 pub use body::{BodyCut, SegmentBody};
 pub use handler::Handler;

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use super::body::{Segment, SegmentBody};
 use super::mend::Mender;
 use super::ready::Plan;
-use crate::content::ByteRange;
+use crate::content::{ByteRange, Digest};
 use crate::decide::CacheStatus;
 use crate::fill::Answer;
 use crate::store::{Entry, Gift};
@@ -117,6 +117,16 @@ pub(super) struct Stored {
     pub(super) found: Option<Vec<ByteRange>>,
     /// Set when the answer should be kept for requests in the same words.
     pub(super) plan: Option<Plan>,
+    pub(super) digests: WantedDigests,
+}
+
+/// What a request says about digests (RFC 9530 section 4).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct WantedDigests {
+    /// That of the content of the answer, if it is wanted and known.
+    pub(super) content: Option<Digest>,
+    /// That of the representation is of no use.
+    pub(super) no_repr: bool,
 }
 
 /// An answer of upstream on its way to one client.

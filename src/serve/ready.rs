@@ -329,7 +329,7 @@ fn push_number(text: &mut Vec<u8>, number: u64) {
 }
 
 /// Names are written in Title-Case: the Delivery Optimization agent looks for `Content-Length` in this spelling.
-fn push_field(text: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+pub(super) fn push_field(text: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     let mut begins = true;
     for byte in name.as_str().bytes() {
         text.push(if begins { byte.to_ascii_uppercase() } else { byte });

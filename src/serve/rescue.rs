@@ -1,6 +1,6 @@
 //! From an error to an outcome: the only such map.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::outcome::{Outcome, Reply};
 use crate::decide::CacheStatus;
@@ -62,6 +62,17 @@ pub(super) fn only_if_cached() -> Outcome {
         reply: Reply::Own { status: StatusCode::GATEWAY_TIMEOUT, reason, allow: None },
         result: RequestResult::Error,
         status: CacheStatus::own("only-if-cached"),
+    }
+}
+
+/// OPTIONS that must go no further (RFC 9110 section 7.6.2): the methods that are let through.
+pub(super) fn options(methods: &[Method]) -> Outcome {
+    let names: Vec<_> = methods.iter().map(Method::as_str).collect();
+    let reason = "this cache is the last that may answer".to_owned();
+    Outcome {
+        reply: Reply::Own { status: StatusCode::OK, reason, allow: Some(names.join(", ")) },
+        result: RequestResult::Bypass,
+        status: CacheStatus::own("max-forwards"),
     }
 }
 

@@ -16,14 +16,14 @@ use crate::decide::{CacheStatus, own_digest};
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
 /// Fields of a 304 (RFC 9110 section 15.4.5).
 const NOT_MODIFIED_FIELDS: [HeaderName; 7] =
     [CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, LAST_MODIFIED, VARY];
 
 /// Fields that describe the bytes of one message, and are wrong on a part of them (RFC 9530 section 2).
-const OF_THE_WHOLE: [HeaderName; 2] =
-    [HeaderName::from_static("content-digest"), HeaderName::from_static("content-md5")];
+const OF_THE_WHOLE: [HeaderName; 2] = [CONTENT_DIGEST, HeaderName::from_static("content-md5")];
 
 /// Renders `outcome` under our `pseudonym`. `head`: the request's method is HEAD.
 pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response<SegmentBody> {
@@ -77,7 +77,7 @@ pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response
 }
 
 fn from_store(stored: Stored, cache_status: &CacheStatus, pseudonym: &str, is_head: bool) -> Response<SegmentBody> {
-    let Stored { entry, part, length, body, age, .. } = stored;
+    let Stored { entry, part, length, body, age, digests, .. } = stored;
     let head = entry.head.get_or_init(|| prepared_fields(&entry.record, pseudonym));
     let mut headers = fields_now(head, &entry.record, age, cache_status, pseudonym);
     let mut status = entry.record.status;
@@ -92,6 +92,8 @@ fn from_store(stored: Stored, cache_status: &CacheStatus, pseudonym: &str, is_he
         Part::Multipart { boundary, length } => {
             status = StatusCode::PARTIAL_CONTENT;
             insert(&mut headers, CONTENT_TYPE, &format!("multipart/byteranges; boundary={boundary}"));
+            // Each part has its own.
+            headers.remove(CONTENT_RANGE);
             Some(*length)
         }
     };
@@ -99,6 +101,12 @@ fn from_store(stored: Stored, cache_status: &CacheStatus, pseudonym: &str, is_he
         for name in OF_THE_WHOLE {
             headers.remove(name);
         }
+    }
+    if digests.no_repr {
+        headers.remove(REPR_DIGEST);
+    }
+    if let Some(digest) = digests.content {
+        insert(&mut headers, CONTENT_DIGEST, &digest_field(&digest));
     }
     if sent.is_none() || is_bodiless(status) {
         headers.remove(CONTENT_LENGTH);
@@ -146,9 +154,13 @@ pub fn prepared_fields(record: &Record, pseudonym: &str) -> HeaderMap {
     add_own_validator(record, &mut headers);
     // Until then what the source claims is passed on as it came.
     if let Some(digest) = own_digest(record) {
-        insert(&mut headers, REPR_DIGEST, &format!("sha-256=:{}:", digest.to_base64()));
+        insert(&mut headers, REPR_DIGEST, &digest_field(&digest));
     }
     headers
+}
+
+fn digest_field(digest: &Digest) -> String {
+    format!("sha-256=:{}:", digest.to_base64())
 }
 
 /// A strong entity tag from the digest when the origin gave none: equal tags are equal bytes.

@@ -73,7 +73,9 @@ impl Handler {
             Choice::Stored(0) if current.is_some() => return None,
             Choice::Stored(place) => return Some(Step::Done(self.of_version(ask, &stored, place).await)),
             // Upstream is asked anyway, and may have it again.
-            Choice::Absent if !matches!(decision, Decision::Serve { .. }) => return None,
+            Choice::Absent if !matches!(decision, Decision::Serve { .. } | Decision::ServeMeanwhile { .. }) => {
+                return None;
+            }
             Choice::Absent => Refusal::Absent,
             Choice::Ambiguous => Refusal::Ambiguous,
         };

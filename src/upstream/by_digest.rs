@@ -46,6 +46,7 @@ impl Upstream {
                 body: None,
                 deadline,
                 by_digest: true,
+                interims: None,
             };
             let limit = share(Instant::now(), deadline, sources.len() - index);
             let result = self.attempt(&mut ask, source, limit).await;

@@ -22,6 +22,7 @@ use super::error::{FetchError, TlsSetupError};
 use super::fetch::{Ask, FetchResponse, RequestBody};
 use super::headers::end_to_end;
 use super::identity::Dialect;
+use super::interims::Interims;
 use super::plan::{Source, plan, share};
 use super::pool::Pool;
 use super::redirect::{self, MAX_REDIRECTS, Redirects};
@@ -74,6 +75,8 @@ pub struct FetchRequest {
     pub avoid: Option<Source>,
     /// How much its answer matters, where not all may come at once.
     pub standing: Standing,
+    /// Who is told of the interim responses that come before the answer.
+    pub interims: Option<Interims>,
 }
 
 impl Upstream {
@@ -170,9 +173,10 @@ impl Upstream {
     /// # Errors
     /// See [`FetchError`]; the fault of the last source that was asked. A 4xx or 5xx answer is no error.
     pub async fn fetch(&self, request: FetchRequest, redirects: &dyn Redirects) -> Result<FetchResponse, FetchError> {
-        let FetchRequest { method, origin, target, headers, policy, body, deadline, avoid, standing } = request;
-        let headers = end_to_end(&headers);
-        let mut ask = Ask { method, origin, target, headers, policy, body, deadline, standing, by_digest: false };
+        let FetchRequest { method, origin, target, headers, policy, body, deadline, avoid, standing, interims } =
+            request;
+        let (headers, by_digest) = (end_to_end(&headers), false);
+        let mut ask = Ask { method, origin, target, headers, policy, body, deadline, standing, by_digest, interims };
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&mut ask, redirects, avoid.as_ref()).await?;
             let Some((origin, target, policy)) = ask.redirected(&response, redirects)? else {

@@ -20,6 +20,7 @@ use super::client::Upstream;
 use super::error::{AnswerFault, FetchError, Phase, RedirectRefusal};
 use super::framing::{self, ContentRange, Framing};
 use super::health::Outcome;
+use super::interims::Interims;
 use super::plan::Source;
 use super::pool::Link;
 use super::redirect::{self, Redirects};
@@ -46,7 +47,7 @@ pub enum RequestBody {
 pub struct FetchResponse {
     /// Final status, never 1xx.
     pub status: StatusCode,
-    /// End-to-end fields without `Content-Length` and `Content-Range`.
+    /// End-to-end fields without `Content-Length`, and without `Content-Range` where it means something.
     pub headers: HeaderMap,
     /// How the end of the body is known.
     pub framing: Framing,
@@ -81,6 +82,8 @@ pub(super) struct Ask {
     pub(super) deadline: Instant,
     /// The target is the parent's own, and names content by its digest.
     pub(super) by_digest: bool,
+    /// Who is told of interim responses.
+    pub(super) interims: Option<Interims>,
 }
 
 /// How an exchange on a connection failed.
@@ -162,6 +165,9 @@ impl Ask {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         *request.headers_mut() = fields;
+        if let Some(interims) = &self.interims {
+            interims.listen(&mut request);
+        }
         Ok(request)
     }
 }
@@ -303,7 +309,7 @@ impl Upstream {
             return Err(FetchError::MiddlemanRefused { host, status: head.status });
         }
         let mut headers = head.headers;
-        headers::clean_response(&mut headers);
+        headers::clean_response(head.status, &mut headers);
         let timeouts = &self.inner.settings.timeouts;
         let limits = BodyLimits {
             first_byte: earlier(Instant::now() + timeouts.first_byte, ask.deadline).0,

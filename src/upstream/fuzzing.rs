@@ -21,7 +21,7 @@ pub fn answer(method: &Method, status: StatusCode, mut headers: HeaderMap) {
             assert!(part.first <= part.last && part.total.is_none_or(|total| part.last < total));
         }
     }
-    clean_response(&mut headers);
+    clean_response(StatusCode::OK, &mut headers);
     assert!(!headers.contains_key("connection") && !headers.contains_key("transfer-encoding"));
     mark_request(&mut headers, "waystation");
     assert!(request_loops(&headers, "waystation"), "a marked request is not recognised");

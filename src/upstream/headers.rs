@@ -1,12 +1,12 @@
 //! Which fields go to a source and which of its fields are kept. Pure. How a body is framed is
 //! [`super::framing`]'s business, loops are [`super::loops`]'s.
 
-use http::HeaderMap;
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, COOKIE, EXPECT, FORWARDED, HOST,
     HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
     PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
+use http::{HeaderMap, StatusCode};
 
 use super::form::TIME_LEFT;
 
@@ -96,16 +96,26 @@ pub fn request_fields(client: &HeaderMap, forwarding: Forwarding, identity_only:
     fields
 }
 
+/// Whether a request has only fields of which an answer that others get may depend: none that is kept back from cacheable
+/// requests.
+pub fn is_for_all(client: &HeaderMap) -> bool {
+    !NOT_WHEN_CACHEABLE.iter().any(|name| client.contains_key(name))
+}
+
 /// What of these request fields goes further than one connection, whatever becomes of the answer.
 pub(super) fn end_to_end(fields: &HeaderMap) -> HeaderMap {
     request_fields(fields, Forwarding::Bypass, false)
 }
 
-/// Removes what is not end-to-end from an answer, and its framing, which is given in parsed form.
-pub(super) fn clean_response(headers: &mut HeaderMap) {
+/// Removes what is not end-to-end from an answer, and its framing, which is given in parsed form. To other statuses than
+/// 206 and 416 a `Content-Range` means nothing (RFC 9110 section 14.4): there it is a field like any other.
+pub(super) fn clean_response(status: StatusCode, headers: &mut HeaderMap) {
     let named = named_by_connection(headers);
-    for name in named.iter().chain(&HOP_BY_HOP).chain(&[CONTENT_LENGTH, CONTENT_RANGE]) {
+    for name in named.iter().chain(&HOP_BY_HOP).chain(&[CONTENT_LENGTH]) {
         headers.remove(name);
+    }
+    if status == StatusCode::PARTIAL_CONTENT || status == StatusCode::RANGE_NOT_SATISFIABLE {
+        headers.remove(CONTENT_RANGE);
     }
 }
 
@@ -189,6 +199,8 @@ mod tests {
         ] {
             let fields = request_fields(&client, forwarding, false);
             assert!(!fields.contains_key(CONNECTION));
+            assert!(!is_for_all(&client));
+            assert!(forwarding == Forwarding::Bypass || is_for_all(&fields));
             for ((name, _, _), kept) in REQUEST_TABLE.iter().zip(kept) {
                 let count = fields.get_all(*name).iter().count();
                 assert_eq!(count, if kept { 2 } else { 0 }, "{name} {forwarding:?}");
@@ -223,9 +235,13 @@ mod tests {
             ("set-cookie", "a=1"),
             ("set-cookie", "b=2"),
         ]);
-        clean_response(&mut answer);
+        let mut whole = answer.clone();
+        clean_response(StatusCode::PARTIAL_CONTENT, &mut answer);
         let expected =
             headers(&[("cache-control", "no-store"), ("etag", "\"1\""), ("set-cookie", "a=1"), ("set-cookie", "b=2")]);
         assert_eq!(answer, expected);
+        clean_response(StatusCode::OK, &mut whole);
+        assert_eq!(whole.remove(CONTENT_RANGE).unwrap(), "bytes 0-4/5");
+        assert_eq!(whole, expected);
     }
 }

@@ -19,6 +19,10 @@ const PAUSE_PART: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Longest pause of one that can, but cuts the connection.
 const LONGEST_PAUSE_CUT: Duration = Duration::from_secs(5);
+/// A source that gave a good answer so lately is there: what it fails or cuts now tells of single resources. Asking it costs
+/// no more than a moment, and others ask it for what it has.
+const GOOD_FOR: Duration = Duration::from_secs(5);
+
 /// How an attempt went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -63,6 +67,7 @@ pub struct ProbeId(u32);
 pub struct Health {
     state: State,
     next_probe: u32,
+    last_good: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +107,11 @@ impl Outcome {
         self == Self::ServerError
     }
 
+    /// Whether it may lie in the resource that was asked for, at a source that is well.
+    fn may_be_of_one_resource(self) -> bool {
+        matches!(self, Self::ServerError | Self::Cut)
+    }
+
     fn longest_pause(self) -> Duration {
         if self == Self::Cut { LONGEST_PAUSE_CUT } else { LONGEST_PAUSE }
     }
@@ -109,7 +119,7 @@ impl Outcome {
 
 impl Default for Health {
     fn default() -> Self {
-        Self { state: State::Closed { weight: 0, last_fault: None }, next_probe: 0 }
+        Self { state: State::Closed { weight: 0, last_fault: None }, next_probe: 0, last_good: None }
     }
 }
 
@@ -141,6 +151,7 @@ impl Health {
         let is_probe = matches!(self.state, State::HalfOpen { probe: current, .. } if probe == Some(current));
         if outcome == Outcome::Success || (outcome == Outcome::Malformed && is_probe) {
             self.state = State::Closed { weight: 0, last_fault: None };
+            self.last_good = Some(now);
             return;
         }
         if outcome == Outcome::Malformed {
@@ -150,7 +161,8 @@ impl Health {
             State::Closed { weight, last_fault } => {
                 let recent = last_fault.is_some_and(|at| now.saturating_duration_since(at) <= FORGET_AFTER);
                 let weight = if recent { weight } else { 0 }.saturating_add(outcome.weight());
-                self.state = if weight >= OPEN_AT {
+                let is_there = self.last_good.is_some_and(|at| now.saturating_duration_since(at) <= GOOD_FOR);
+                self.state = if weight >= OPEN_AT && !(is_there && outcome.may_be_of_one_resource()) {
                     let until = now + pause(Duration::ZERO, outcome, jitter);
                     State::Open { since: now, until, cause: outcome }
                 } else {
@@ -204,7 +216,9 @@ impl Health {
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
         match self.state {
             State::Closed { last_fault, .. } => {
-                last_fault.is_none_or(|at| now.saturating_duration_since(at) > FORGET_AFTER)
+                let is_old = |at: Instant, time| now.saturating_duration_since(at) > time;
+                last_fault.is_none_or(|at| is_old(at, FORGET_AFTER))
+                    && self.last_good.is_none_or(|at| is_old(at, GOOD_FOR))
             }
             State::Open { until, .. } => now.saturating_duration_since(until) > LONGEST_PAUSE,
             State::HalfOpen { .. } => false,

@@ -110,6 +110,29 @@ fn an_answer_without_sense_says_nothing_of_other_resources() {
 }
 
 #[test]
+fn single_resources_that_fail_do_not_close_a_source_that_gave_a_good_answer_lately() {
+    for (outcome, is_spared) in [
+        (Outcome::Cut, true),
+        (Outcome::ServerError, true),
+        (Outcome::Timeout, false),
+        (Outcome::Stall, false),
+        (Outcome::ConnectFailure, false),
+    ] {
+        let now = Instant::now();
+        let mut health = Health::default();
+        health.record(now, Outcome::Success, None, 0.5);
+        let lately = now + GOOD_FOR;
+        for _ in 0..20 {
+            health.record(lately, outcome, None, 0.5);
+        }
+        assert_eq!(health.down_until(lately).is_none(), is_spared, "{outcome:?}");
+        let later = lately + Duration::from_millis(1);
+        health.record(later, outcome, None, 0.5);
+        assert!(health.down_until(later).is_some(), "{outcome:?}: nothing good has come for too long");
+    }
+}
+
+#[test]
 fn only_the_probe_decides_and_an_abandoned_one_is_followed_by_another() {
     let now = Instant::now();
     let mut health = Health::default();

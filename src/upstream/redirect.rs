@@ -40,6 +40,12 @@ pub(super) fn shown(location: &[u8]) -> String {
     location.get(..end).unwrap_or_default().escape_ascii().to_string()
 }
 
+/// What a field of an answer names (RFC 9110 sections 8.7 and 10.2.2): its origin, and path with query. `None` when it is no
+/// reference that could be asked for.
+pub fn named_by(origin: &Origin, target: &str, reference: &[u8]) -> Option<(Origin, String)> {
+    resolve(origin, target, reference).ok()
+}
+
 /// Resolves `location` against what was asked.
 pub(super) fn resolve(origin: &Origin, target: &str, location: &[u8]) -> Result<(Origin, String), RedirectRefusal> {
     let location = location.trim_ascii();

@@ -120,7 +120,7 @@ impl Sources {
             }
             return;
         }
-        if outcome == Outcome::Success {
+        if outcome == Outcome::Success && table.len() >= REMEMBERED {
             return;
         }
         if table.len() >= REMEMBERED {

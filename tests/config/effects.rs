@@ -67,6 +67,7 @@ pub(super) const EFFECTS: &[Row] = &[
     ("origins[].freshness.negative", "0s", "1h", |c| format!("{:?}", rule(c).freshness.negative)),
     ("origins[].freshness.stale_if_error", "unlimited", "30d", |c| format!("{:?}", rule(c).freshness.stale_if_error)),
     ("origins[].methods", "[GET]", "[GET, HEAD, POST]", |c| format!("{:?}", rule(c).methods)),
+    ("origins[].set_cookie", "pass", "strip", |c| format!("{:?}", rule(c).set_cookie)),
     ("origins[].shield_client_errors", "[]", "[InRelease]", |c| {
         rule(c).shield_client_errors.matches("/dists/a/InRelease").to_string()
     }),

@@ -248,6 +248,8 @@ fn want(server: &Server, path: &str) -> Want {
         proven: false,
         stored: None,
         conditions: None,
+        stands_in: false,
+        interims: None,
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }

@@ -51,6 +51,8 @@ fn any_want(key: u8) -> Want {
         proven: false,
         stored: None,
         conditions: None,
+        stands_in: false,
+        interims: None,
         deadline: Instant::now(),
     }
 }

@@ -173,3 +173,22 @@ async fn an_older_version_that_upstream_has_again_is_not_transferred() {
         gate.open();
     }
 }
+
+#[tokio::test]
+async fn one_failure_is_enough_where_what_is_stored_stands_in() {
+    for stands_in in [true, false] {
+        let server = Server::start(|n, _| match n {
+            0 => vec![answer("200 OK", &[TAG, ("Cache-Control", "max-age=0")], b"old")],
+            1..=4 => vec![Step::Cut],
+            _ => vec![answer("200 OK", &[("ETag", "\"v2\""), FRESH], b"new")],
+        })
+        .await;
+        let (rig, want) = (Rig::new(), want(&server, "/a"));
+        filled(&rig, &want).await;
+        let obtained = rig.fill.obtain(Want { stands_in, ..validating(&rig, want.clone()).await }).await;
+        assert_eq!(matches!(obtained, Obtained::Failed(_)), stands_in);
+        // A connection that was idle and turns out to be closed is no failure.
+        let (first, asked) = (2..=3, server.requests().len());
+        assert_eq!(first.contains(&asked), stands_in, "{asked}");
+    }
+}

@@ -18,6 +18,7 @@ use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
 use super::direct::Words;
+use super::interim::{Interim, Queue};
 use super::piece::{Content, Payload, Piece, PieceBody, Receipt, TURN};
 use super::{ConnectionInfo, Peer};
 use crate::content::Scheme;
@@ -45,6 +46,8 @@ pub(super) struct Exchange {
     windows: Mutex<VecDeque<Queued>>,
     /// How many they are.
     queued: AtomicUsize,
+    /// Responses before the response.
+    interims: Queue,
     /// Bytes written since the connection's task was polled last.
     turn: AtomicU64,
     /// Whether this connection can send files.
@@ -111,9 +114,15 @@ impl Exchange {
             state: Mutex::new(State::new(Step::Idle, now)),
             windows: Mutex::default(),
             queued: AtomicUsize::new(0),
+            interims: Queue::default(),
             turn: AtomicU64::new(0),
             files,
         }
+    }
+
+    /// What is written before the answer.
+    pub(super) fn interims(&self) -> &Queue {
+        &self.interims
     }
 
     /// The connection's task is polled.
@@ -229,7 +238,10 @@ where
             request.extensions_mut().insert(words);
         }
         let Peer { address: peer, speaks: peer_speaks } = self.peer;
-        request.extensions_mut().insert(ConnectionInfo { peer, peer_speaks, scheme: self.scheme, head_complete });
+        // An older client knows nothing of them (RFC 9110 section 15.2).
+        let interim = (request.version() == Version::HTTP_11).then(|| Interim::new(&self.exchange));
+        let scheme = self.scheme;
+        request.extensions_mut().insert(ConnectionInfo { peer, peer_speaks, scheme, head_complete, interim });
         Answer {
             http_10: request.version() == Version::HTTP_10,
             connect: request.method() == Method::CONNECT,
@@ -248,7 +260,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = ready!(this.inner.poll(cx))?;
+        let polled = this.inner.poll(cx);
+        if let Some(guard) = this.guard.as_ref() {
+            match &polled {
+                Poll::Ready(_) => guard.exchange.interims.close(),
+                Poll::Pending => guard.exchange.interims.wake(cx.waker()),
+            }
+        }
+        let mut response = ready!(polled)?;
         let Some(guard) = this.guard.take() else {
             return Poll::Pending; // Polled after completion, which hyper does not do.
         };

@@ -247,6 +247,7 @@ impl<'a> ClientIo<'a> {
     /// Writes, and fails once the client has taken nothing for as long as it may. That is measured here:
     /// TCP_USER_TIMEOUT also cuts clients with a small window that do take bytes all the time.
     pub(super) fn write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         self.answer_begun = true;
         let alone = self.context.drain.unfinished() <= 1;
         match self.sender.poll_write(cx, &mut self.stream, &self.exchange, slices, alone) {
@@ -281,7 +282,7 @@ impl<'a> ClientIo<'a> {
     }
 
     /// The client has to take bytes first. Completes when it has taken none for too long.
-    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    pub(super) fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let allowed = self.context.limits.body_time;
         let stuck = self.stuck.get_or_insert_with(|| Standstill::begin(Instant::now()));
         loop {
@@ -423,6 +424,7 @@ impl hyper::rt::Write for ClientIo<'_> {
     /// the answer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        ready!(this.poll_interim(cx))?;
         ready!(this.poll_flushed(cx))?;
         if matches!(this.stage, Stage::Answering) && this.exchange.settle() {
             this.stage = Stage::Head;

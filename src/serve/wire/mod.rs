@@ -13,6 +13,7 @@ mod exchange;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod head_gate;
+mod interim;
 mod io;
 mod piece;
 mod refusal;
@@ -30,6 +31,7 @@ use hyper::server::conn::http1;
 pub(in crate::serve) use connection::{LINGER_TIME, TURN_AWAY_TIME, linger};
 pub use connection::{serve_connection, turn_away};
 pub use direct::{Direct, Recall, Recalled, Words};
+pub use interim::Interim;
 pub(in crate::serve) use piece::TURN;
 pub use piece::{Content, Piece, PieceBody, Receipt};
 pub use refusal::Refusal;
@@ -77,7 +79,7 @@ pub struct Peer {
 }
 
 /// How a request came here; an extension of every request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ConnectionInfo {
     /// The client's end of the connection; an IPv4-mapped address is written as IPv4.
     pub peer: SocketAddr,
@@ -88,6 +90,8 @@ pub struct ConnectionInfo {
     /// When the last byte of the head had arrived and the answers before it were written. Deadlines of the
     /// answer count from here.
     pub head_complete: Instant,
+    /// Sends responses before the answer; `None` when the client is too old for them.
+    pub interim: Option<Interim>,
 }
 
 impl From<SocketAddr> for Peer {

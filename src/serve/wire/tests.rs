@@ -140,7 +140,7 @@ impl Rig {
 
 /// Answers with the method, the target and the request body; some paths do special things.
 async fn answer(request: Request<Incoming>, tell: mpsc::UnboundedSender<()>) -> Result<Response<AnswerBody>, BoxError> {
-    let info = *request.extensions().get::<ConnectionInfo>().ok_or("no connection info")?;
+    let info = request.extensions().get::<ConnectionInfo>().cloned().ok_or("no connection info")?;
     let (parts, body) = request.into_parts();
     let full = |text: String| Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {}).boxed_unsync();
     let body = match parts.uri.path() {

@@ -14,12 +14,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use crate::clock;
 use crate::telemetry::Metrics;
 
 pub use calendar::{Calendar, Limit, Window};
@@ -377,5 +378,5 @@ async fn serve(budget: Weak<Budget>) {
 }
 
 fn wall_clock() -> Timestamp {
-    Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH)
+    Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH)
 }

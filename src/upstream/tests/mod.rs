@@ -168,6 +168,7 @@ fn get(origin: Origin, target: &str) -> FetchRequest {
         policy: Arc::new(private_policy()),
         body: None,
         avoid: None,
+        interims: None,
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }

@@ -210,6 +210,7 @@ impl State {
             let Some(request) = read_request(&mut stream, &mut buffer).await? else { return Ok(()) };
             self.received.send_modify(|received| received.push(request.clone()));
             let reply = self.reply(&request);
+            stream.write_all(reply.early.as_bytes()).await?;
             if let Some(gate) = &reply.hold_head {
                 gate.wait().await;
             }

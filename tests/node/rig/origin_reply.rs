@@ -71,6 +71,8 @@ pub(crate) struct Reply {
     pub(crate) unasked: Option<u64>,
     /// A request for a range gets one that begins so much further on (or back).
     pub(crate) shift: i64,
+    /// Interim responses, sent before anything else.
+    pub(crate) early: &'static str,
 }
 
 /// A signal that stays given.
@@ -143,6 +145,7 @@ impl Reply {
             content_digest: false,
             unasked: None,
             shift: 0,
+            early: "",
         }
     }
 
@@ -188,6 +191,11 @@ impl Reply {
 
     pub(crate) fn hold_head(mut self, gate: &Gate) -> Self {
         self.hold_head = Some(gate.clone());
+        self
+    }
+
+    pub(crate) fn early(mut self, text: &'static str) -> Self {
+        self.early = text;
         self
     }
 
@@ -323,6 +331,6 @@ fn parse_range(range: &str, len: u64) -> Option<(u64, u64)> {
 }
 
 /// `digest` as RFC 9530 writes it.
-fn digest_field(digest: [u8; 32]) -> String {
+pub(crate) fn digest_field(digest: [u8; 32]) -> String {
     format!("sha-256=:{}:", STANDARD.encode(digest))
 }

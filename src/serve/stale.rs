@@ -1,0 +1,82 @@
+//! Content past its lifetime: served when upstream fails (RFC 9111 section 4.2.4), or while it is brought up to date behind
+//! the client's back (RFC 5861 section 3). Whether that is allowed is `decide`'s business.
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, RANGE};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::ask::Ask;
+use super::handler::Handler;
+use super::outcome::Outcome;
+use super::{deliver, rescue};
+use crate::content::BodyRef;
+use crate::decide::{self, CacheStatus, Freshness, FwdReason, RequestFacts, UnderRule};
+use crate::fill::{FillError, PassedThrough, Want, is_for_all};
+use crate::store::Entry;
+use crate::telemetry::RequestResult;
+
+impl Handler {
+    /// Has `entry` validated, unless that is going on already. It stands in, so one failure ends the attempt, and the next
+    /// request in the window makes another.
+    pub(super) fn refresh(&self, ask: &Ask, entry: &Arc<Entry>, conditions: HeaderMap) {
+        let mut want = ask.want(Some(Arc::clone(entry)), Some(conditions));
+        if want.headers.contains_key(RANGE) {
+            // The whole is wanted, whichever part this client reads.
+            let mut headers = (*want.headers).clone();
+            headers.remove(RANGE);
+            want.headers = Arc::new(headers);
+        }
+        self.fill.refresh(Want { stands_in: true, interims: None, ..want });
+    }
+
+    /// The answer to a HEAD freshens what is stored if it is about it (RFC 9111 section 4.3.5) and would be the same for
+    /// everybody.
+    pub(super) fn freshen(&self, ask: &Ask, entry: &Arc<Entry>, head: &PassedThrough) {
+        let is_for_all = is_for_all(&ask.headers) && !ask.headers.contains_key(AUTHORIZATION);
+        if is_for_all
+            && head.status == StatusCode::OK
+            && decide::head_selects(&entry.record, &head.headers, head.head_length)
+        {
+            let record = decide::merge_304(&entry.record, &head.headers, head.request_time, head.response_time);
+            self.store.update(entry, record);
+        }
+    }
+
+    /// Whether all of `entry` can be served when upstream fails.
+    pub(super) fn stands_in(&self, ask: &Ask, entry: &Entry) -> bool {
+        matches!(entry.record.body, BodyRef::Blob(_)) && may_stand_in(ask, entry)
+    }
+
+    /// What is stored, if it may be served; else that nothing came.
+    pub(super) async fn stale_or_failed(&self, ask: &Ask, reason: FwdReason, error: &FillError) -> Outcome {
+        let status = if error.asked_nobody() { CacheStatus::hit() } else { CacheStatus::forwarded(reason, None) };
+        self.stale(ask, status.because(error.as_str())).await.unwrap_or_else(|| rescue::failed(error))
+    }
+
+    /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4): the newest that is whole.
+    pub(super) async fn stale(&self, ask: &Ask, status: CacheStatus) -> Option<Outcome> {
+        for entry in self.variants(ask).await?.iter().filter(|entry| may_stand_in(ask, entry)) {
+            let status =
+                status.clone().with_ttl(Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl());
+            if ask.method == Method::HEAD {
+                return Some(deliver::head_of(ask, entry, status, RequestResult::Stale));
+            }
+            if let deliver::Delivery::Done(outcome) =
+                deliver::stored(self, ask, entry, status, RequestResult::Stale).await
+            {
+                return Some(outcome);
+            }
+        }
+        None
+    }
+}
+
+/// Whether `entry` may be served when upstream fails.
+fn may_stand_in(ask: &Ask, entry: &Entry) -> bool {
+    let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
+    decide::vary_matches(&entry.record, &ask.headers)
+        && decide::under_rule(&entry.record, ask.rule_digest()) != UnderRule::Refused
+        && (!entry.record.token_protected || ask.proven)
+        && decide::may_serve_stale(&entry.record, &facts, &ask.content.policy, ask.path(), ask.now)
+}

@@ -1,0 +1,83 @@
+//! Stale content that may be served while it is brought up to date (RFC 5861 section 3), or stands in for an origin that fails
+//! (section 4).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+
+use super::rig::fake_origin::FakeOrigin;
+use super::rig::origin_reply::{Gate, Received, Reply};
+use super::rig::pattern::Pattern;
+use super::rig::running_node::Setup;
+
+const HOST: &str = "dl.example.com";
+const TARGET: &str = "/-/dl.example.com/f.bin";
+const PATH: &str = "/f.bin";
+const WINDOW: &str = "max-age=0, stale-while-revalidate=600";
+
+#[tokio::test]
+async fn within_the_window_everybody_is_served_at_once_and_the_origin_is_asked_once() {
+    let (old, new, gate) = (Pattern::new(301, 60_000), Pattern::new(302, 70_000), Gate::shut());
+    let origin = FakeOrigin::start().await;
+    let (held, seen) = (gate.clone(), AtomicUsize::new(0));
+    origin.script(PATH, move |_: &Received| match seen.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::file(old).with("Cache-Control", WINDOW),
+        _ => Reply::file(new).hold_head(&held),
+    });
+    let node = Setup::new().origin(HOST, origin.address, json!({})).start();
+    assert!(node.get(TARGET, &[]).await.body == old.bytes());
+    node.wait_for_fills(1).await;
+    for fields in [&[][..], &[], &["Range: bytes=10-19"]] {
+        let answer = node.get(TARGET, fields).await;
+        let status = answer.head.field("Cache-Status").unwrap_or_default();
+        assert!(status.contains("; hit; ttl="), "{}", answer.head.raw);
+        assert!(status.ends_with("; detail=stale-while-revalidate"), "{}", answer.head.raw);
+        let expected = old.bytes();
+        let expected = if fields.is_empty() { &expected[..] } else { &expected[10..20] };
+        assert!(answer.body == expected, "{}", answer.head.raw);
+    }
+    origin.wait_for_requests(2).await;
+    assert_eq!(origin.received()[1].field("If-None-Match"), Some("\"12d-ea60\""));
+    assert_eq!(origin.received()[1].field("Range"), None);
+    gate.open();
+    node.wait_for_fills(2).await;
+    let answer = node.get(TARGET, &[]).await;
+    assert!(answer.body == new.bytes(), "{}", answer.head.raw);
+    assert_eq!(origin.requests(), 2);
+}
+
+#[tokio::test]
+async fn who_wants_it_fresh_waits() {
+    let pattern = Pattern::new(303, 60_000);
+    let origin = FakeOrigin::with(PATH, Reply::file(pattern).with("Cache-Control", WINDOW)).await;
+    let node = Setup::new().origin(HOST, origin.address, json!({})).start();
+    node.get(TARGET, &[]).await;
+    node.wait_for_fills(1).await;
+    let answer = node.get(TARGET, &["Cache-Control: max-age=0"]).await;
+    assert!(
+        answer.head.field("Cache-Status").is_some_and(|s| s.contains("fwd=stale; fwd-status=304")),
+        "{}",
+        answer.head.raw
+    );
+    assert_eq!((origin.requests(), origin.body_bytes()), (2, pattern.len));
+}
+
+#[tokio::test]
+async fn what_the_origin_cuts_is_served_stale_and_it_goes_on_to_serve_the_rest() {
+    let pattern = Pattern::new(304, 60_000);
+    let origin = FakeOrigin::start().await;
+    let seen = AtomicUsize::new(0);
+    origin.script(PATH, move |_: &Received| match seen.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::file(pattern).with("Cache-Control", "max-age=0"),
+        _ => Reply::file(pattern).cut_after(0),
+    });
+    origin.serve("/well.bin", Reply::file(pattern).with("Cache-Control", "no-store"));
+    let node = Setup::new().origin(HOST, origin.address, json!({})).start();
+    node.get(TARGET, &[]).await;
+    node.wait_for_fills(1).await;
+    for _ in 0..12 {
+        assert!(node.get(TARGET, &[]).await.body == pattern.bytes());
+        let well = node.get("/-/dl.example.com/well.bin", &[]).await;
+        assert_eq!(well.head.status, 200, "{}", well.head.raw);
+    }
+}
