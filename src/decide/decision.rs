@@ -119,9 +119,10 @@ pub fn decide(
 }
 
 /// Whether what is stored may be served while it is validated (RFC 5861 section 3). What is there in part only goes on by
-/// being asked for anyway.
+/// being asked for anyway, and old errors never stand in, see [`may_serve_stale`].
 fn is_in_window(record: &Record, directives: &ResponseDirectives, freshness: &Freshness) -> bool {
-    let window = directives.stale_while_revalidate.filter(|_| matches!(record.body, BodyRef::Blob(_)));
+    let is_whole = matches!(record.body, BodyRef::Blob(_));
+    let window = directives.stale_while_revalidate.filter(|_| is_whole && record.status.as_u16() < 400);
     window.zip(freshness.staleness()).is_some_and(|(window, stale)| stale <= window)
 }
 
@@ -225,6 +226,13 @@ fn needs_validation(record: &Record, directives: &ResponseDirectives) -> bool {
 fn stale_is_forbidden(record: &Record, directives: &ResponseDirectives) -> bool {
     let revalidate = directives.must_revalidate || directives.proxy_revalidate || directives.s_maxage.is_some();
     revalidate || needs_validation(record, directives)
+}
+
+/// Whether what a response says of itself lets its content be given under another name, where nobody asks its origin: by its
+/// digest, or under another URL. What may be served only on the origin's word may not, and so what an answer to
+/// `Authorization` needs to be stored (RFC 9111 section 3.5) excludes it.
+pub fn is_for_anybody(record: &Record) -> bool {
+    !record.token_protected && !stale_is_forbidden(record, &response_directives(&record.headers))
 }
 
 /// The fields that ask whether `record` is current (RFC 9111 section 4.3.1). They have a meaning only where the answer

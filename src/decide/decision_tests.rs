@@ -99,8 +99,28 @@ fn stale_content_is_served_while_it_is_validated_only_within_its_window_and_whol
     for wish in ["no-cache", "max-age=99", "min-fresh=1"] {
         assert_eq!(judge(&stored, wish, 15), Decision::Fetch(FwdReason::Stale), "{wish}");
     }
+    let old = record(404, &[("cache-control", "max-age=10, stale-while-revalidate=5")]);
+    assert_eq!(judge(&old, "x", 15), Decision::Fetch(FwdReason::Stale), "an agent takes an old 404 for a lasting one");
     stored.body = BodyRef::Partial(PartialId(1));
     assert_eq!(judge(&stored, "x", 15), Decision::Fetch(FwdReason::Stale), "it goes on by being asked for");
+}
+
+#[test]
+fn what_needs_its_origin_s_word_is_not_for_anybody() {
+    for (directives, expected) in [
+        ("max-age=10", true),
+        ("public, immutable", true),
+        ("max-age=10, must-revalidate", false),
+        ("max-age=10, proxy-revalidate", false),
+        ("s-maxage=10", false),
+        ("no-cache", false),
+        ("private", false),
+        ("no-store", false),
+    ] {
+        assert_eq!(is_for_anybody(&record(200, &[("cache-control", directives)])), expected, "{directives}");
+    }
+    let shown = Record { token_protected: true, ..record(200, &[("cache-control", "max-age=10")]) };
+    assert!(!is_for_anybody(&shown));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! dictionary as a whole or says nothing. What the members mean is the business of those who ask.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use http::{HeaderMap, HeaderName};
 
@@ -35,14 +37,21 @@ impl<'a> Parser<'a> {
     /// RFC 9651 section 4.2.2, with the spaces around of section 4.2.
     fn dictionary(mut self) -> Option<Vec<(String, Value)>> {
         let mut members: Vec<(String, Value)> = Vec::new();
+        let mut places = HashMap::new();
         self.skip(b" ");
         while !self.rest.is_empty() {
             let key = self.key()?;
             let value = if self.take(b'=') { self.item_or_inner_list()? } else { Value::Boolean(true) };
             self.parameters()?;
-            match members.iter_mut().find(|(known, _)| *known == key) {
-                Some((_, known)) => *known = value,
-                None => members.push((key, value)),
+            // Clients write such fields, and as long as they like.
+            match places.entry(key) {
+                Entry::Occupied(place) => {
+                    members.iter_mut().skip(*place.get()).take(1).for_each(|it| it.1 = value.clone())
+                }
+                Entry::Vacant(place) => {
+                    members.push((place.key().clone(), value));
+                    place.insert(members.len() - 1);
+                }
             }
             let had_space = self.skip(b" \t");
             if self.rest.is_empty() {
@@ -244,6 +253,15 @@ mod tests {
         for nothing in [&[][..], &[""], &["  "]] {
             assert_eq!(of(nothing), Some(Vec::new()));
         }
+    }
+
+    #[test]
+    fn of_many_members_each_has_its_last_value() {
+        let text = |value: u64| (0..5000).map(move |key| format!("k{key}={value}")).collect::<Vec<_>>().join(",");
+        let members = of(&[&text(1), &text(2)]).unwrap();
+        assert_eq!(members.len(), 5000);
+        assert!(members.iter().all(|(_, value)| *value == Value::Integer(2)));
+        assert_eq!(members[4999].0, "k4999", "in the order of their first ones");
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod vary;
 mod version;
 
 pub use conditional::{Precondition, preconditions};
-pub use decision::{BypassReason, Decision, Options, RequestFacts, decide, may_serve_stale};
+pub use decision::{BypassReason, Decision, Options, RequestFacts, decide, is_for_anybody, may_serve_stale};
 pub use digest_field::{content_digest, refuses_repr_digest, repr_digest, wants_content_digest};
 pub use digest_rule::{UnderRule, under_rule};
 pub use forwards::{Forwards, forwards};

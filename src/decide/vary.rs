@@ -41,7 +41,12 @@ pub fn vary_matches(record: &Record, request: &HeaderMap) -> bool {
     // A 304 may have brought a `*`.
     !list::members(&record.headers, &VARY).any(|member| member == b"*")
         && record.vary.iter().all(|field| {
-            let is_liked = || field.name == ACCEPT_LANGUAGE && language::is_favourite(request, &record.headers);
+            // An error in that language does not say that there is nothing better.
+            let is_liked = || {
+                field.name == ACCEPT_LANGUAGE
+                    && record.status.is_success()
+                    && language::is_favourite(request, &record.headers)
+            };
             normalised(request, &field.name) == field.value || is_liked()
         })
 }

@@ -73,7 +73,7 @@ pub(super) async fn store_or_share(
     exclusive: oneshot::Sender<FetchResponse>,
 ) -> Result<(), FillError> {
     let Leader { inner, want, permit } = leader;
-    if response.status.is_server_error() && known::stands_in(leader).await {
+    if response.status.is_server_error() && known::stands_in(leader, None).await {
         return Ok(());
     }
     // A 206 that is all of it is as good as a 200; others do not come here.
@@ -151,6 +151,9 @@ async fn share(leader: &Leader<'_>, mut response: FetchResponse) -> Result<(), F
             Bytes::new()
         }
     };
+    if leader.want.policy.set_cookie == SetCookie::Strip {
+        response.headers.remove(SET_COOKIE);
+    }
     let answer = Answer { status: response.status, headers: response.headers, body };
     leader.permit.publish(Head::Answer(Arc::new(answer)));
     Ok(())

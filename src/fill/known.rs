@@ -16,7 +16,7 @@ use super::flight::Head;
 use super::lead::Leader;
 use super::stream::Stream;
 use crate::clock;
-use crate::content::{BodyRef, Digest, ExpectedDigest, Record, UnixMillis};
+use crate::content::{AuthParameters, BodyRef, Digest, ExpectedDigest, Record, UnixMillis};
 use crate::decide;
 use crate::store::PartialWriter;
 use crate::upstream::{FetchResponse, Framing};
@@ -61,14 +61,19 @@ fn said(record: &Record, response: &FetchResponse) -> Option<Digest> {
 
 /// Gets content that no source of the URL gives by the digest that the operator tells of it: from the store, or from a trusted
 /// parent. Who shows credentials is not answered so: whether they are good only the source of the URL can tell.
-pub(super) async fn stands_in(leader: &Leader<'_>) -> bool {
+/// So it is where the URL's content is protected, and after a refusal, which may be that of the origin.
+pub(super) async fn stands_in(leader: &Leader<'_>, refused: Option<StatusCode>) -> bool {
     let Leader { inner, want, permit } = leader;
     let is_personal = want.carries_token || want.headers.contains_key(AUTHORIZATION);
-    let Some(digest) = want.rule_digest().map(|expected| expected.digest()).filter(|_| !is_personal) else {
+    let is_protected = want.policy.auth_parameters != AuthParameters::None || refused == Some(StatusCode::FORBIDDEN);
+    let rule = want.rule_digest().filter(|_| !is_personal && !is_protected);
+    let Some(digest) = rule.map(|expected| expected.digest()) else {
         return false;
     };
-    // What is stored whole, and may be stale, is served without all this.
-    let is_whole = |record: &Record| record.status == StatusCode::OK && matches!(record.body, BodyRef::Blob(_));
+    // What is stored whole, and may be stale, is served without all this, unless the rule refuses it.
+    let is_whole = |record: &Record| {
+        record.status == StatusCode::OK && matches!(record.body, BodyRef::Blob(_)) && !want.refuses(record)
+    };
     if permit.is_parted() || want.stored.as_ref().is_some_and(|stored| is_whole(&stored.record)) {
         return false;
     }
@@ -94,7 +99,7 @@ pub(super) async fn stands_in(leader: &Leader<'_>) -> bool {
 /// Gives stored content that anybody may have a place under this key.
 async fn is_linked(leader: &Leader<'_>, digest: Digest) -> bool {
     let Leader { inner, want, permit } = leader;
-    let Some(stored) = inner.store.shared_by_digest(digest).await else { return false };
+    let Some(stored) = inner.store.shared_by_digest(digest, decide::is_for_anybody).await else { return false };
     if stored.record.headers.contains_key(CONTENT_ENCODING) {
         return false;
     }

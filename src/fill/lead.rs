@@ -41,7 +41,7 @@ pub(super) async fn run(
     };
     if let Err(error) = led {
         tracing::debug!(key = %want.key, %error, "fill failed");
-        if known::stands_in(&leader).await {
+        if known::stands_in(&leader, error.status()).await {
             return;
         }
         // Who shows other credentials may be given what was refused here.

@@ -30,6 +30,7 @@ mod stream;
 mod want;
 mod write;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use moka::sync::Cache;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 pub use arriving::{Arrived, Arriving};
 pub use error::FillError;
@@ -57,6 +59,7 @@ use crate::telemetry::Metrics;
 use crate::upstream::{FetchResponse, RequestBody, Source, Upstream, request_loops};
 
 pub use crate::upstream::{FetchError, Interims, Redirects, Toll, is_for_all, named_by, time_left};
+use demand::TO_THE_END;
 use flight::{FlightTable, Head, Role};
 use mend::Mending;
 use part_check::HeldRoom;
@@ -75,6 +78,8 @@ const MISMATCH_MEMORY: Duration = Duration::from_secs(60);
 const MISMATCHES: u32 = 3;
 /// Keys of which such things are remembered.
 const REMEMBERED: u64 = 65_536;
+/// How soon a refresh sees that its body is not stored but passed on.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Handle on all fills. Cheap to clone.
 #[derive(Clone)]
@@ -255,11 +260,22 @@ impl Fill {
     pub fn refresh(&self, want: Want) {
         let Role::Lead(permit, guard) = self.inner.flights.join(&want) else { return };
         let inner = Arc::clone(&self.inner);
+        // All of it is wanted, and nobody stands before a byte of it.
+        guard.needs_whole();
+        guard.advance(TO_THE_END);
         tokio::spawn(async move {
             let (exclusive, nobody) = oneshot::channel();
             drop(nobody);
-            lead::run(inner, want, permit, None, exclusive).await;
-            drop(guard);
+            let mut leading = pin!(lead::run(inner, want, permit, None, exclusive));
+            // Of a body that is not stored nobody here takes anything: it is for others, if there are any.
+            let flight = guard.flight();
+            let mut guard = Some(guard);
+            loop {
+                tokio::select! {
+                    () = &mut leading => return,
+                    () = sleep(LOOK), if guard.is_some() => drop(guard.take_if(|_| flight.passage().is_some())),
+                }
+            }
         });
     }
 

@@ -147,7 +147,9 @@ impl Handler {
     /// Content that is named by its digest: from the store or not at all.
     async fn by_digest(&self, ask: &Ask, digest: Digest) -> Outcome {
         for _ in 0..ROUNDS {
-            let found = tokio::time::timeout_at(ask.deadline, self.store.shared_by_digest(digest)).await;
+            let found =
+                tokio::time::timeout_at(ask.deadline, self.store.shared_by_digest(digest, decide::is_for_anybody))
+                    .await;
             let Ok(Some(entry)) = found else { break };
             let (status, result) = (CacheStatus::hit(), RequestResult::Hit);
             if ask.method == Method::HEAD {

@@ -18,9 +18,17 @@ pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
-/// Fields of a 304 (RFC 9110 section 15.4.5).
-const NOT_MODIFIED_FIELDS: [HeaderName; 7] =
-    [CACHE_CONTROL, CONTENT_LOCATION, DATE, ETAG, EXPIRES, LAST_MODIFIED, VARY];
+/// Fields of a 304 (RFC 9110 section 15.4.5), with the one that takes the place of two of them (RFC 9213).
+const NOT_MODIFIED_FIELDS: [HeaderName; 8] = [
+    CACHE_CONTROL,
+    HeaderName::from_static("cdn-cache-control"),
+    CONTENT_LOCATION,
+    DATE,
+    ETAG,
+    EXPIRES,
+    LAST_MODIFIED,
+    VARY,
+];
 
 /// Fields that describe the bytes of one message, and are wrong on a part of them (RFC 9530 section 2).
 const OF_THE_WHOLE: [HeaderName; 2] = [CONTENT_DIGEST, HeaderName::from_static("content-md5")];

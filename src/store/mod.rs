@@ -275,9 +275,9 @@ impl Store {
         }
     }
 
-    /// A stored response whose body is the blob `digest` and which was fetched without a token. What became durable
-    /// within the last group commit may be missing.
-    pub async fn shared_by_digest(&self, digest: Digest) -> Option<Arc<Entry>> {
+    /// A stored response whose body is the blob `digest` and of which `may` says that anybody may have it. What became
+    /// durable within the last group commit may be missing.
+    pub async fn shared_by_digest(&self, digest: Digest, may: impl Fn(&Record) -> bool) -> Option<Arc<Entry>> {
         self.inner.wait_ready().await;
         let mut rows = Vec::new();
         for drive in self.inner.index.drives_naming(&digest) {
@@ -288,7 +288,7 @@ impl Store {
             let is_it = |entry: &&Arc<Entry>| {
                 entry.record.body == BodyRef::Blob(digest)
                     && entry.record.status == http::StatusCode::OK
-                    && !entry.record.token_protected
+                    && may(&entry.record)
             };
             if let Some(entry) = self.lookup(&record.key).await.iter().find(is_it) {
                 return Some(Arc::clone(entry));

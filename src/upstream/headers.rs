@@ -53,7 +53,7 @@ const NEVER_FORWARDED: [HeaderName; 10] = [
 
 /// Request fields that could change an answer without being part of its key (cache poisoning), or that the
 /// client's own answer depends on, not the stored one.
-const NOT_WHEN_CACHEABLE: [HeaderName; 17] = [
+const NOT_WHEN_CACHEABLE: [HeaderName; 19] = [
     COOKIE,
     RANGE,
     IF_RANGE,
@@ -62,6 +62,9 @@ const NOT_WHEN_CACHEABLE: [HeaderName; 17] = [
     IF_MODIFIED_SINCE,
     IF_UNMODIFIED_SINCE,
     HeaderName::from_static("cookie2"),
+    // One client's wish for no digest would take away the check of what all are given.
+    HeaderName::from_static("want-repr-digest"),
+    HeaderName::from_static("want-content-digest"),
     HeaderName::from_static("x-original-url"),
     HeaderName::from_static("x-rewrite-url"),
     HeaderName::from_static("x-original-host"),
@@ -154,6 +157,8 @@ mod tests {
         ("cdn-loop", true, true),
         ("x-anything", true, true),
         ("cookie", false, true),
+        ("want-repr-digest", false, true),
+        ("want-content-digest", false, true),
         ("range", false, true),
         ("if-range", false, true),
         ("if-none-match", false, true),

@@ -214,3 +214,39 @@ async fn options_go_as_far_as_they_may() {
         origin.received().iter().map(|request| request.field("Max-Forwards").map(str::to_owned)).collect();
     assert_eq!(told, [Some("1".to_owned()), None]);
 }
+
+#[tokio::test]
+async fn a_cookie_is_stripped_of_a_failure_too() {
+    let failure = Reply::status(503, "later").with("Set-Cookie", "session=1");
+    for (rule, cookie) in [(json!({}), Some("session=1")), (json!({ "set_cookie": "strip" }), None)] {
+        let (node, _origin) = node_with(failure.clone(), rule).await;
+        let answer = node.get(&format!("/-/{HOST}/f.bin"), &[]).await;
+        assert_eq!(answer.head.status, 503, "{}", answer.head.raw);
+        assert_eq!(answer.head.field("Set-Cookie"), cookie, "{}", answer.head.raw);
+    }
+}
+
+#[tokio::test]
+async fn a_304_carries_the_targeted_field_on() {
+    let reply = Reply::bare(PATTERN).with("ETag", "\"1\"").with("CDN-Cache-Control", "max-age=600");
+    let (node, _origin) = node_with(reply, json!({})).await;
+    fetch(&node, "/f.bin", &[]).await;
+    let answer = node.get(&format!("/-/{HOST}/f.bin"), &["If-None-Match: \"1\""]).await;
+    assert_eq!(answer.head.status, 304, "{}", answer.head.raw);
+    assert_eq!(answer.head.field("CDN-Cache-Control"), Some("max-age=600"), "{}", answer.head.raw);
+}
+
+#[tokio::test]
+async fn an_error_in_the_best_liked_language_does_not_answer_for_what_may_be_there() {
+    let origin = FakeOrigin::start().await;
+    origin.script("/f.bin", |request: &Received| {
+        let german = request.field("Accept-Language") == Some("de");
+        let reply = if german { Reply::bare(PATTERN) } else { Reply::status(404, "nicht da") };
+        let reply = reply.with("Vary", "Accept-Language").with("Content-Language", "de");
+        reply.with("Cache-Control", "max-age=600")
+    });
+    let node = Setup::new().origin(HOST, origin.address, json!({})).start();
+    let path = format!("/-/{HOST}/f.bin");
+    assert_eq!(node.get(&path, &["Accept-Language: fr"]).await.head.status, 404);
+    assert!(fetch(&node, "/f.bin", &["Accept-Language: de"]).await.body == PATTERN.bytes());
+}

@@ -81,3 +81,27 @@ async fn what_the_origin_cuts_is_served_stale_and_it_goes_on_to_serve_the_rest()
         assert_eq!(well.head.status, 200, "{}", well.head.raw);
     }
 }
+
+#[tokio::test]
+async fn a_refresh_whose_body_no_drive_takes_comes_to_an_end() {
+    let (old, new) = (Pattern::new(305, 60_000), Pattern::new(306, (40 << 20) + 5));
+    let origin = FakeOrigin::start().await;
+    let seen = AtomicUsize::new(0);
+    origin.script(PATH, move |_: &Received| match seen.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::file(old).with("Cache-Control", WINDOW),
+        _ => Reply::file(new),
+    });
+    let setup = Setup::new().origin(HOST, origin.address, json!({}));
+    let drive = setup.path("drive1").to_str().unwrap().to_owned();
+    let drives = json!([{ "path": drive, "quota": "16 MiB", "min_free": 0 }]);
+    let node = setup.set("storage.drives", drives).start();
+    assert!(node.get(TARGET, &[]).await.body == old.bytes());
+    node.wait_for_fills(1).await;
+    assert!(node.get(TARGET, &[]).await.body == old.bytes(), "stale, and refreshed meanwhile");
+    origin.wait_for_requests(2).await;
+    node.wait_until_idle().await;
+    // Who wants the new one gets it, though no drive takes it.
+    let answer = node.get(TARGET, &["Cache-Control: max-age=0"]).await;
+    assert!(answer.body == new.bytes(), "{}", answer.head.raw);
+    node.wait_until_idle().await;
+}

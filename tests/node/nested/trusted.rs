@@ -1,5 +1,6 @@
 //! Whose word for what content has counts: a parent that TLS authenticates and the settings trust, and nobody else's.
 
+use super::super::rig::origin_reply::Received;
 use super::super::rig::running_node::files_below;
 use super::super::rig::tls::{Authority, CACHE, Terminator, put};
 use super::*;
@@ -249,4 +250,56 @@ async fn who_may_not_ask_by_digest_and_what_was_fetched_with_a_token_is_not_give
             must_be(&answer, pattern);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_needs_the_word_of_its_origin_is_not_given_under_another_name() {
+    let (site, pattern) = (Authority::new("site"), Pattern::new(828, MIB));
+    let told = |path: &str| digest_rule(json!({}), path, pattern);
+    for (control, given) in [("max-age=600", true), ("max-age=600, must-revalidate", false), ("no-cache", false)] {
+        let origin = FakeOrigin::with(PATH, Reply::file(pattern).with("Cache-Control", control)).await;
+        origin.serve(OTHER, Reply::status(503, ""));
+        let l5 =
+            secured(&origin, &site, Mode::Ranged, &[]).set("listen.digest_clients", json!(["127.0.0.0/8"])).start();
+        has(&l5, pattern).await;
+        let l4 = child(&[parent(l5.tls.unwrap(), true)], &site, told(OTHER)).start();
+        assert_eq!(l4.get(&url_of(OTHER), &[]).await.head.status == 200, given, "by digest, {control}");
+        // The same of what is stored on the own level.
+        let own = child(&[parent(l5.tls.unwrap(), false)], &site, told(OTHER)).start();
+        has(&own, pattern).await;
+        assert_eq!(own.get(&url_of(OTHER), &[]).await.head.status == 200, given, "stored here, {control}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_and_what_tokens_protect_are_not_got_round_by_a_digest() {
+    let pattern = Pattern::new(829, MIB);
+    let origin = FakeOrigin::with(PATH, Reply::file(pattern)).await;
+    for (status, rule, given) in
+        [(503, json!({}), true), (403, json!({}), false), (503, json!({ "auth_parameters": "azure-sas" }), false)]
+    {
+        origin.serve(OTHER, Reply::status(status, ""));
+        // A parent that says nothing of who answers.
+        let node = below(&[url(origin.address)], digest_rule(rule, OTHER, pattern)).start();
+        has(&node, pattern).await;
+        let answer = node.get(&url_of(OTHER), &[]).await;
+        assert_eq!(answer.head.status, if given { 200 } else { 503 }, "{status}: {}", answer.head.raw);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_does_not_take_the_check_away_from_all_others() {
+    let (pattern, damaged) = (Pattern::new(830, 3 * MIB), 1_000_000);
+    // It leaves its digest out where the request wants none.
+    let parent = FakeOrigin::start().await;
+    parent.script(PATH, move |request: &Received| {
+        let reply = Reply::file(pattern).damaged(damaged);
+        if request.field("Want-Repr-Digest").is_some() { reply } else { reply.with_digest(pattern) }
+    });
+    let node = below(&[url(parent.address)], json!({})).start();
+    let mut connection = Connection::open(node.data).await;
+    connection.send(&get(&asked(), &["Want-Repr-Digest: sha-256=0"])).await;
+    let head = connection.head().await;
+    let got = connection.checked(&head, pattern, 0).await;
+    assert!(got.len < pattern.len, "a damaged body does not end well: {got:?}");
 }
