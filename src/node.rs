@@ -248,6 +248,7 @@ fn admin_sources(
     drain: &Drain,
     settings: Arc<resolve::Settings>,
 ) -> admin::Sources {
+    let all_budgeted = settings.rules.policies().iter().all(|policy| policy.budgeted);
     let (store_of_state, upstream, drain) = (store.clone(), upstream.clone(), drain.clone());
     let target = move |text: &str| match text.strip_prefix("sha256:") {
         Some(hex) => Digest::from_hex(hex).map(PinTarget::Digest).map_err(|error| error.to_string()),
@@ -261,7 +262,7 @@ fn admin_sources(
     admin::Sources {
         metrics: Arc::clone(metrics),
         readiness: Arc::new(move || {
-            let readiness = readiness(&store_of_state, &upstream, &drain);
+            let readiness = readiness(&store_of_state, &upstream, &drain, all_budgeted);
             let degraded = readiness.state != NodeState::Online;
             if said.swap(degraded, Ordering::Relaxed) != degraded {
                 tracing::info!(
@@ -277,7 +278,7 @@ fn admin_sources(
     }
 }
 
-fn readiness(store: &Store, upstream: &Upstream, drain: &Drain) -> Readiness {
+fn readiness(store: &Store, upstream: &Upstream, drain: &Drain, all_budgeted: bool) -> Readiness {
     if drain.draining() {
         return Readiness::of(NodeState::Draining);
     }
@@ -299,7 +300,8 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain) -> Readiness {
     let shut = upstream.shut_text();
     let settings = upstream.settings();
     let parents_down = down.iter().filter(|down| down.source.parent.is_some()).count();
-    let can_fetch = shut.is_none() && (settings.direct || parents_down < settings.parents.len());
+    // What is outside of the budget can be had while it is closed.
+    let can_fetch = (shut.is_none() || !all_budgeted) && (settings.direct || parents_down < settings.parents.len());
     reasons.extend(shut);
     let state = match (in_service, can_fetch) {
         (0, false) => NodeState::Unavailable,

@@ -38,6 +38,9 @@ pub enum UnitError {
     /// Not a unit, or none where one is needed.
     #[error("the unit is missing or unknown")]
     Unit,
+    /// `b` alone, which may be bits or bytes.
+    #[error("b may be bits or bytes")]
+    BitsOrBytes,
     /// More than 2^64-1 bytes or milliseconds.
     #[error("it is too large")]
     TooLarge,
@@ -66,20 +69,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 }
 
 /// Parses a rate in bytes per second: `2 MB/s`, `64 KiB/s`, `20 Mbit/s`. Bits are counted in thousands, as links are
-/// sold. Without `/s` it is meant all the same: nothing else can be.
+/// sold. Without `/s` it is meant all the same: nothing else can be. `Mb` is refused, since it may be either.
 ///
 /// # Errors
 /// When it is not a decimal number with a known unit, is no whole number of bytes, or does not fit.
 pub(super) fn parse_rate(text: &str) -> Result<u64, UnitError> {
-    let text = text.trim().to_ascii_lowercase();
-    let text = text.strip_suffix("/s").unwrap_or(&text);
-    match text.find("bit") {
-        Some(_) => {
-            let bits = parse(text, &BITS)?;
-            if bits % 8 == 0 { Ok(bits / 8) } else { Err(UnitError::TooFine) }
-        }
-        None => parse(text, &SIZES),
+    let text = text.trim();
+    let text = text.strip_suffix("/s").or_else(|| text.strip_suffix("/S")).unwrap_or(text).trim_end();
+    if text.to_ascii_lowercase().ends_with("bit") {
+        let bits = parse(text, &BITS)?;
+        return if bits % 8 == 0 { Ok(bits / 8) } else { Err(UnitError::TooFine) };
     }
+    if text.ends_with('b') {
+        return Err(UnitError::BitsOrBytes);
+    }
+    parse(text, &SIZES)
 }
 
 fn parse(text: &str, units: &[(&str, u64)]) -> Result<u64, UnitError> {
@@ -121,6 +125,8 @@ mod tests {
             ("1 bit/s", Err(UnitError::TooFine)),
             ("2 MB/min", Err(UnitError::Unit)),
             ("2 Mibit/s", Err(UnitError::Unit)),
+            ("20 Mb/s", Err(UnitError::BitsOrBytes)),
+            ("20 mb", Err(UnitError::BitsOrBytes)),
             ("fast", Err(UnitError::Number)),
         ] {
             assert_eq!(parse_rate(text), rate, "{text}");

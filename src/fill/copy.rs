@@ -99,6 +99,8 @@ pub(super) struct Copying<'a> {
     claims: Vec<Claim>,
     /// How much what each request brings matters.
     standings: Vec<(u64, Standing)>,
+    /// How long it has been there among those that share the budget.
+    age: Standing,
     next_id: u64,
     rate: Rate,
     patience: Patience,
@@ -144,6 +146,7 @@ impl<'a> Copying<'a> {
             events: FuturesUnordered::new(),
             claims: Vec::new(),
             standings: Vec::new(),
+            age: Standing::default(),
             next_id: 0,
             rate: Rate::new(now),
             patience: Patience::new(now),
@@ -163,6 +166,7 @@ impl<'a> Copying<'a> {
     /// Takes the body of an answer.
     pub(super) fn begin(mut self, start: Start) -> Self {
         self.ways = start.ways;
+        self.age = start.stream.standing().cloned().unwrap_or_default();
         self.giver = Some(start.stream.source().clone());
         let id = self.claim(start.at, start.end.or(self.length).unwrap_or(TO_THE_END));
         self.receive(id, Box::new(start.stream));
@@ -224,7 +228,7 @@ impl<'a> Copying<'a> {
         self.rate.note(now, 0);
         self.weigh(permit);
         // Who waits is to learn that nothing comes; what nobody waits for has time.
-        if !permit.has_clients() && self.inner.upstream.is_shut() {
+        if !permit.has_clients() && self.want.policy.budgeted && self.inner.upstream.is_shut() {
             self.patience.rest(now);
         }
         if self.claims.is_empty() && self.patience.is_over(now, !permit.has_clients()) {

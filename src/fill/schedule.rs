@@ -119,11 +119,12 @@ pub(super) fn next(picture: &Picture<'_>) -> Next {
     }
 }
 
-/// How much what `claim` brings matters: most when a client stands before it.
+/// How much what `claim` brings matters: most when a client stands before it, or will in a moment.
 pub(super) fn urgency(claim: &Claim, waiting: &[ByteRange], present: &RangeSet) -> Urgency {
     let stands_in = |range: &ByteRange| {
         let absent = present.available_from(range.start());
-        absent < range.end() && (claim.at..claim.end).contains(&absent)
+        let is_near = absent < range.end() && absent - range.start() < FAR;
+        is_near && (claim.at..claim.end).contains(&absent)
     };
     if waiting.is_empty() {
         Urgency::Background

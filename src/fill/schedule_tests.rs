@@ -114,6 +114,23 @@ fn a_slow_link_brings_one_range_at_a_time_and_a_fast_one_four() {
 }
 
 #[test]
+fn what_comes_matters_most_to_who_stands_before_it() {
+    let claim = Claim { id: 1, at: 10 * MIB, end: 18 * MIB };
+    let present: RangeSet = [range(0, 10 * MIB)].into_iter().collect();
+    for (clients, expected) in [
+        (&[][..], Urgency::Background),
+        (&[range(10 * MIB, 20 * MIB)], Urgency::Awaited),
+        (&[range(10 * MIB - 5, 20 * MIB)], Urgency::Awaited),
+        (&[range(0, 20 * MIB)], Urgency::Ahead),
+        (&[range(0, 5 * MIB)], Urgency::Ahead),
+        (&[range(19 * MIB, 20 * MIB)], Urgency::Ahead),
+        (&[range(0, 20 * MIB), range(10 * MIB, 20 * MIB)], Urgency::Awaited),
+    ] {
+        assert_eq!(urgency(&claim, clients, &present), expected, "{clients:?}");
+    }
+}
+
+#[test]
 fn a_bounded_range_costs_its_blocks_and_no_more() {
     let mut flight = Flight { rate: Some(100 * MIB), ..Flight::new(Pieces::Ranged, 4096 * MIB) };
     let wanted = range(1_000_000_007, 1_000_000_007 + MIB);

@@ -29,7 +29,7 @@ use super::{Want, write};
 use crate::content::{ByteRange, Digester, Record};
 use crate::decide::FirstAsked;
 use crate::store::Entry;
-use crate::upstream::{FetchRequest, Source};
+use crate::upstream::{BodyError, FetchRequest, Source, Standing};
 
 /// How long a window waits for another client when the last one has gone: an agent that asks for pieces comes back.
 const LINGERS: Duration = Duration::from_secs(2);
@@ -64,6 +64,8 @@ pub(super) struct Slide<'a> {
     patience: Patience,
     avoid: Avoid,
     rate: Rate,
+    /// How long it has been there among those that share the budget.
+    age: Standing,
     unfinished: Unfinished,
 }
 
@@ -167,6 +169,7 @@ impl<'a> Slide<'a> {
             patience: Patience::new(now),
             avoid: Avoid::default(),
             rate: Rate::new(now),
+            age: Standing::default(),
             unfinished: Unfinished::default(),
         }
     }
@@ -175,8 +178,9 @@ impl<'a> Slide<'a> {
         let Some(Running { stream, rest: (at, bytes) }) = running else { return };
         let size = bytes.iter().map(|bytes| bytes.len() as u64).sum();
         self.giver.get_or_insert_with(|| stream.source().clone());
+        self.age = stream.standing().cloned().unwrap_or_default();
         self.stream = Some(stream);
-        self.limit_silence();
+        self.see_to_silence();
         self.take(Batch { at, bytes, size, end: None });
     }
 
@@ -228,9 +232,9 @@ impl<'a> Slide<'a> {
     }
 
     /// Where ranges work another request costs next to nothing; elsewhere the stream has a limit of its own.
-    fn limit_silence(&mut self) {
+    fn see_to_silence(&mut self) {
         if self.record.validator().is_strong() {
-            self.stream.iter_mut().for_each(|stream| stream.limit_silence(SILENT));
+            self.stream.iter_mut().for_each(|stream| stream.can_be_resumed(SILENT));
         }
     }
 
@@ -279,6 +283,11 @@ impl<'a> Slide<'a> {
                 self.stream = None;
             }
             Some(Ending::Marked) if !self.stream.as_ref().is_some_and(Stream::is_short) => self.stream = None,
+            Some(Ending::Broken(BodyError::OverBudget { .. })) => {
+                // No fault of the source's.
+                let stream = self.stream.take();
+                stream.and_then(Stream::unfinished).into_iter().for_each(|check| self.unfinished.add(check));
+            }
             Some(_) => self.fail(),
         }
     }
@@ -309,7 +318,8 @@ impl<'a> Slide<'a> {
         let upstream = &leader.inner.upstream;
         let deadline = Instant::now() + upstream.settings().timeouts.request;
         let avoid = self.avoid.at(Instant::now());
-        let request = FetchRequest { avoid, ..leader.want.request(Method::GET, headers, None, deadline) };
+        let standing = self.age.of_the_same();
+        let request = FetchRequest { avoid, standing, ..leader.want.request(Method::GET, headers, None, deadline) };
         let response = match upstream.fetch(request, &*leader.inner.redirects).await {
             Ok(response) => response,
             Err(error) => {
@@ -327,7 +337,7 @@ impl<'a> Slide<'a> {
             Judged::Part { at, end } => {
                 let part = ByteRange::new(at, end);
                 self.stream = part.map(|part| Stream::part(response, part, &leader.inner.held_room));
-                self.limit_silence();
+                self.see_to_silence();
             }
             Judged::Passing | Judged::Misfit => {
                 self.avoid.note(response.source, Instant::now());

@@ -88,9 +88,9 @@ impl Stream {
         self.body.standing()
     }
 
-    /// A body of which no byte comes for so long counts as stalled.
-    pub(super) fn limit_silence(&mut self, limit: Duration) {
-        self.body.limit_silence(limit);
+    /// What is missing can be asked for again: a body of which no byte comes for so long counts as stalled.
+    pub(super) fn can_be_resumed(&mut self, silence: Duration) {
+        self.body.can_be_resumed(silence);
     }
 
     /// Waits for bytes or the end. Nothing is lost when the future is dropped before it has begun to collect, and it does

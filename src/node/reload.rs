@@ -47,12 +47,13 @@ impl Reload {
 
     fn take_up(&mut self, loaded: Loaded, upstream: &Upstream) {
         let (taken_up, waiting) = changes(&self.effective, &loaded.effective);
+        // Whatever it is compared with: one that was changed before may have been changed back.
+        upstream.set_budget(loaded.config.upstream.budget);
         let texts = [taken_up.join(", "), waiting.join(", ")];
         match &texts {
             [now, later] if now.is_empty() && later.is_empty() => tracing::info!("the settings are as before"),
             [now, later] => {
                 if !now.is_empty() {
-                    upstream.set_budget(loaded.config.upstream.budget);
                     tracing::info!(settings = now, "changed settings are obeyed");
                 }
                 if !later.is_empty() {

@@ -6,6 +6,7 @@ use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -74,6 +75,8 @@ enum Cut {
 /// Counts what passes, and remembers when something did.
 struct Traffic {
     state: Mutex<(Account, Instant)>,
+    /// Bytes of the host wait for their turn in the budget.
+    is_held: AtomicBool,
     /// Both connections.
     sides: [Option<Ends>; 2],
 }
@@ -101,7 +104,8 @@ impl Tunnel {
         let Some(account) = account.0.take() else { return };
         let _open = account.open_tunnel();
         let sides = [client.tcp(), &host].map(Ends::of);
-        let traffic = Traffic { state: Mutex::new((account, Instant::now())), sides };
+        let state = Mutex::new((account, Instant::now()));
+        let traffic = Traffic { state, is_held: AtomicBool::new(false), sides };
         let result = {
             let (from_client, to_client) = split(&mut client);
             let (from_host, to_host) = host.split();
@@ -182,7 +186,7 @@ impl Traffic {
             let there = self.sides.map(|side| side.and_then(|ends| ends.backlog()));
             let takes =
                 |(now, before): (&Option<u32>, &Option<u32>)| matches!((now, before), (Some(n), Some(b)) if n < b);
-            if there.iter().zip(&backlogs).any(takes) {
+            if self.is_held.load(Ordering::Relaxed) || there.iter().zip(&backlogs).any(takes) {
                 self.state.lock().1 = Instant::now();
             }
             backlogs = there;
@@ -213,7 +217,12 @@ async fn carry(
             return to.shutdown().await.map_err(|error| side.other().failed(error));
         }
         let may_go_on = match &mut toll {
-            Some(toll) => toll.pay(chunk.len() as u64).await,
+            Some(toll) => {
+                traffic.is_held.store(true, Ordering::Relaxed);
+                let may_go_on = toll.pay(chunk.len() as u64).await;
+                traffic.is_held.store(false, Ordering::Relaxed);
+                may_go_on
+            }
             None => true,
         };
         deliver(&mut to, &chunk, side, traffic).await?;

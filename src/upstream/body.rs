@@ -31,6 +31,8 @@ pub struct UpstreamBody {
     held: Bytes,
     /// What it spends of the budget, if it does.
     spending: Option<Spending>,
+    /// Whether the budget may close in its middle.
+    may_be_cut: bool,
     stall: Duration,
     /// Until when the first byte must be there.
     first_byte: Instant,
@@ -79,6 +81,7 @@ impl UpstreamBody {
             received: 0,
             held: Bytes::new(),
             spending,
+            may_be_cut: false,
             stall: limits.stall,
             first_byte: limits.first_byte,
             metrics,
@@ -100,7 +103,8 @@ impl UpstreamBody {
                 let granted = usize::try_from(granted).unwrap_or(there).min(there);
                 return Some(Ok(self.held.split_to(granted)));
             }
-            if matches!(self.state, State::Reading(_)) && self.spending.as_ref().is_some_and(Spending::is_shut) {
+            let is_reading = self.may_be_cut && matches!(self.state, State::Reading(_));
+            if is_reading && self.spending.as_ref().is_some_and(Spending::is_shut) {
                 let error = BodyError::OverBudget { received: self.received };
                 return Some(Err(self.fail(error, None)));
             }
@@ -148,9 +152,11 @@ impl UpstreamBody {
         }
     }
 
-    /// For whoever reads it, so long a silence is too long.
-    pub fn limit_silence(&mut self, limit: Duration) {
-        self.stall = self.stall.min(limit);
+    /// What is missing of it can be asked for again: so long a silence is too long then, and the budget may close in its
+    /// middle. What has to come in one piece would be lost by that, and runs to its end.
+    pub fn can_be_resumed(&mut self, silence: Duration) {
+        self.stall = self.stall.min(silence);
+        self.may_be_cut = true;
     }
 
     /// How much its bytes matter, where not all may come at once.

@@ -224,6 +224,7 @@ async fn a_parent_has_a_rate_of_its_own_and_an_origin_of_the_own_level_needs_no_
     change_budget(&node, json!({ "rate": "closed" }));
     assert!(node.says("the upstream budget is closed"));
     must_be(&node.get("/file?cacheHostOrigin=near.example.com", &[]).await, pattern);
+    assert_eq!(state(&node).await["state"], "degraded", "some of it can be had");
 }
 
 #[tokio::test]
@@ -276,4 +277,38 @@ async fn a_tunnel_is_held_to_the_budget_too() {
     assert!(cut.is_err(), "a tunnel that closes before its end is reset: {rest:?}");
     let refused = node.ask(&connect).await;
     assert_eq!(refused.head.status, 503, "{}", refused.head.raw);
+}
+
+#[tokio::test]
+async fn what_cannot_be_resumed_runs_to_its_end() {
+    let pattern = Pattern::new(921, 3 * MB);
+    // Nothing tells versions apart, so that a part of it is of no use.
+    let origin = FakeOrigin::with("/bare", Reply::bare(pattern).without_ranges()).await;
+    origin.limit_rate(2 * MB);
+    let node = with_budget(origin.address, json!({}), json!({ "rate": null })).start();
+    let mut connection = Connection::open(node.data).await;
+    connection.send(&get(&asked("/bare"), &[])).await;
+    let head = connection.head().await;
+    change_budget(&node, json!({ "rate": "closed" }));
+    assert!(node.says("the upstream budget is closed"));
+    let checked = connection.checked(&head, pattern, 0).await;
+    assert_eq!((checked.len, checked.first_difference), (pattern.len, None), "{checked:?}");
+    assert_eq!((origin.requests(), origin.body_bytes()), (1, pattern.len));
+    assert_eq!(node.get(&asked("/other"), &[]).await.head.status, 503, "others are not begun");
+}
+
+#[tokio::test]
+async fn a_budget_is_taken_back_although_something_else_waits_for_a_start() {
+    let pattern = Pattern::new(922, 1000);
+    let origin = FakeOrigin::with("/file", Reply::file(pattern)).await;
+    let node = with_budget(origin.address, json!({}), json!({ "rate": null })).start();
+    let other = node.setup().clone().set("limits.requests", json!(7));
+    let _command = other.clone().set("upstream.budget", json!({ "rate": "closed" })).command();
+    node.signal(Signal::HUP);
+    assert!(node.says("changed settings are obeyed from the next start on"));
+    assert!(node.says("the upstream budget is closed"));
+    let _command = other.command();
+    node.signal(Signal::HUP);
+    assert!(node.says("the upstream budget is open"));
+    must_be(&node.get(&asked("/file"), &[]).await, pattern);
 }

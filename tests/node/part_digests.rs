@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::rig::client::{Connection, End, get, once};
@@ -117,7 +118,10 @@ async fn many_parts_with_a_digest_take_no_memory() {
         let reply = Reply::file(content).hold_at(part - 1, &gate);
         origin.script(&format!("/{file}.bin"), move |request| with_part_digest(&reply, request));
     }
-    let node = Setup::new().origin(HOST, origin.address, ranged_for_clients()).start();
+    // All parts are held at once, however long a busy machine takes for their digests.
+    let times = json!({ "connect": "3s", "first_byte": "60s", "stall": "60s", "request": "60s" });
+    let setup = Setup::new().set("upstream.timeouts", times);
+    let node = setup.origin(HOST, origin.address, ranged_for_clients()).start();
     let before = node.resident();
     let mut clients = JoinSet::new();
     for file in 0..FILES {

@@ -16,7 +16,7 @@ use crate::fill::flight::Permit;
 use crate::fill::judge::{Answered, Asked, Judged, judge};
 use crate::fill::slide::Running;
 use crate::fill::stream::{Batch, Ending, Stream};
-use crate::upstream::{FetchError, FetchRequest, FetchResponse, Source};
+use crate::upstream::{BodyError, FetchError, FetchRequest, FetchResponse, Source};
 
 /// Answers that do not fit what was asked before a source counts as one that does no ranges.
 const MISFITS: u32 = 4;
@@ -52,7 +52,8 @@ impl Copying<'_> {
         let id = self.claim(at, end);
         let deadline = Instant::now() + self.inner.upstream.settings().timeouts.request;
         let avoid = self.avoid.at(Instant::now()).or_else(|| self.inner.wrong_source(&self.want));
-        let request = FetchRequest { avoid, ..self.want.request(Method::GET, headers, None, deadline) };
+        let standing = self.age.of_the_same();
+        let request = FetchRequest { avoid, standing, ..self.want.request(Method::GET, headers, None, deadline) };
         let inner = Arc::clone(self.inner);
         self.events.push(Box::pin(async move {
             let answer = inner.upstream.fetch(request, &*inner.redirects).await;
@@ -62,9 +63,11 @@ impl Copying<'_> {
 
     pub(super) fn receive(&mut self, id: u64, mut stream: Box<Stream>) {
         if self.ways != Ways::Again {
-            stream.limit_silence(SILENT);
+            stream.can_be_resumed(SILENT);
         }
-        self.standings.extend(stream.standing().map(|standing| (id, standing.clone())));
+        if !self.standings.iter().any(|(known, _)| *known == id) {
+            self.standings.extend(stream.standing().map(|standing| (id, standing.clone())));
+        }
         self.events.push(Box::pin(async move {
             let batch = stream.next().await;
             Event::Came(id, stream, batch)
@@ -205,6 +208,12 @@ impl Copying<'_> {
                 self.wrong_parts += 1;
                 self.fail_of(id, stream.source().clone());
                 return (self.wrong_parts >= WRONG_PARTS).then_some(End::GaveUp);
+            }
+            Some(Ending::Broken(BodyError::OverBudget { .. })) => {
+                // No fault of the source's.
+                stream.unfinished().into_iter().for_each(|check| self.unfinished.add(check));
+                self.claims.retain(|claim| claim.id != id);
+                return self.whole_after_all().await;
             }
             Some(ending) => {
                 tracing::debug!(key = %self.want.key, at = came_to, ?ending, "an upstream body was cut");

@@ -12,7 +12,7 @@ mod turns;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -74,8 +74,9 @@ pub(super) struct Budget {
     state: Mutex<State>,
     /// There is nothing to obey.
     is_free: AtomicBool,
-    streams: AtomicU64,
     changed: Arc<Notify>,
+    /// Somebody waits for a turn who was not there when the last ones were handed out.
+    queued: Arc<Notify>,
     metrics: Arc<Metrics>,
     file: Option<PathBuf>,
 }
@@ -87,19 +88,12 @@ struct State {
     shut: Option<Shut>,
     total: Bucket,
     sources: HashMap<Arc<str>, Bucket>,
-    turns: Turns<Turn>,
+    turns: Turns<oneshot::Sender<u64>>,
     /// Whether a task hands out turns.
     is_served: bool,
     day: Day,
     /// Bytes of the day that are written down.
     saved: u64,
-}
-
-/// Where the bytes of one that waits come from, and where it is told.
-#[derive(Debug)]
-struct Turn {
-    source: Option<Arc<str>>,
-    tell: oneshot::Sender<u64>,
 }
 
 impl BudgetSettings {
@@ -149,8 +143,8 @@ impl Budget {
         let budget = Arc::new(Self {
             is_free: AtomicBool::new(state.settings.is_empty()),
             state: Mutex::new(state),
-            streams: AtomicU64::new(0),
             changed: Arc::default(),
+            queued: Arc::default(),
             metrics,
             file,
         });
@@ -167,6 +161,7 @@ impl Budget {
         self.look(&mut state, Instant::now());
         drop(state);
         self.changed.notify_waiters();
+        self.queued.notify_one();
     }
 
     /// Whether there is anything to obey.
@@ -231,19 +226,20 @@ impl Budget {
         let now = Instant::now();
         let mut state = self.state.lock();
         self.look(&mut state, now);
-        if state.shut.is_some() {
+        if state.limit == Limit::Closed {
             // Who is dropped unheard is told by that.
             state.turns.drain().for_each(drop);
         }
-        state.turns.retain(|waiting| !waiting.tag.tell.is_closed());
+        state.turns.retain(|waiting| !waiting.tell.is_closed());
         state.refill(now);
         while state.total.has_some()
             && let Some(waiting) = state.next_turn()
         {
-            let bytes = waiting.bytes.min(state.piece(waiting.tag.source.as_ref()));
-            state.take(waiting.tag.source.as_ref(), bytes);
-            if waiting.tag.tell.send(bytes).is_err() {
-                state.give_back(waiting.tag.source.as_ref(), bytes);
+            let source = waiting.source.as_ref();
+            let bytes = waiting.bytes.min(state.piece(source));
+            state.take(source, bytes);
+            if waiting.tell.send(bytes).is_err() {
+                state.give_back(source, bytes);
             }
         }
         state.is_served = !state.turns.is_empty();
@@ -322,11 +318,17 @@ impl State {
         self.sources.get_mut(source?)
     }
 
-    fn next_turn(&mut self) -> Option<Waiting<Turn>> {
+    fn next_turn(&mut self) -> Option<Waiting<oneshot::Sender<u64>>> {
         let rate = self.rate();
-        let Self { sources, turns, .. } = self;
-        let has_some = |source: &Arc<str>| sources.get(source).is_none_or(Bucket::has_some);
-        turns.next(rate, |turn| turn.source.as_ref().is_none_or(has_some))
+        let Self { sources, turns, settings, .. } = self;
+        let rate_of = |source: &Arc<str>| settings.sources.get(source).copied();
+        turns.next(rate, rate_of, |source| sources.get(source).is_none_or(Bucket::has_some))
+    }
+
+    /// Whether one of those who wait could have bytes now: they come first.
+    fn somebody_is_next(&self) -> bool {
+        let may = |source: &Arc<str>| self.sources.get(source).is_none_or(Bucket::has_some);
+        self.turns.iter().any(|waiting| waiting.source.as_ref().is_none_or(may))
     }
 
     /// How much is handed out at once.
@@ -351,9 +353,9 @@ impl State {
 
     /// How long nothing may be handed out.
     fn pause(&self) -> Duration {
-        let of_source = |turn: &Turn| turn.source.as_ref().and_then(|source| self.sources.get(source));
+        let of_source = |source: &Option<Arc<str>>| self.sources.get(source.as_ref()?);
         let sources =
-            self.turns.iter().map(|waiting| of_source(&waiting.tag).map_or(Duration::ZERO, |it| it.wait(PAUSE)));
+            self.turns.iter().map(|waiting| of_source(&waiting.source).map_or(Duration::ZERO, |it| it.wait(PAUSE)));
         let source = sources.min().unwrap_or(PAUSE);
         self.total.wait(PAUSE).max(source).max(Duration::from_millis(1))
     }
@@ -368,12 +370,12 @@ impl fmt::Debug for Budget {
 /// Gives those who wait their turns, until nobody does.
 async fn serve(budget: Weak<Budget>) {
     loop {
-        let (pause, changed) = {
+        let (pause, queued) = {
             let Some(budget) = budget.upgrade() else { return };
             let Some(pause) = budget.hand_out() else { return };
-            (pause, Arc::clone(&budget.changed))
+            (pause, Arc::clone(&budget.queued))
         };
-        let _ = tokio::time::timeout(pause, changed.notified()).await;
+        let _ = tokio::time::timeout(pause, queued.notified()).await;
     }
 }
 

@@ -157,8 +157,10 @@ impl FakeOrigin {
 
     /// Waits until so many body bytes were handed to the network.
     pub(crate) async fn wait_for_bytes(&self, bytes: u64) {
-        // The sender lives as long as the origin.
-        let _ = self.state.body_bytes.subscribe().wait_for(|sent| *sent >= bytes).await;
+        let mut sent = self.state.body_bytes.subscribe();
+        let wait = sent.wait_for(|sent| *sent >= bytes);
+        let came = tokio::time::timeout(Duration::from_secs(120), wait).await.is_ok();
+        assert!(came, "{} of {bytes} bytes were asked of the origin", self.body_bytes());
     }
 
     /// Requests so far, all heads of them.
