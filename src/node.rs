@@ -1,10 +1,10 @@
 //! The composition root: builds every part from the configuration, binds, runs, drains. The only place that
 //! knows everybody; no logic of its own.
 
+mod banner;
 mod clock;
 mod reload;
 
-use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -22,14 +22,15 @@ use crate::content::Digest;
 use crate::fill::Fill;
 use crate::resolve::{self, Rules};
 use crate::serve::{
-    self, Admission, AdmissionRules, BindError, DataService, DescriptorBudget, Handler, Inherited, RequestLimit,
-    RuleRedirects, Tls, TlsFileError, WireContext,
+    self, Admission, AdmissionRules, BindError, DataService, DescriptorBudget, Handler, Handshakes, Inherited,
+    RequestLimit, RuleRedirects, Tls, TlsFileError, TlsSettings, WireContext,
 };
 use crate::shutdown::{Drain, Signals};
 use crate::store::{self, OpenError, PinTarget, Store};
-use crate::telemetry::{self, AccessLog, LogFormat, Metrics};
+use crate::telemetry::{self, AccessLog, Metrics};
 use crate::upstream::{self, TlsSetupError, Upstream};
 
+use banner::Banner;
 use reload::Reload;
 pub use reload::Reread;
 
@@ -71,6 +72,7 @@ pub enum StartError {
 pub struct Node {
     data: Vec<SocketAddr>,
     tls: Vec<SocketAddr>,
+    http2: Vec<SocketAddr>,
     admin: Vec<SocketAddr>,
     drain: Drain,
     drain_grace: Duration,
@@ -114,16 +116,19 @@ impl Node {
         let store = Store::open(store::Settings { open_blobs, ..config.store }, Arc::clone(&metrics))?;
 
         // Sockets that a supervisor passed for the other addresses must not serve data in the clear.
-        let tls_addresses = config.serve.tls.as_ref().map_or(&[][..], |tls| &tls.addresses);
+        let of_tls = |of: fn(&TlsSettings) -> &[SocketAddr]| config.serve.tls.as_ref().map_or(&[][..], of);
+        let (tls_addresses, http2_addresses) = (of_tls(|tls| &tls.addresses), of_tls(|tls| &tls.http2_addresses));
         let mut claim = |addresses: &[SocketAddr]| {
             Inherited::new(addresses.iter().filter_map(|address| inherited.claim(*address)).collect())
         };
-        let (mut for_tls, mut for_admin) = (claim(tls_addresses), claim(&config.admin.addresses));
+        let (mut for_tls, mut for_http2) = (claim(tls_addresses), claim(http2_addresses));
+        let mut for_admin = claim(&config.admin.addresses);
         let data = serve::bind(&config.serve.data, &mut inherited)?;
         let tls_listeners = serve::bind(tls_addresses, &mut for_tls)?;
+        let http2_listeners = serve::bind(http2_addresses, &mut for_http2)?;
         let admin_listeners = serve::bind(&config.admin.addresses, &mut for_admin)?;
         let (data_addresses, tls_addresses) = (addresses(&data), addresses(&tls_listeners));
-        let admin_addresses = addresses(&admin_listeners);
+        let (http2_addresses, admin_addresses) = (addresses(&http2_listeners), addresses(&admin_listeners));
 
         let mut rules = Rules::default();
         for policy in config.rules {
@@ -132,7 +137,8 @@ impl Node {
                 tracing::error!(%error, "origin rule left out");
             }
         }
-        let own_ports = data_addresses.iter().chain(&tls_addresses).map(SocketAddr::port).collect();
+        let for_clients = || data_addresses.iter().chain(&tls_addresses).chain(&http2_addresses);
+        let own_ports = for_clients().map(SocketAddr::port).collect();
         let settings = Arc::new(resolve::Settings {
             rules,
             default_origin: config.default_origin,
@@ -140,7 +146,7 @@ impl Node {
             own_ports,
         });
         let pseudonym = Arc::clone(&config.serve.pseudonym);
-        let own = data_addresses.iter().chain(&tls_addresses).chain(&admin_addresses).copied().collect();
+        let own = for_clients().chain(&admin_addresses).copied().collect();
         let upstream = upstream::Settings { budget_file, ..config.upstream };
         let upstream = Upstream::new(upstream, Arc::clone(&pseudonym), Arc::clone(&metrics), own)?;
         let redirects = Arc::new(RuleRedirects::new(Arc::clone(&settings)));
@@ -163,12 +169,14 @@ impl Node {
         let admission = Admission::new(rules, budget, Arc::new(context));
         let service = limit.layer(DataService::new(Arc::new(handler)));
         let watching = tls.clone().map(|tls| tokio::spawn(tls.watch()));
-        let (data, under_tls) =
-            (data.into_iter().map(|it| (it, None)), tls_listeners.into_iter().map(|it| (it, tls.clone())));
+        let shaking = |offers_http2| tls.clone().map(|tls| Handshakes::new(tls, offers_http2));
+        let listeners = data.into_iter().map(|it| (it, None));
+        let listeners = listeners.chain(tls_listeners.into_iter().map(|it| (it, shaking(false))));
+        let listeners = listeners.chain(http2_listeners.into_iter().map(|it| (it, shaking(true))));
         let accept =
             |(listener, tls)| tokio::spawn(serve::accept(listener, Arc::clone(&admission), tls, service.clone()));
         let background = watching.into_iter().chain([tokio::spawn(clock), keeping]);
-        let accepting = data.chain(under_tls).map(accept).chain(background).collect();
+        let accepting = listeners.map(accept).chain(background).collect();
 
         let drained = Arc::new(tokio::sync::Notify::new());
         let sources = admin_sources(&metrics, &store, &upstream, &drain, settings);
@@ -179,6 +187,7 @@ impl Node {
         Ok(Self {
             data: data_addresses,
             tls: tls_addresses,
+            http2: http2_addresses,
             admin: admin_addresses,
             drain,
             drain_grace,
@@ -199,6 +208,11 @@ impl Node {
     /// Addresses of the TLS listeners.
     pub fn tls_addresses(&self) -> &[SocketAddr] {
         &self.tls
+    }
+
+    /// Addresses of the TLS listeners that offer HTTP/2.
+    pub fn http2_addresses(&self) -> &[SocketAddr] {
+        &self.http2
     }
 
     /// Addresses of the admin listeners.
@@ -367,71 +381,6 @@ async fn live(loaded: Loaded, reread: Reread, inherited: Inherited, budget: Desc
             ExitCode::SUCCESS
         }
     }
-}
-
-/// What a person who starts the cache wants to see.
-struct Banner {
-    drives: Vec<String>,
-    state: String,
-    rules: Vec<String>,
-    sample: Option<String>,
-}
-
-impl Banner {
-    fn of(config: &Config) -> Self {
-        let drives = config.store.drives.iter();
-        Self {
-            drives: drives.map(|d| format!("{} (quota {})", d.path.display(), decimal_size(d.quota))).collect(),
-            state: config.store.state.display().to_string(),
-            rules: config.rules.iter().map(|policy| policy.rule.to_string()).collect(),
-            sample: config.rules.first().map(|policy| policy.rule.replace("*.", "example.")),
-        }
-    }
-
-    /// Printed for people; where machines read, a line of the log like any other.
-    fn tell(&self, node: &Node, format: LogFormat) {
-        if format == LogFormat::Human {
-            return say(&self.text(node));
-        }
-        let (version, drives, origins) = (env!("CARGO_PKG_VERSION"), self.drives.join(", "), self.rules.join(", "));
-        let (data, tls, admin, state) = (list(&node.data), list(&node.tls), list(&node.admin), &self.state);
-        tracing::info!(version, data, tls, admin, drives, state, origins, "listening");
-    }
-
-    fn text(&self, node: &Node) -> String {
-        let mut text = format!("Waystation {}\n", env!("CARGO_PKG_VERSION"));
-        // Writing to a String cannot fail.
-        let _ =
-            writeln!(text, "listening data={} tls={} admin={}", list(&node.data), list(&node.tls), list(&node.admin));
-        let _ = writeln!(text, "  stores in  {}; index in {}", self.drives.join(", "), self.state);
-        let _ = writeln!(text, "  origins    {}", self.rules.join(", "));
-        if let (Some(address), Some(host)) = (node.data.first(), &self.sample) {
-            let port = address.port();
-            let _ = writeln!(
-                text,
-                "  try        curl -sSo /dev/null -D - 'http://127.0.0.1:{port}/path/of/a/file?cacheHostOrigin={host}'"
-            );
-        }
-        text
-    }
-}
-
-fn list(addresses: &[SocketAddr]) -> String {
-    let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    if texts.is_empty() { "off".to_owned() } else { texts.join(",") }
-}
-
-/// A quota in decimal units, as settings are written; megabytes below one gigabyte.
-fn decimal_size(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    if bytes < 1e9 { format!("{:.0} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) }
-}
-
-#[allow(clippy::print_stdout, reason = "the banner is the command's output")]
-fn say(text: &str) {
-    print!("{text}");
-    // Nobody may be reading.
-    let _ = io::Write::flush(&mut io::stdout());
 }
 
 #[allow(clippy::print_stderr, reason = "a start that fails is told where the operator looks, whatever the log format")]

@@ -117,7 +117,7 @@ fn unshown(names: &[ClientName], tls: Option<&TlsSettings>) -> Option<Fault> {
 
 /// Notes a fault when two listeners cannot exist side by side.
 fn distinct(section: &mut Section<'_>, data: &[SocketAddr], tls: Option<&TlsSettings>, admin: &[SocketAddr]) {
-    let tls = tls.into_iter().flat_map(|tls| &tls.addresses);
+    let tls = tls.into_iter().flat_map(|tls| tls.addresses.iter().chain(&tls.http2_addresses));
     let listeners: Vec<&SocketAddr> = data.iter().chain(tls.clone()).chain(admin).collect();
     let doubled = listeners
         .iter()

@@ -8,13 +8,14 @@ use crate::serve::{ClientName, TlsSettings};
 /// Reads the section; without addresses there is no such listener.
 pub(super) fn tls(section: &mut Section<'_>) -> Option<Option<TlsSettings>> {
     let addresses = section.values("addresses", None, values::listener);
+    let http2_addresses = section.values("http2_addresses", None, values::listener);
     let certificate = section.value("certificate", values::optional(values::path));
     let key = section.value("key", values::optional(values::path));
     let client_ca = section.value("client_ca", values::optional(values::path));
     let client_names = section.values("client_names", None, client_name);
     let (addresses, certificate, key, client_ca) = (addresses?, certificate?, key?, client_ca?);
-    let client_names = client_names?;
-    if addresses.is_empty() {
+    let (client_names, http2_addresses) = (client_names?, http2_addresses?);
+    if addresses.is_empty() && http2_addresses.is_empty() {
         let given = [
             ("certificate", certificate.is_some()),
             ("key", key.is_some()),
@@ -38,7 +39,7 @@ pub(super) fn tls(section: &mut Section<'_>) -> Option<Option<TlsSettings>> {
         section.fault("client_names", Fault::new("nobody would vouch for these names", remedy));
     }
     let (certificate, key) = (certificate?, key?);
-    unnamed.then_some(Some(TlsSettings { addresses, certificate, key, client_ca, client_names }))
+    unnamed.then_some(Some(TlsSettings { addresses, http2_addresses, certificate, key, client_ca, client_names }))
 }
 
 /// A name in the certificates of clients.

@@ -22,9 +22,10 @@ pub use admission::{Admission, AdmissionRules};
 pub use bind::{BindError, Inherited, bind};
 pub use descriptors::{DescriptorBudget, raise_descriptor_limit};
 
+use super::http2;
 use super::proxy_header::Named;
-use super::tls::{Tls, names_in};
-use super::wire::{Peer, PieceBody, Refusal, TURN_AWAY_TIME, WireContext, serve_connection, turn_away};
+use super::tls::{Handshakes, names_in};
+use super::wire::{ClientSocket, Peer, PieceBody, Refusal, TURN_AWAY_TIME, WireContext, serve_connection, turn_away};
 use admission::Place;
 use relayed::read_header;
 
@@ -36,7 +37,7 @@ struct Arrival {
     stream: TcpStream,
     peer: SocketAddr,
     /// The handshake that it begins with.
-    tls: Option<Arc<Tls>>,
+    tls: Option<Handshakes>,
     /// Whether a header that names the client comes before all else.
     begins_with_header: bool,
 }
@@ -67,7 +68,7 @@ impl Admission {
                 (Ok(()), None) => turn_away(stream, peer, refusal, &context).await,
                 (Ok(()), Some(tls)) => {
                     if let Some(socket) = tls.accept(stream, peer, time, &context).await {
-                        turn_away(socket, peer, refusal, &context).await;
+                        turn_away_under_tls(socket, peer, refusal, &context).await;
                     }
                 }
             }
@@ -104,7 +105,7 @@ impl Spare {
 /// agent avoid the cache for 15 minutes. Ends only with the process, or when its task is aborted.
 ///
 /// With `tls` clients shake hands first, in their own tasks; a proxy's header comes before that, and before any request.
-pub async fn accept<S, B>(listener: TcpListener, admission: Arc<Admission>, tls: Option<Arc<Tls>>, service: S)
+pub async fn accept<S, B>(listener: TcpListener, admission: Arc<Admission>, tls: Option<Handshakes>, service: S)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -164,11 +165,12 @@ where
 }
 
 /// Shakes hands, looks at the client's name where that has to let it in, and serves.
-async fn serve_under_tls<S, B>(stream: TcpStream, peer: Peer, tls: Arc<Tls>, mut place: Place, service: S)
+async fn serve_under_tls<S, B>(stream: TcpStream, peer: Peer, tls: Handshakes, mut place: Place, service: S)
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: PieceBody + 'static,
+    S::Future: Send,
+    B: PieceBody + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let admission = Arc::clone(&place.admission);
@@ -177,20 +179,32 @@ where
     let shaken = Box::pin(tls.accept(stream, peer.address, context.limits().header_time, context)).await;
     let Some(socket) = shaken else { return };
     if place.admits(&socket) {
-        serve_connection(socket, peer, service, context).await;
+        match socket.speaks_http2() {
+            true => http2::serve(socket, peer, service, Arc::clone(context)).await,
+            false => serve_connection(socket, peer, service, context).await,
+        }
     } else {
         let (client, names) = (peer.address.ip().to_canonical(), socket.certificate().map(names_in));
         tracing::debug!(%client, names, "a client may use the port neither by its address nor by its certificate");
-        Box::pin(turn_away(socket, peer.address, Refusal::ClientNotNamed, context)).await;
+        Box::pin(turn_away_under_tls(socket, peer.address, Refusal::ClientNotNamed, context)).await;
+    }
+}
+
+/// Answers `refusal` in the protocol that the handshake came to.
+async fn turn_away_under_tls(socket: ClientSocket, peer: SocketAddr, refusal: Refusal, context: &Arc<WireContext>) {
+    match socket.speaks_http2() {
+        true => http2::turn_away(socket, peer, refusal, context).await,
+        false => turn_away(socket, peer, refusal, context).await,
     }
 }
 
 /// Reads whom a proxy names in front of the connection, and serves whom it names if that one may have the place.
 async fn serve_relayed<S, B>(arrival: Arrival, mut place: Place, service: S)
 where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: PieceBody + 'static,
+    S::Future: Send,
+    B: PieceBody + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Arrival { mut stream, peer: proxy, tls, .. } = arrival;

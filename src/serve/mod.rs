@@ -1,9 +1,10 @@
 //! The data port: accept, resolve, decide, serve.
 //!
-//! `listener` accepts, `proxy_header` is what proxies say in front of a connection, `tls` shakes hands where clients speak it, `wire` speaks HTTP/1.1, `limits` is the outer edge, `handler` tells the story of a request,
+//! `listener` accepts, `proxy_header` is what proxies say in front of a connection, `tls` shakes hands where clients speak it, `wire` speaks HTTP/1.1, `http2` HTTP/2, `limits` is the outer edge, `handler` tells the story of a request,
 //! `deliver`, `verify` and `follow` lay out bodies, `pass` and `gather` those that are not stored, `respond` renders. What a URL means (`resolve`), what may be done with a
 //! response (`decide`), where bytes are (`store`) and how they get there (`fill`) live elsewhere.
 
+pub mod http2;
 pub mod limits;
 pub mod listener;
 pub mod proxy_header;
@@ -50,5 +51,5 @@ pub use redirects::RuleRedirects;
 pub use respond::{fields_now, prepared_fields};
 pub use service::DataService;
 pub use settings::{Limits, ProxyProtocol, Settings};
-pub use tls::{ClientName, Tls, TlsFileError, TlsSettings};
+pub use tls::{ClientName, Handshakes, Tls, TlsFileError, TlsSettings};
 pub use wire::WireContext;

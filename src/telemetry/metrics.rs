@@ -36,6 +36,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Of them, those that are idle and parked without buffers.
     pub connections_parked: IntGauge,
+    /// Of them, those that speak HTTP/2.
+    pub http2_connections: IntGauge,
     /// Connections and requests refused by a limit, by `reason`.
     pub limited: IntCounterVec,
     /// Request heads refused before they reach the handler, by `reason`.
@@ -138,6 +140,7 @@ impl Metrics {
             first_byte_seconds,
             connections: gauge("connections", "Open client connections")?,
             connections_parked: gauge("connections_parked", "Idle client connections parked without buffers")?,
+            http2_connections: gauge("http2_connections", "Client connections that speak HTTP/2")?,
             limited: counters("limited_total", "Connections and requests refused by a limit", &["reason"])?,
             bad_requests: counters("bad_requests_total", "Request heads refused", &["reason"])?,
             refusals_unlogged: counter(

@@ -13,6 +13,7 @@ pub(super) type Row = (&'static str, &'static str, &'static str, Effect);
 pub(super) const EFFECTS: &[Row] = &[
     ("listen.data", "127.0.0.1:1", "[127.0.0.1:2, \"[::1]:3\"]", |c| format!("{:?}", c.serve.data)),
     ("listen.tls.addresses", "127.0.0.1:1", "[127.0.0.1:2, \"[::1]:3\"]", |c| format!("{:?}", c.serve.tls)),
+    ("listen.tls.http2_addresses", "127.0.0.1:1", "[127.0.0.1:2]", |c| format!("{:?}", c.serve.tls)),
     ("listen.tls.certificate", "/x", "/y", |c| format!("{:?}", c.serve.tls)),
     ("listen.tls.key", "/x", "/y", |c| format!("{:?}", c.serve.tls)),
     ("listen.tls.client_ca", "/x", "/y", |c| format!("{:?}", c.serve.tls)),

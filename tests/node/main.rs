@@ -26,6 +26,7 @@ mod flips;
 mod freshness;
 mod full;
 mod hits;
+mod http2;
 mod interim;
 mod kills;
 mod kills_rounds;

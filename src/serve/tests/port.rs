@@ -20,7 +20,7 @@ use super::*;
 use crate::content::{BodyRef, CacheKey, Digest, PartialId, Record};
 use crate::serve::account::{Account, Books};
 use crate::serve::body::Segment;
-use crate::serve::tls::Tls;
+use crate::serve::tls::{Handshakes, Tls};
 use crate::serve::wire::{WireContext, serve_connection};
 use crate::shutdown::Drain;
 use crate::store::{Body, DriveSettings, PartialWriter, Settings as StoreSettings, Store};
@@ -152,7 +152,10 @@ impl Port {
                 });
                 tokio::spawn(async move {
                     let socket = match tls {
-                        Some(tls) => tls.accept(stream, peer, NEVER, &context).await.unwrap(),
+                        Some(tls) => Handshakes::new(Arc::clone(&tls), false)
+                            .accept(stream, peer, NEVER, &context)
+                            .await
+                            .unwrap(),
                         None => stream.into(),
                     };
                     let mut served = pin!(serve_connection(socket, peer, service, &context));

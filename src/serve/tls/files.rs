@@ -17,6 +17,7 @@ use super::TlsSettings;
 use super::clock::{Clock, Dates};
 use super::names::NamedClients;
 use crate::clock::CertificateTime;
+use crate::serve::wire::HTTP2;
 
 /// Longest file that is read, in bytes: hundreds of certificates.
 const LONGEST: u64 = 1 << 20;
@@ -31,10 +32,19 @@ pub struct TlsFileError {
     remedy: &'static str,
 }
 
+/// What handshakes need, by what may be spoken within.
+#[derive(Debug)]
+pub(super) struct Configs {
+    /// HTTP/1.1 alone.
+    pub(super) http11: Arc<ServerConfig>,
+    /// HTTP/2, too.
+    pub(super) http2: Arc<ServerConfig>,
+}
+
 /// What the files hold.
 #[derive(Debug)]
 pub(super) struct Loaded {
-    pub(super) config: Arc<ServerConfig>,
+    pub(super) configs: Configs,
     /// Of the certificate.
     pub(super) dates: Dates,
 }
@@ -98,8 +108,12 @@ pub(super) fn load(settings: &TlsSettings) -> Result<Loaded, TlsFileError> {
         }
         _ => key.fault(error.to_string(), "use an RSA key of 2048 bits or more, ECDSA with P-256 or P-384, or Ed25519"),
     })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Loaded { config: Arc::new(config), dates })
+    let http11 = b"http/1.1".to_vec();
+    let mut http2 = config.clone();
+    // Of both the first is preferred.
+    http2.alpn_protocols = vec![HTTP2.to_vec(), http11.clone()];
+    config.alpn_protocols = vec![http11];
+    Ok(Loaded { configs: Configs { http11: Arc::new(config), http2: Arc::new(http2) }, dates })
 }
 
 impl Source<'_> {

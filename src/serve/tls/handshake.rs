@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::{AlertDescription, CertificateError, Error};
@@ -9,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
-use super::Tls;
+use super::{Handshakes, Tls};
 use crate::serve::wire::{ClientSocket, LINGER_TIME, Refusal, WireContext, linger, turn_away};
 
 /// Why there was no handshake.
@@ -106,7 +107,7 @@ impl Failure {
     }
 }
 
-impl Tls {
+impl Handshakes {
     /// Shakes hands within `time`; `None` when there is nothing more to say to the client. Who asks in the clear is told
     /// that this port speaks TLS.
     pub(in crate::serve) async fn accept(
@@ -123,18 +124,22 @@ impl Tls {
             Ok(Err(_) | Ok(0)) => (Failure::Closed, None),
             // Methods begin with a letter, and no message of TLS does.
             Ok(Ok(_)) if first.iter().all(u8::is_ascii_alphabetic) => {
-                self.failed(peer, Failure::PlainHttp, None);
+                self.tls.failed(peer, Failure::PlainHttp, None);
                 turn_away(stream, peer, Refusal::PlainHttp, context).await;
                 return None;
             }
             // The first byte of that header's signature, and of nothing else that is spoken here.
             Ok(Ok(_)) if first == [b'\r'] => (Failure::ProxyHeader, None),
             Ok(Ok(_)) => {
-                let acceptor = TlsAcceptor::from(self.current.load_full());
+                let configs = self.tls.current.load_full();
+                let acceptor = match self.offers_http2 {
+                    true => TlsAcceptor::from(Arc::clone(&configs.http2)),
+                    false => TlsAcceptor::from(Arc::clone(&configs.http11)),
+                };
                 match timeout_at(deadline, acceptor.accept(stream).into_fallible()).await {
                     Ok(Ok(stream)) => return Some(stream.into()),
                     Ok(Err((error, mut stream))) => {
-                        self.failed(peer, Failure::of(&error), Some(error));
+                        self.tls.failed(peer, Failure::of(&error), Some(error));
                         // The client may have sent more already: a reset would overtake the alert.
                         let _ = timeout(LINGER_TIME, linger(&mut stream)).await;
                         return None;
@@ -143,10 +148,12 @@ impl Tls {
                 }
             }
         };
-        self.failed(peer, failure, detail);
+        self.tls.failed(peer, failure, detail);
         None
     }
+}
 
+impl Tls {
     /// Counts a handshake that failed, and tells of it unless there are too many.
     fn failed(&self, peer: SocketAddr, failure: Failure, detail: Option<io::Error>) {
         let (reason, client) = (failure.as_str(), peer.ip().to_canonical());

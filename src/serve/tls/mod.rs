@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 
 pub use files::TlsFileError;
@@ -28,7 +27,7 @@ pub(in crate::serve) use names::{has_name, names_in};
 use crate::clock::certificate_time;
 use crate::telemetry::{Metrics, Throttle};
 use clock::{Clock, Dates};
-use files::{Loaded, Stamps};
+use files::{Configs, Loaded, Stamps};
 
 /// How often it is looked whether the files have changed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -36,8 +35,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The TLS listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// Its addresses; at least one.
+    /// Addresses where HTTP/1.1 is spoken, for Delivery Optimization agents and everybody else.
     pub addresses: Vec<SocketAddr>,
+    /// Addresses where HTTP/2 is offered, too. There is at least one of either kind.
+    pub http2_addresses: Vec<SocketAddr>,
     /// PEM file with the certificate, its own first, then what leads to the root.
     pub certificate: PathBuf,
     /// PEM file with the key of the certificate, not encrypted.
@@ -52,12 +53,19 @@ pub struct TlsSettings {
 #[derive(Debug)]
 pub struct Tls {
     settings: TlsSettings,
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<Configs>,
     seen: Mutex<Seen>,
     metrics: Arc<Metrics>,
     /// Bounds the lines about handshakes that failed, and those among them that tell of clocks.
     failures: Mutex<Throttle>,
     clocks: Mutex<Throttle>,
+}
+
+/// What one TLS listener needs of [`Tls`].
+#[derive(Debug, Clone)]
+pub struct Handshakes {
+    tls: Arc<Tls>,
+    offers_http2: bool,
 }
 
 /// What is in use, and what was told.
@@ -70,6 +78,13 @@ struct Seen {
     refused: Option<Stamps>,
 }
 
+impl Handshakes {
+    /// For a listener where HTTP/1.1 is spoken, and HTTP/2 if it `offers_http2`.
+    pub fn new(tls: Arc<Tls>, offers_http2: bool) -> Self {
+        Self { tls, offers_http2 }
+    }
+}
+
 impl Tls {
     /// Reads the files. A certificate whose time is not now is used all the same, since the clock may be wrong.
     ///
@@ -77,13 +92,13 @@ impl Tls {
     /// Names the setting whose file is missing or broken, and what to do.
     pub fn open(settings: TlsSettings, metrics: Arc<Metrics>) -> Result<Self, TlsFileError> {
         let stamps = Stamps::of(&settings);
-        let Loaded { config, dates } = files::load(&settings)?;
+        let Loaded { configs, dates } = files::load(&settings)?;
         metrics.tls_certificate_expiry_seconds.set(dates.not_after());
         let seen = Seen { stamps, dates, clock: Clock::Right, refused: None };
         let now = Instant::now();
         let tls = Self {
             settings,
-            current: ArcSwap::from(config),
+            current: ArcSwap::from_pointee(configs),
             seen: Mutex::new(seen),
             metrics,
             failures: Mutex::new(Throttle::new(20, Duration::from_secs(3), now)),
@@ -116,8 +131,8 @@ impl Tls {
                     false => Err(TlsFileError::out_of_time(&self.settings.certificate, &loaded.dates, now)),
                 });
             match loaded {
-                Ok(Loaded { config, dates }) => {
-                    self.current.store(config);
+                Ok(Loaded { configs, dates }) => {
+                    self.current.store(Arc::new(configs));
                     self.metrics.tls_certificate_expiry_seconds.set(dates.not_after());
                     tracing::info!(
                         expires = dates.not_after_text(),

@@ -53,6 +53,7 @@ impl Files {
     pub(in crate::serve) fn settings(&self) -> TlsSettings {
         TlsSettings {
             addresses: Vec::new(),
+            http2_addresses: Vec::new(),
             certificate: self.path("server.pem"),
             key: self.path("server.key"),
             client_ca: None,

@@ -32,7 +32,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(in crate::serve) const TURN_AWAY_TIME: Duration = Duration::from_secs(5);
 /// How long, and how much, is read from a client after the last answer, so that no reset overtakes it.
 pub(in crate::serve) const LINGER_TIME: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 256 * 1024;
+pub(in crate::serve) const LINGER_BYTES: usize = 256 * 1024;
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,10 +50,10 @@ enum Close {
 }
 
 /// Counts in a gauge until dropped.
-struct Gauged<'a>(&'a IntGauge);
+pub(in crate::serve) struct Gauged<'a>(&'a IntGauge);
 
 impl<'a> Gauged<'a> {
-    fn new(gauge: &'a IntGauge) -> Self {
+    pub(in crate::serve) fn new(gauge: &'a IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }

@@ -8,9 +8,9 @@
 use super::refusal::Refusal;
 
 /// Header fields that hyper parses without a heap allocation; also our limit.
-const MAX_FIELDS: u8 = 100;
+pub(in crate::serve) const MAX_FIELDS: u8 = 100;
 /// Longest request line.
-pub(super) const MAX_REQUEST_LINE: usize = 16 * 1024;
+pub(in crate::serve) const MAX_REQUEST_LINE: usize = 16 * 1024;
 /// Empty lines that are skipped before a request line. RFC 9112 section 2.2 asks for at least one.
 const MAX_EMPTY_LINES: u8 = 8;
 /// The largest Content-Length that hyper can count.
@@ -166,13 +166,7 @@ impl HeadGate {
         if target.is_empty() {
             return Err(Refusal::Target);
         }
-        for &byte in target {
-            match byte {
-                b'#' => return Err(Refusal::Fragment),
-                b'\\' | b'"' | b'<' | b'>' | b'`' | 0..=b' ' | 0x7f.. => return Err(Refusal::Target),
-                _ => {}
-            }
-        }
+        target_bytes(target)?;
         // The rare forms are left to the parser that hyper uses, which would refuse without a reason.
         if !target.starts_with(b"/") && http::Uri::try_from(target).is_err() {
             return Err(Refusal::Target);
@@ -220,9 +214,7 @@ impl HeadGate {
             return Err(Refusal::HostRepeated);
         }
         self.hosts = 1;
-        // reg-name, IP literal or port (RFC 3986 section 3.2); "," would make two hosts look like one.
-        let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%:[]".contains(b);
-        if value.iter().all(allowed) { Ok(()) } else { Err(Refusal::HostInvalid) }
+        host_bytes(value)
     }
 
     fn length(&mut self, value: &[u8]) -> Result<(), Refusal> {
@@ -257,6 +249,25 @@ impl HeadGate {
             (Some(length), false) => Ok(Framing::Length(length)),
         }
     }
+}
+
+/// Whether a target has only bytes that RFC 3986 allows there, and no fragment.
+pub(in crate::serve) fn target_bytes(target: &[u8]) -> Result<(), Refusal> {
+    for &byte in target {
+        match byte {
+            b'#' => return Err(Refusal::Fragment),
+            b'\\' | b'"' | b'<' | b'>' | b'`' | 0..=b' ' | 0x7f.. => return Err(Refusal::Target),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a host has only bytes of a reg-name, an IP literal or a port (RFC 3986 section 3.2); "," would make two hosts
+/// look like one.
+pub(in crate::serve) fn host_bytes(host: &[u8]) -> Result<(), Refusal> {
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%:[]".contains(b);
+    if host.iter().all(allowed) { Ok(()) } else { Err(Refusal::HostInvalid) }
 }
 
 /// Which bytes are token characters (RFC 9110 section 5.6.2).

@@ -28,14 +28,16 @@ use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 
-pub(in crate::serve) use connection::{LINGER_TIME, TURN_AWAY_TIME, linger};
+pub(in crate::serve) use connection::{Gauged, LINGER_BYTES, LINGER_TIME, TURN_AWAY_TIME, linger};
 pub use connection::{serve_connection, turn_away};
 pub use direct::{Direct, Recall, Recalled, Words};
+pub(in crate::serve) use head_gate::{MAX_FIELDS, MAX_REQUEST_LINE as MAX_TARGET, host_bytes, target_bytes};
 pub use interim::Interim;
 pub(in crate::serve) use piece::TURN;
 pub use piece::{Content, Piece, PieceBody, Receipt};
 pub use refusal::Refusal;
 pub use socket::ClientSocket;
+pub(in crate::serve) use socket::HTTP2;
 
 use super::settings::Limits;
 use crate::content::Scheme;

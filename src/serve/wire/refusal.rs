@@ -4,6 +4,10 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+
 /// A reason to answer without asking the service. The connection is closed afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -61,6 +65,14 @@ pub enum Refusal {
     TransferCodingUnknown,
     /// Faulty chunk framing in a request body (RFC 9112 section 7.1).
     Chunk,
+    /// In HTTP/2 a Host that is not the `:authority` (RFC 9113 section 8.3.1).
+    HostDiffers,
+    /// In HTTP/2 a `:scheme` that is not the listener's.
+    Scheme,
+    /// CONNECT in HTTP/2.
+    TunnelVersion,
+    /// More HTTP/2 frames than the requests need (RFC 9113 section 10.5).
+    Frames,
     /// A PROXY protocol header where none is taken: its sender is no trusted proxy, or none is expected.
     ProxyHeaderUnexpected,
     /// A trusted proxy did not begin with a PROXY protocol header of version 2.
@@ -116,6 +128,10 @@ impl Refusal {
             Self::TransferEncoding => "transfer-encoding",
             Self::TransferCodingUnknown => "transfer-coding-unknown",
             Self::Chunk => "chunk",
+            Self::HostDiffers => "host-differs",
+            Self::Scheme => "scheme",
+            Self::TunnelVersion => "tunnel-version",
+            Self::Frames => "frames",
             Self::ProxyHeaderUnexpected => "proxy-header-unexpected",
             Self::ProxyHeaderMissing => "proxy-header-missing",
             Self::ProxyHeaderMalformed => "proxy-header-malformed",
@@ -136,7 +152,7 @@ impl Refusal {
             Self::HeadTimeout | Self::ProxyHeaderTimeout => "408 Request Timeout",
             Self::HeadTooLarge | Self::TooManyFields => "431 Request Header Fields Too Large",
             Self::TargetTooLong => "414 URI Too Long",
-            Self::TransferCodingUnknown => "501 Not Implemented",
+            Self::TransferCodingUnknown | Self::TunnelVersion => "501 Not Implemented",
             Self::VersionUnsupported => "505 HTTP Version Not Supported",
             Self::ClientNotAllowed | Self::ClientNotNamed => "403 Forbidden",
             Self::TooManyConnections | Self::NoDescriptors | Self::Draining => "503 Service Unavailable",
@@ -179,6 +195,10 @@ impl Refusal {
             Self::TransferEncoding => "Transfer-Encoding must be exactly one coding, in HTTP/1.1 only",
             Self::TransferCodingUnknown => "the only transfer coding known here is chunked",
             Self::Chunk => "the chunks of the request body are malformed",
+            Self::HostDiffers => "the Host field is not the :authority",
+            Self::Scheme => "the :scheme must be https here",
+            Self::TunnelVersion => "tunnels (CONNECT) are there in HTTP/1.1 only",
+            Self::Frames => "more frames than the requests need",
             Self::ProxyHeaderUnexpected => "a PROXY protocol header is not taken from this address",
             Self::ProxyHeaderMissing => "connections of this proxy must begin with a PROXY protocol header, version 2",
             Self::ProxyHeaderMalformed => "the PROXY protocol header is malformed",
@@ -207,6 +227,21 @@ impl Refusal {
     pub(in crate::serve) fn content_length(self) -> u64 {
         let explanation = self.explanation();
         if explanation.is_empty() { 0 } else { explanation.len() as u64 + 1 }
+    }
+
+    /// The answer where the library writes it.
+    pub(in crate::serve) fn answer(self) -> Response<Bytes> {
+        let explanation = self.explanation();
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = StatusCode::from_u16(self.status_code()).unwrap_or(StatusCode::BAD_REQUEST);
+        if explanation.is_empty() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        } else {
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            *response.body_mut() = Bytes::from(format!("{explanation}\n"));
+        }
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(self.content_length()));
+        response
     }
 
     /// The whole answer, head and body. A 503 has no body and asks for a retry: the Delivery Optimization
@@ -239,6 +274,9 @@ mod tests {
         assert_eq!(body, "a line of the request head ends in LF without CR\n");
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"), "{head}");
         assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+        let answer = Refusal::BareLf.answer();
+        assert_eq!((answer.status(), &**answer.body()), (StatusCode::BAD_REQUEST, body.as_bytes()));
+        assert_eq!(answer.headers()[CONTENT_LENGTH], body.len().to_string());
         assert!(head.contains("\r\nContent-Type: text/plain\r\n") && head.ends_with("\r\nConnection: close"), "{head}");
     }
 

@@ -12,6 +12,9 @@ use tokio_rustls::server::TlsStream;
 
 use crate::content::Scheme;
 
+/// HTTP/2 under TLS, in ALPN.
+pub(in crate::serve) const HTTP2: &[u8] = b"h2";
+
 /// One client connection. What is written under TLS may wait in memory until it is flushed.
 #[derive(Debug)]
 pub struct ClientSocket(Kind);
@@ -53,6 +56,14 @@ impl ClientSocket {
         match &self.0 {
             Kind::Plain(_) => None,
             Kind::Tls(stream) => stream.get_ref().1.peer_certificates()?.first(),
+        }
+    }
+
+    /// Whether the client asked for HTTP/2 in the handshake, and got it (RFC 9113 section 3.2).
+    pub(in crate::serve) fn speaks_http2(&self) -> bool {
+        match &self.0 {
+            Kind::Plain(_) => false,
+            Kind::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(HTTP2),
         }
     }
 

@@ -9,6 +9,7 @@ mod do_checks;
 pub(crate) mod do_client;
 pub(crate) mod do_file;
 pub(crate) mod fake_origin;
+pub(crate) mod frames;
 pub(crate) mod ledger;
 pub(crate) mod origin_reply;
 pub(crate) mod patient;

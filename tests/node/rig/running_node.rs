@@ -35,8 +35,18 @@ pub(crate) struct RunningNode {
     pub(crate) data: SocketAddr,
     /// The TLS listener, if there is one.
     pub(crate) tls: Option<SocketAddr>,
+    /// The one that offers HTTP/2.
+    pub(crate) http2: Option<SocketAddr>,
     pub(crate) admin: SocketAddr,
     setup: Setup,
+}
+
+/// Where a node listens.
+struct Listeners {
+    data: SocketAddr,
+    tls: Option<SocketAddr>,
+    http2: Option<SocketAddr>,
+    admin: SocketAddr,
 }
 
 /// Lines of standard output and error, as they came.
@@ -131,20 +141,22 @@ impl Setup {
         let output = Output::default();
         output.follow(child.stdout.take().unwrap());
         output.follow(child.stderr.take().unwrap());
-        let Some((data, tls, admin)) = output.wait_for(PATIENCE, listening) else {
+        let Some(Listeners { data, tls, http2, admin }) = output.wait_for(PATIENCE, listening) else {
             let _ = child.kill();
             let _ = child.wait();
             panic!("the node does not listen; it said:\n{}", output.text());
         };
-        RunningNode { child, output, data, tls, admin, setup: self.clone() }
+        RunningNode { child, output, data, tls, http2, admin, setup: self.clone() }
     }
 }
 
 /// The addresses of the line that says that it listens: `data` may be several, joined by commas.
-fn listening(line: &str) -> Option<(SocketAddr, Option<SocketAddr>, SocketAddr)> {
+fn listening(line: &str) -> Option<Listeners> {
     let line: Value = serde_json::from_str(line).ok()?;
     let first = |name: &str| line[name].as_str()?.split(',').next()?.parse().ok();
-    (line["message"] == "listening").then(|| Some((first("data")?, first("tls"), first("admin")?)))?
+    let listeners =
+        || Some(Listeners { data: first("data")?, tls: first("tls"), http2: first("http2"), admin: first("admin")? });
+    (line["message"] == "listening").then(listeners)?
 }
 
 impl RunningNode {

@@ -145,6 +145,15 @@ impl<'a> Caller<'a> {
         TlsConnector::from(Arc::new(config))
     }
 
+    /// A connection on which both sides speak HTTP/2.
+    pub(crate) async fn connect_http2(&self, address: SocketAddr) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let stream = self.connector().connect(ServerName::try_from(CACHE).unwrap(), stream).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        stream
+    }
+
     /// On a connection that stands.
     pub(crate) async fn shakes_hands(&self, connector: &TlsConnector, stream: TcpStream) -> std::io::Result<Secured> {
         stream.set_nodelay(true)?;
