@@ -17,6 +17,7 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::time::{Instant as Deadline, sleep_until, timeout};
 use tower::Service;
 
@@ -24,7 +25,7 @@ use super::answer::Http2Service;
 use super::io::MeteredIo;
 use super::shared::{Shared, Standing};
 use crate::serve::wire::{
-    ClientSocket, Gauged, LINGER_TIME, Peer, PieceBody, Refusal, TURN, TURN_AWAY_TIME, WireContext,
+    ClientSocket, Gauged, LINGER_TIME, Peer, PieceBody, Refusal, TURN, TURN_AWAY_TIME, UNSENT, WireContext,
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -87,6 +88,9 @@ where
     let peer = Peer { address: canonical(peer.address), ..peer };
     let metrics = Arc::clone(context.metrics());
     let _open = (Gauged::new(&metrics.connections), Gauged::new(&metrics.http2_connections));
+    if let Err(error) = SockRef::from(socket.tcp()).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!(peer = %peer.address, %error, "more than usual waits in the kernel for a slow client");
+    }
     let shared = Shared::new(&context);
     let limits = *context.limits();
     let mut builder = http2::Builder::new(Tasks { shared: Arc::clone(&shared) });

@@ -52,7 +52,7 @@ pub const PARK_AFTER: Duration = Duration::from_secs(5);
 const HYPER_BUFFER: usize = 64 * 1024;
 
 /// Most bytes that wait in the kernel to be sent to one client: what a slow client costs.
-const UNSENT: u32 = 64 * 1024;
+pub(in crate::serve) const UNSENT: u32 = 64 * 1024;
 
 /// What all connections share.
 #[derive(Debug)]
