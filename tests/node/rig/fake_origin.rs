@@ -310,7 +310,19 @@ impl State {
             if reply.delimiter == Delimiter::Chunked {
                 stream.write_all(format!("{take:x}\r\n").as_bytes()).await?;
             }
-            stream.write_all(bytes).await?;
+            // What the system does not take any more, since the connection is gone, has not left.
+            let mut written = 0;
+            while written < bytes.len() {
+                match stream.write(&bytes[written..]).await {
+                    Ok(count) => written += count,
+                    Err(error) => {
+                        let left = at + written as u64;
+                        self.ledger.take_back(path, reply.field("ETag").unwrap_or_default(), left, at + take);
+                        self.body_bytes.send_modify(|sent| *sent -= at + take - left);
+                        return Err(error);
+                    }
+                }
+            }
             if reply.delimiter == Delimiter::Chunked {
                 stream.write_all(b"\r\n").await?;
             }

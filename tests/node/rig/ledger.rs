@@ -24,6 +24,16 @@ impl Ledger {
         }
     }
 
+    /// Of what was noted, `from..to` has not left after all.
+    pub(super) fn take_back(&self, path: &str, tag: &str, from: u64, to: u64) {
+        let mut sent = self.sent.lock();
+        let runs = sent.get_mut(path).and_then(|versions| versions.get_mut(tag));
+        let run = runs.and_then(|runs| runs.iter_mut().rfind(|run| run.1 == to && run.0 <= from));
+        if let Some(run) = run {
+            run.1 = from;
+        }
+    }
+
     /// Body bytes sent of `path` in all its versions.
     pub(crate) fn of_path(&self, path: &str) -> u64 {
         self.sent.lock().get(path).map_or(0, |versions| versions.values().flatten().map(|(from, to)| to - from).sum())
@@ -66,5 +76,10 @@ fn bytes_that_were_sent_twice_count_once() {
     }
     ledger.note("/a", "y", 0, 5);
     assert_eq!((ledger.of_path("/a"), ledger.of_version("/a", "x"), ledger.distinct()), (43, 38, 35));
+    ledger.note("/a", "x", 30, 50);
+    ledger.note("/a", "x", 60, 70);
+    ledger.take_back("/a", "x", 30, 50);
+    ledger.take_back("/a", "x", 60, 70);
+    assert_eq!((ledger.of_version("/a", "x"), ledger.distinct()), (38, 35));
     assert_eq!((ledger.forget("/a"), ledger.distinct()), (35, 0));
 }
