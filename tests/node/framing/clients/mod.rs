@@ -49,6 +49,7 @@ fn the_tables_have_at_least_250_different_messages() {
         ("places", cache_host_origin::places()),
         ("origins", cache_host_origin::values()),
         ("pipelines", pipelines::pipelines()),
+        ("early answers", pipelines::early_answers()),
         ("cut heads", cut::heads()),
         ("cut bodies", cut::bodies()),
         ("named", ssrf::named(1)),

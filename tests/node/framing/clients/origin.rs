@@ -1,4 +1,5 @@
 //! An origin that writes down each request byte for byte, as a strict reader understands it, and what no such reader could.
+//! It answers what is below `/early/` as soon as it has the head.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -54,22 +55,27 @@ pub(super) fn answer(method: &str, host: &str, target: &str, body: &[u8]) -> Str
 async fn serve(mut stream: TcpStream, seen: &Mutex<Seen>) {
     stream.set_nodelay(true).unwrap();
     let mut bytes = Vec::new();
+    let mut answered = false;
     loop {
         match strict::request(&bytes) {
             Ok(Read::Whole(request, len)) => {
                 bytes.drain(..len);
-                let host = request.head.one("Host").unwrap_or_default();
-                let content = answer(&request.method, &host, &request.target, &request.body);
-                let content = if request.method == "HEAD" { String::new() } else { content };
-                let length = answer(&request.method, &host, &request.target, &request.body).len();
+                let reply = reply(&request);
                 seen.lock().whole.push(request);
-                let head =
-                    "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nETag: \"1\"\r\nContent-Type: text/plain\r\n";
-                let reply = format!("{head}Content-Length: {length}\r\n\r\n{content}");
-                if stream.write_all(reply.as_bytes()).await.is_err() {
+                if !std::mem::take(&mut answered) && stream.write_all(reply.as_bytes()).await.is_err() {
                     return;
                 }
                 continue;
+            }
+            Ok(Read::More) if !answered && bytes.starts_with(b"POST /early/") => {
+                if let Ok(Read::Whole(head, _)) = strict::head(&bytes) {
+                    answered = true;
+                    let target = head.line.split(' ').nth(1).unwrap_or_default().to_owned();
+                    let early = Request { method: "POST".to_owned(), target, head, body: Vec::new() };
+                    if stream.write_all(reply(&early).as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
             }
             Ok(Read::More) => {}
             Err(fault) => {
@@ -84,4 +90,13 @@ async fn serve(mut stream: TcpStream, seen: &Mutex<Seen>) {
             return;
         }
     }
+}
+
+fn reply(request: &Request) -> String {
+    let host = request.head.one("Host").unwrap_or_default();
+    let content = answer(&request.method, &host, &request.target, &request.body);
+    let length = content.len();
+    let content = if request.method == "HEAD" { String::new() } else { content };
+    let fields = "Cache-Control: max-age=600\r\nETag: \"1\"\r\nContent-Type: text/plain";
+    format!("HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {length}\r\n\r\n{content}")
 }

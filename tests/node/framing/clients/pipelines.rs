@@ -77,6 +77,23 @@ pub(super) fn pipelines() -> Vec<Case> {
     ]
 }
 
+/// Bodies that are still coming when the origin has answered.
+pub(super) fn early_answers() -> Vec<Case> {
+    let flood = HIDDEN.repeat(10_000);
+    let line = "POST /early/{id} HTTP/1.1\r\nHost: o.example\r\n";
+    let meant = || Meaning::new("POST", "/early/{id}", &flood);
+    let chunks = format!("{:x}\r\n{flood}\r\n0\r\n\r\n", flood.len());
+    vec![
+        case("of known length", format!("{line}Content-Length: {}\r\n\r\n{flood}", flood.len())).forwarded(meant()),
+        case("in chunks", format!("{line}Transfer-Encoding: chunked\r\n\r\n{chunks}")).forwarded(meant()),
+    ]
+}
+
+#[tokio::test]
+async fn answers_before_the_body_has_come() {
+    group(early_answers()).await;
+}
+
 #[tokio::test]
 async fn requests_in_one_write() {
     group(pipelines()).await;

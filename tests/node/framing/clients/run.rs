@@ -209,7 +209,9 @@ fn is_answer(answer: &Response, then: &Then, id: &str) -> Result<(), String> {
         && meaning.status == 200
         && meaning.method != "HEAD"
     {
-        let expected = self::answer(meaning.method, meaning.host, &meaning.target.replace("{id}", id), &meaning.body);
+        let target = meaning.target.replace("{id}", id);
+        let body = if target.starts_with("/early/") { &[] } else { &meaning.body[..] };
+        let expected = self::answer(meaning.method, meaning.host, &target, body);
         if answer.body != expected.as_bytes() {
             return Err(format!("the answer is {:?}, not {expected:?}", String::from_utf8_lossy(&answer.body)));
         }
