@@ -32,6 +32,7 @@ pub(super) fn hop_by_hop() -> Vec<Case> {
         gone("Keep-Alive", "Keep-Alive: timeout=1000000, max=0\r\n", "Keep-Alive"),
         gone("Proxy-Connection", "Proxy-Connection: close\r\n", "Proxy-Connection"),
         gone("TE", "Connection: TE\r\nTE: trailers, chunked;q=0.5\r\n", "TE"),
+        gone("TE that Connection does not name", "TE: trailers\r\n", "TE"),
         gone("Trailer", "Trailer: Content-Length\r\n", "Trailer"),
         gone("Proxy-Authorization", "Proxy-Authorization: Basic YTpi\r\n", "Proxy-Authorization"),
     ]
@@ -52,7 +53,7 @@ pub(super) fn steering() -> Vec<Case> {
         gone("X-HTTP-Method-Override", "X-HTTP-Method-Override: DELETE\r\n", "X-HTTP-Method-Override"),
         gone("X-Host", "X-Host: evil.example\r\n", "X-Host"),
         gone("Cookie", "Cookie: a=b\r\n", "Cookie"),
-        gone("an origin in a field", "cacheHostOrigin: evil.example\r\n", "Host2"),
+        get("an origin in a field", "cacheHostOrigin: evil.example\r\n").forwarded(usual()),
         gone("the time that a cache below has left", "Waystation-Time-Left: -1\r\n", "Waystation-Time-Left"),
         get("the own name in CDN-Loop", "CDN-Loop: site-7\r\n").answered(508, "loop"),
         get("the own name in Via, in a long list", format!("Via: {}1.1 site-7\r\n", "1.1 x, ".repeat(500)))
