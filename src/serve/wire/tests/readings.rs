@@ -19,6 +19,10 @@ const LIMIT: usize = 32 * 1024;
 #[derive(Debug, Clone)]
 enum Change {
     Insert(Index, &'static [u8]),
+    /// A line before another one.
+    Line(Index, &'static str),
+    /// Another end of a line.
+    End(Index, &'static [u8]),
     Remove(Index, usize),
     Repeat(Index, usize),
     Replace(Index, u8),
@@ -106,7 +110,6 @@ fn change() -> impl Strategy<Value = Change> {
         b"\n",
         b"\r\n",
         b"\r\n\r\n",
-        b"\n\n",
         b" ",
         b"\t",
         b":",
@@ -119,22 +122,38 @@ fn change() -> impl Strategy<Value = Change> {
         b"\xff",
         b"#",
         b"\\",
-        b"Host: h\r\n",
-        b"Content-Length: 5\r\n",
-        b"Content-Length : 5\r\n",
-        b"Transfer-Encoding: chunked\r\n",
-        b"Transfer-Encoding: identity\r\n",
-        b"0\r\n\r\n",
-        b"5\r\nhello\r\n",
-        b"Connection: close\r\n",
-        b"Expect: 100-continue\r\n",
-        b"GET /hidden HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"%",
     ];
+    let lines = &[
+        "Host: h",
+        "Host:",
+        "Content-Length: 5",
+        "Content-Length : 5",
+        "Content-Length: +5",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding : chunked",
+        "Connection: close",
+        "Expect: 100-continue",
+        " folded",
+        "",
+        "0",
+        "5",
+        "hello",
+        "GET /hidden HTTP/1.1",
+        "X",
+        ": y",
+        "X\u{b}: y",
+    ];
+    let ends: &[&[u8]] =
+        &[b"", b"\n", b"\r", b"\r\r\n", b"\n\r", b"\n\n", b" \r\n", b"\r\n ", b"\0\r\n", b"x\n", b"\rx", b"\r\n\r\n"];
     prop_oneof![
-        4 => (any::<Index>(), select(pieces)).prop_map(|(at, piece)| Change::Insert(at, piece)),
-        2 => (any::<Index>(), 1_usize..30).prop_map(|(at, count)| Change::Remove(at, count)),
-        1 => (any::<Index>(), 1_usize..60).prop_map(|(at, count)| Change::Repeat(at, count)),
-        2 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Change::Replace(at, byte)),
+        (any::<Index>(), select(pieces)).prop_map(|(at, piece)| Change::Insert(at, piece)),
+        (any::<Index>(), select(lines)).prop_map(|(at, line)| Change::Line(at, line)),
+        (any::<Index>(), select(ends)).prop_map(|(at, end)| Change::End(at, end)),
+        (any::<Index>(), 1_usize..30).prop_map(|(at, count)| Change::Remove(at, count)),
+        (any::<Index>(), 1_usize..60).prop_map(|(at, count)| Change::Repeat(at, count)),
+        (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Change::Replace(at, byte)),
     ]
 }
 
@@ -151,9 +170,14 @@ fn conversation() -> impl Strategy<Value = (Vec<u8>, bool)> {
     })
 }
 
+/// Where lines end.
+fn line_ends(bytes: &[u8]) -> Vec<usize> {
+    bytes.windows(2).enumerate().filter(|(_, pair)| pair == b"\r\n").map(|(at, _)| at).collect()
+}
+
 impl Change {
     fn apply(&self, bytes: &mut Vec<u8>) {
-        if bytes.is_empty() {
+        if line_ends(bytes).is_empty() {
             return;
         }
         let range = |at: &Index, count: usize| {
@@ -164,6 +188,16 @@ impl Change {
             Self::Insert(at, piece) => {
                 let at = at.index(bytes.len());
                 bytes.splice(at..at, piece.iter().copied());
+            }
+            Self::Line(at, line) => {
+                let ends = line_ends(bytes);
+                let at = ends[at.index(ends.len())] + 2;
+                bytes.splice(at..at, format!("{line}\r\n").into_bytes());
+            }
+            Self::End(at, end) => {
+                let ends = line_ends(bytes);
+                let at = ends[at.index(ends.len())];
+                bytes.splice(at..at + 2, end.iter().copied());
             }
             Self::Remove(at, count) => {
                 let range = range(at, *count);
@@ -202,7 +236,7 @@ fn ends(bytes: &[u8]) -> (Vec<usize>, bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4 * ProptestConfig::default().cases))]
+    #![proptest_config(ProptestConfig::with_cases(16 * ProptestConfig::default().cases))]
     #[test]
     fn messages_end_where_a_strict_reader_finds_their_ends((bytes, unchanged) in conversation()) {
         let messages = strict_reader::read(&bytes);
@@ -281,7 +315,7 @@ fn the_service_reads_what_a_strict_reader_reads() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (address, asked) = runtime.block_on(recorder());
     let asked = parking_lot::Mutex::new(asked);
-    let mut runner = TestRunner::new(ProptestConfig::default());
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(4 * ProptestConfig::default().cases));
     let sent = (conversation(), proptest::collection::vec(any::<Index>(), 0..4));
     let result = runner.run(&sent, |((bytes, unchanged), cuts)| {
         runtime.block_on(async {
