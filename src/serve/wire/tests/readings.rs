@@ -19,6 +19,8 @@ const LIMIT: usize = 32 * 1024;
 #[derive(Debug, Clone)]
 enum Change {
     Insert(Index, &'static [u8]),
+    /// Bytes behind a slash, as most targets have one.
+    Target(Index, &'static [u8]),
     /// A line before another one.
     Line(Index, &'static str),
     /// Another end of a line.
@@ -149,6 +151,7 @@ fn change() -> impl Strategy<Value = Change> {
         &[b"", b"\n", b"\r", b"\r\r\n", b"\n\r", b"\n\n", b" \r\n", b"\r\n ", b"\0\r\n", b"x\n", b"\rx", b"\r\n\r\n"];
     prop_oneof![
         (any::<Index>(), select(pieces)).prop_map(|(at, piece)| Change::Insert(at, piece)),
+        (any::<Index>(), select(pieces)).prop_map(|(at, piece)| Change::Target(at, piece)),
         (any::<Index>(), select(lines)).prop_map(|(at, line)| Change::Line(at, line)),
         (any::<Index>(), select(ends)).prop_map(|(at, end)| Change::End(at, end)),
         (any::<Index>(), 1_usize..30).prop_map(|(at, count)| Change::Remove(at, count)),
@@ -187,6 +190,12 @@ impl Change {
         match self {
             Self::Insert(at, piece) => {
                 let at = at.index(bytes.len());
+                bytes.splice(at..at, piece.iter().copied());
+            }
+            Self::Target(at, piece) => {
+                let slashes = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at + 1);
+                let slashes: Vec<_> = slashes.collect();
+                let at = slashes.get(at.index(slashes.len().max(1))).copied().unwrap_or_default();
                 bytes.splice(at..at, piece.iter().copied());
             }
             Self::Line(at, line) => {
