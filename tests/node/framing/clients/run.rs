@@ -283,6 +283,10 @@ fn of_the_origin(seen: &Seen, runs: &[(&str, &Case)]) -> Vec<String> {
     let mut faults: Vec<_> = seen.faults.iter().map(|fault| format!("the origin got {fault}")).collect();
     let mut expected = 0;
     for (id, case) in runs {
+        let behind = format!("/honest/behind/{id}");
+        if case.after == After::Closes && seen.whole.iter().any(|request| request.target == behind) {
+            faults.push(format!("{}: what stands behind it went on to the origin", case.name));
+        }
         for meaning in case.meanings() {
             let target = meaning.target.replace("{id}", id);
             let got: Vec<_> = seen.whole.iter().filter(|request| request.target == target).collect();
