@@ -50,6 +50,11 @@ impl FillError {
         }
     }
 
+    /// Whether the client broke the body of its request.
+    pub fn is_of_the_request(&self) -> bool {
+        matches!(self, Self::Upstream(error) if matches!(**error, FetchError::RequestBody))
+    }
+
     /// Whether no source was asked, since none is allowed or all are known to be down.
     pub fn asked_nobody(&self) -> bool {
         let Self::Upstream(error) = self else { return false };

@@ -19,8 +19,12 @@ pub(super) fn refused(refusal: &Refusal) -> Outcome {
 }
 
 /// Upstream brought nothing and nothing stored may be served. Delivery Optimization agents ban a cache for any 4xx and
-/// for silence, but not for a 5xx: so it is a 503 for every passing fault.
+/// for silence, but not for a 5xx: so it is a 503 for every passing fault. A body that its client did not bring to its end is none.
 pub(super) fn failed(error: &FillError) -> Outcome {
+    if error.is_of_the_request() {
+        let reply = Reply::Own { status: StatusCode::BAD_REQUEST, reason: error.to_string(), allow: None };
+        return Outcome { reply, result: RequestResult::Refused, status: CacheStatus::own(error.as_str()) };
+    }
     Outcome {
         reply: Reply::Unavailable { retry_after: RETRY_AFTER },
         result: RequestResult::Error,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
@@ -157,7 +158,10 @@ impl Ask {
         loops::mark_request(&mut fields, pseudonym);
         // RFC 9110 section 8.6: a method that expects content is told that there is none.
         let expects_content = [Method::POST, Method::PUT, Method::PATCH].contains(&self.method);
-        let is_empty = self.body.as_ref().is_none_or(|body| matches!(body, RequestBody::Bytes(b) if b.is_empty()));
+        let is_empty = self.body.as_ref().is_none_or(|body| match body {
+            RequestBody::Bytes(bytes) => bytes.is_empty(),
+            RequestBody::Stream(incoming) => incoming.is_end_stream(),
+        });
         if expects_content && is_empty {
             fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }

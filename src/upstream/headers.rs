@@ -4,7 +4,7 @@
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, COOKIE, EXPECT, FORWARDED, HOST,
     HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, StatusCode};
 
@@ -34,8 +34,10 @@ const HOP_BY_HOP: [HeaderName; 11] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Fields that `Connection` cannot take away, since what we do depends on them.
-const NOT_NAMEABLE: [HeaderName; 4] = [HOST, CONTENT_LENGTH, CACHE_CONTROL, RANGE];
+/// Fields that `Connection` cannot take away, since what we do depends on them, or since they show a loop (RFC 8586
+/// section 2).
+const NOT_NAMEABLE: [HeaderName; 6] =
+    [HOST, CONTENT_LENGTH, CACHE_CONTROL, RANGE, VIA, HeaderName::from_static("cdn-loop")];
 
 /// Request fields that are never passed on: made anew for each connection, or telling of the clients' network.
 const NEVER_FORWARDED: [HeaderName; 10] = [
@@ -191,7 +193,7 @@ mod tests {
     #[test]
     fn only_what_belongs_to_the_request_is_forwarded() {
         let mut client = headers(&[
-            ("connection", "close, X-Per-Hop ,, cache-control, host, range"),
+            ("connection", "close, X-Per-Hop ,, cache-control, host, range, Via, CDN-Loop"),
             ("connection", "x-also-per-hop, not a name, (bad)"),
         ]);
         for (name, _, _) in REQUEST_TABLE {

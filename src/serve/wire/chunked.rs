@@ -1,10 +1,15 @@
 //! Finds the end of a chunked request body while its bytes pass by (RFC 9112 section 7.1). Stricter than
 //! hyper's decoder, which sees the same bytes afterwards, so the two never disagree about the end. Pure.
 
+use super::head_gate::is_token;
 use super::refusal::Refusal;
 
 /// Longest chunk-size line with extensions, and all of the trailer section.
 const MAX_LINE: u16 = 4096;
+/// Bytes of all extensions together. hyper takes no more.
+const MAX_EXTENSIONS: u16 = 16 * 1024 - 1;
+/// Trailer fields. hyper takes no more.
+const MAX_TRAILERS: u8 = 100;
 
 /// How far a piece of input belongs to the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +27,8 @@ pub(super) struct ChunkScanner {
     size: u64,
     digits: u8,
     line: u16,
+    extensions: u16,
+    trailers: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,14 +40,15 @@ enum State {
     DataCr,
     DataLf,
     TrailerStart,
-    Trailer,
+    TrailerName,
+    TrailerValue,
     TrailerLf,
     EndLf,
 }
 
 impl ChunkScanner {
     pub(super) fn new() -> Self {
-        Self { state: State::Size, size: 0, digits: 0, line: 0 }
+        Self { state: State::Size, size: 0, digits: 0, line: 0, extensions: 0, trailers: 0 }
     }
 
     /// Takes the next piece of input.
@@ -85,7 +93,10 @@ impl ChunkScanner {
             (State::Size, b';') if self.digits > 0 => State::Extension,
             (State::Size, b'\r') if self.digits > 0 => State::SizeLf,
             (State::Extension, b'\r') => State::SizeLf,
-            (State::Extension, _) if visible => State::Extension,
+            (State::Extension, _) if visible && self.extensions < MAX_EXTENSIONS => {
+                self.extensions = self.extensions.saturating_add(1);
+                State::Extension
+            }
             (State::SizeLf, b'\n') if self.size == 0 => {
                 self.line = 0;
                 State::TrailerStart
@@ -93,12 +104,18 @@ impl ChunkScanner {
             (State::SizeLf, b'\n') => State::Data,
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => {
-                *self = Self::new();
+                *self = Self { extensions: self.extensions, ..Self::new() };
                 State::Size
             }
             (State::TrailerStart, b'\r') => State::EndLf,
-            (State::TrailerStart | State::Trailer, _) if visible => State::Trailer,
-            (State::Trailer, b'\r') => State::TrailerLf,
+            (State::TrailerStart, _) if is_token(byte) && self.trailers < MAX_TRAILERS => {
+                self.trailers = self.trailers.saturating_add(1);
+                State::TrailerName
+            }
+            (State::TrailerName, _) if is_token(byte) => State::TrailerName,
+            (State::TrailerName, b':') => State::TrailerValue,
+            (State::TrailerValue, _) if visible => State::TrailerValue,
+            (State::TrailerValue, b'\r') => State::TrailerLf,
             (State::TrailerLf, b'\n') => State::TrailerStart,
             (State::EndLf, b'\n') => return Ok(true),
             _ => return Err(Refusal::Chunk),
@@ -146,11 +163,27 @@ mod tests {
             "0\r\n\n",
             "0\r\n\rX",
             "5\rX",
+            "0\r\nA\r\n\r\n",
+            "0\r\n: b\r\n\r\n",
+            "0\r\nA : b\r\n\r\n",
+            "0\r\n A: b\r\n\r\n",
+            "0\r\nA: b\r\n c\r\n\r\n",
+            "0\r\nGET / HTTP/1.1\r\n\r\n",
         ] {
             assert_eq!(ChunkScanner::new().scan(body.as_bytes()), Err(Refusal::Chunk), "{body:?}");
         }
         let endless = format!("5;{}", "x".repeat(5000));
         assert_eq!(ChunkScanner::new().scan(endless.as_bytes()), Err(Refusal::Chunk));
+        for (part, most) in [("1;xxxxxxx\r\nx\r\n", 16_383 / 7), ("1;x\r\nx\r\n", 16_383)] {
+            for (count, fits) in [(most, true), (most + 1, false)] {
+                let body = part.repeat(count) + "0\r\n\r\n";
+                assert_eq!(ChunkScanner::new().scan(body.as_bytes()).is_ok(), fits, "{part:?} {count} times");
+            }
+        }
+        for (count, fits) in [(100, true), (101, false)] {
+            let body = format!("0\r\n{}\r\n", "A:\r\n".repeat(count));
+            assert_eq!(ChunkScanner::new().scan(body.as_bytes()).is_ok(), fits, "{count} trailers");
+        }
     }
 
     proptest! {

@@ -205,6 +205,9 @@ impl HeadGate {
             4 if name.eq_ignore_ascii_case(b"host") => self.host(trim_space(value)),
             14 if name.eq_ignore_ascii_case(b"content-length") => self.length(trim_space(value)),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.encoding(trim_space(value)),
+            // Some servers read `_` as `-`: to them it would be framing, to others not.
+            14 if name.eq_ignore_ascii_case(b"content_length") => Err(Refusal::FieldName),
+            17 if name.eq_ignore_ascii_case(b"transfer_encoding") => Err(Refusal::FieldName),
             _ => Ok(()),
         }
     }
@@ -282,7 +285,7 @@ const TOKEN: [bool; 256] = {
     table
 };
 
-fn is_token(byte: u8) -> bool {
+pub(super) fn is_token(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
 

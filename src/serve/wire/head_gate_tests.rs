@@ -122,6 +122,8 @@ fn malformed_heads_are_refused_with_their_reason() {
         ("X\u{e9}: a\r\n", Refusal::FieldName),
         ("X(: a\r\n", Refusal::FieldName),
         ("X\0: a\r\n", Refusal::FieldName),
+        ("Content_Length: 5\r\n", Refusal::FieldName),
+        ("transfer_Encoding: chunked\r\n", Refusal::FieldName),
         ("X: a\0\r\n", Refusal::FieldValue),
         ("X: a\u{7}\r\n", Refusal::FieldValue),
         ("X: a\u{7f}\r\n", Refusal::FieldValue),

@@ -39,7 +39,8 @@ pub enum Refusal {
     Version,
     /// A well-formed version that is not spoken here, HTTP/2 with prior knowledge included.
     VersionUnsupported,
-    /// A field name is empty or no token, or a field line has no colon (RFC 9112 section 5).
+    /// A field name is empty or no token, or a field line has no colon (RFC 9112 section 5); or the name is one of framing to
+    /// those who read `_` as `-`.
     FieldName,
     /// Whitespace between field name and colon (RFC 9112 section 5.1).
     SpaceBeforeColon,

@@ -22,6 +22,8 @@ use super::*;
 
 mod ending;
 mod messages;
+mod readings;
+mod strict_reader;
 mod waiting;
 
 /// No event of these tests takes this long; it only keeps a fault from hanging them.

@@ -87,6 +87,16 @@ impl Setup {
         self
     }
 
+    /// A rule that leaves the address of `host` to the system, and private ones refused.
+    pub(crate) fn guarded_origin(mut self, host: &str, more: Value) -> Self {
+        let mut rule = json!({ "host": host });
+        if let (Some(rule), Value::Object(more)) = (rule.as_object_mut(), more) {
+            rule.extend(more);
+        }
+        self.config["origins"].as_array_mut().unwrap().push(rule);
+        self
+    }
+
     /// Sets what stands at a dotted path, for example `limits.header_time`.
     pub(crate) fn set(mut self, path: &str, value: Value) -> Self {
         let place = path.split('.').fold(&mut self.config, |place, name| &mut place[name]);
