@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use super::body::{Segment, SegmentBody};
 use super::mend::Mender;
 use super::ready::Plan;
-use crate::content::{ByteRange, Digest};
+use crate::content::{AnyDigest, ByteRange};
 use crate::decide::CacheStatus;
 use crate::fill::Answer;
 use crate::store::{Entry, Gift};
@@ -124,9 +124,9 @@ pub(super) struct Stored {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct WantedDigests {
     /// That of the content of the answer, if it is wanted and known.
-    pub(super) content: Option<Digest>,
-    /// That of the representation is of no use.
-    pub(super) no_repr: bool,
+    pub(super) content: Option<AnyDigest>,
+    /// The SHA-256 of the representation is of no use.
+    pub(super) no_sha_256: bool,
 }
 
 /// An answer of upstream on its way to one client.

@@ -17,7 +17,7 @@ use super::outcome::{Outcome, Passed, Reply};
 use super::rescue;
 use super::verify::WORTH_WAITING;
 use super::version::passed_version;
-use crate::content::Digest;
+use crate::content::AnyDigest;
 use crate::decide::{self, CacheStatus, FwdReason};
 use crate::fill::{PassedFraming, PassedThrough, Through};
 use crate::store::Gift;
@@ -27,7 +27,7 @@ use crate::telemetry::RequestResult;
 enum Manner {
     AsItComes,
     /// With its end held back until it has this digest. Its begin has come already.
-    Checked(Digest, Bytes),
+    Checked(AnyDigest, Bytes),
     /// All of it has come.
     Gathered(Bytes),
 }
@@ -96,7 +96,7 @@ impl Handler {
             None => (Bytes::new(), Gathered::More),
         };
         match (ended, expected) {
-            (Gathered::Whole, Some(expected)) if Digest::of(&bytes) != expected => {
+            (Gathered::Whole, Some(expected)) if !expected.is_of(&bytes) => {
                 note_mismatch(&ask.content.key, expected);
                 Err(rescue::unavailable("wrong-digest"))
             }
@@ -123,10 +123,13 @@ impl Handler {
 
 /// What the body must hash to: the operator's word counts more than the source's. Of a part only the digest of the message
 /// itself tells (RFC 9530 section 2).
-fn expected(ask: &Ask, response: &PassedThrough) -> Option<Digest> {
+fn expected(ask: &Ask, response: &PassedThrough) -> Option<AnyDigest> {
     let of_content = || decide::content_digest(&response.headers);
     match passed_version(response)?.1 {
-        true => ask.rule_digest().or_else(|| decide::repr_digest(&response.headers)).or_else(of_content),
+        true => {
+            let rule = ask.rule_digest().map(AnyDigest::from);
+            rule.or_else(|| decide::repr_digest(&response.headers)).or_else(of_content)
+        }
         false => of_content(),
     }
 }
