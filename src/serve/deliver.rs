@@ -19,7 +19,7 @@ use super::present::Reading;
 use super::verify::{Verdict, verified_soon};
 use super::{multipart, rescue, respond, wanted};
 use crate::content::{ByteRange, RangeSet, Record};
-use crate::decide::{self, CacheStatus, FwdReason, Precondition, RangeOutcome};
+use crate::decide::{self, CacheStatus, Freshness, FwdReason, Precondition, RangeOutcome};
 use crate::fill::{Arriving, FlightGuard};
 use crate::store::{Body, Entry, Gift, Progress};
 use crate::telemetry::RequestResult;
@@ -123,8 +123,9 @@ pub(super) async fn growing(handler: &Handler, ask: &Ask, growing: Growing, reas
     let Growing { entry, body, guard, collapsed, found } = growing;
     let entry = &entry;
     let answered = guard.answered().unwrap_or(entry.record.status);
-    let status = CacheStatus::forwarded(reason, Some(answered.as_u16()));
-    let status = if body.partial().is_some() { status.stored() } else { status }.collapsed_if(collapsed);
+    let ttl = Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl();
+    let status = CacheStatus::forwarded(reason, Some(answered.as_u16())).with_ttl(ttl);
+    let status = status.stored_if(body.partial().is_some()).collapsed_if(collapsed);
     let result = if collapsed { RequestResult::Partial } else { RequestResult::Miss };
     if let Some(outcome) = before_body(ask, entry, &status, result) {
         return Delivery::Done(outcome);

@@ -21,6 +21,7 @@ mod follow;
 mod gather;
 mod grow;
 mod handler;
+mod head;
 mod mend;
 mod multipart;
 mod outcome;

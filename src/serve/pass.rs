@@ -38,12 +38,17 @@ impl Handler {
         let want = ask.want(None, None);
         match self.fill.pass(&want, ask.method.clone(), None).await {
             Ok(response) => self.pass(ask, response, reason).await,
-            Err(error) => rescue::failed(&error),
+            Err(error) => rescue::failed(&error, Some(reason)),
         }
     }
 
     /// Passes an answer to a GET or HEAD on.
-    pub(super) async fn pass(&self, ask: &Ask, mut response: PassedThrough, reason: FwdReason) -> Outcome {
+    pub(super) async fn pass(&self, ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
+        let answered = response.status;
+        self.pass_if_right(ask, response, reason).await.after(reason, Some(answered))
+    }
+
+    async fn pass_if_right(&self, ask: &Ask, mut response: PassedThrough, reason: FwdReason) -> Outcome {
         if let Some(refused) = refusal(ask, &response) {
             return refused;
         }
@@ -147,7 +152,7 @@ fn length_of(response: &PassedThrough) -> Option<u64> {
 /// Passes `response` on, or says why not.
 pub(super) fn through(ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
     match refusal(ask, &response) {
-        Some(refused) => refused,
+        Some(refused) => refused.after(reason, Some(response.status)),
         None => released(ask, response, reason, None, |through| Segment::Through(Box::new(through))),
     }
 }

@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 
 use super::outcome::{Outcome, Reply};
-use crate::decide::CacheStatus;
+use crate::decide::{CacheStatus, FwdReason};
 use crate::fill::{FetchError, FillError};
 use crate::resolve::Refusal;
 use crate::telemetry::RequestResult;
@@ -19,12 +19,13 @@ pub(super) fn refused(refusal: &Refusal) -> Outcome {
 }
 
 /// Upstream brought nothing and nothing stored may be served. Delivery Optimization agents ban a cache for any 4xx and
-/// for silence, but not for a 5xx: so it is a 503 for every passing fault.
-pub(super) fn failed(error: &FillError) -> Outcome {
-    Outcome {
-        reply: Reply::Unavailable { retry_after: RETRY_AFTER },
-        result: RequestResult::Error,
-        status: CacheStatus::own(error.as_str()),
+/// for silence, but not for a 5xx: so it is a 503 for every passing fault. `reason` is why the request itself went upstream,
+/// if it did and not one about it.
+pub(super) fn failed(error: &FillError, reason: Option<FwdReason>) -> Outcome {
+    let outcome = unavailable(error.as_str());
+    match reason.filter(|_| !error.asked_nobody()) {
+        Some(reason) => outcome.after(reason, error.status()),
+        None => outcome,
     }
 }
 

@@ -46,6 +46,10 @@ pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response
                     headers.append(name.clone(), value.clone());
                 }
             }
+            // What caches before this one did stays in its place (RFC 9211 section 2).
+            for members in entry.record.headers.get_all(CACHE_STATUS) {
+                headers.append(CACHE_STATUS, members.clone());
+            }
             headers.insert(AGE, HeaderValue::from(age));
             with(StatusCode::NOT_MODIFIED, headers, None, SegmentBody::empty())
         }

@@ -11,6 +11,7 @@
 
 mod apt;
 mod budget;
+mod cache_status;
 mod changing;
 mod clock;
 mod coalesce;
