@@ -144,7 +144,8 @@ impl Inner {
                     let place = self.whereabouts(digest);
                     if let Some(drive) = place.to_ask().filter(|drive| drive.id != partial.drive.id).cloned() {
                         let patches = place.patches(&finished.file);
-                        return Ok(Attempt::Elsewhere(Elsewhere { finishing, finished, drive, place, patches, gone }));
+                        let elsewhere = Elsewhere { finishing, finished, drive, place, patches, gone };
+                        return Ok(Attempt::Elsewhere(Box::new(elsewhere)));
                     }
                     let stored = self.look(place);
                     stored.iter().for_each(|stored| Self::mend_from(stored, finished.file.file()));

@@ -48,7 +48,7 @@ pub(super) struct Told {
 pub(super) enum Attempt {
     Done(Completed),
     /// Another drive has to be asked first.
-    Elsewhere(Elsewhere),
+    Elsewhere(Box<Elsewhere>),
 }
 
 /// A body whose content another drive seems to have.
