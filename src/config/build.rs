@@ -52,6 +52,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
         let upstream = root.section("upstream", sources::upstream);
         let connect = root.section("connect", connect);
         let limits = root.section("limits", limits);
+        let cache_status_key = root.value("cache_status_key", values::boolean);
         let clients_may_refetch = root.value("clients_may_refetch", values::boolean);
         let admin = root.section("admin", admin);
         let log = root.section("log", log);
@@ -103,6 +104,7 @@ pub(super) fn build(root: &mut Node, report: &mut Report, mut notes: Vec<String>
                 limits: limits?,
                 drain_grace: drain_grace?,
                 pseudonym: pseudonym?.unwrap_or_else(random_pseudonym).into(),
+                cache_status_key: cache_status_key?,
                 clients_may_refetch: clients_may_refetch?,
                 tunnel_idle_time: connect.idle_time,
             },

@@ -5,6 +5,7 @@
 
 mod access_list;
 mod address;
+mod any_digest;
 mod digest;
 mod key;
 mod origin;
@@ -18,6 +19,7 @@ mod version;
 
 pub use access_list::AccessList;
 pub use address::{AddressRefusal, refuse_address};
+pub use any_digest::{AnyDigest, Verifier};
 pub use digest::{Digest, Digester, ParseDigestError};
 pub use key::{CacheKey, KeyHash};
 pub use origin::{Origin, Scheme};

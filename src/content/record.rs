@@ -7,7 +7,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::{CacheKey, Digest, UnixMillis, Validator};
+use super::{AnyDigest, CacheKey, Digest, UnixMillis, Validator};
 
 /// One response as it was received, and where its body is (RFC 9111 section 2).
 #[derive(Debug, Clone)]
@@ -44,10 +44,10 @@ pub struct VaryField {
 }
 
 /// A digest that a body must have, with its source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedDigest {
     /// `Repr-Digest` of the upstream answer (RFC 9530): it can make us refuse bytes, never accept others.
-    Upstream(Digest),
+    Upstream(AnyDigest),
     /// A rule of the configuration.
     Rule(Digest),
     /// A verified update manifest.
@@ -56,9 +56,10 @@ pub enum ExpectedDigest {
 
 impl ExpectedDigest {
     /// The digest, whoever says it.
-    pub fn digest(&self) -> Digest {
+    pub fn digest(&self) -> AnyDigest {
         match *self {
-            Self::Upstream(digest) | Self::Rule(digest) | Self::Manifest(digest) => digest,
+            Self::Upstream(digest) => digest,
+            Self::Rule(digest) | Self::Manifest(digest) => digest.into(),
         }
     }
 }

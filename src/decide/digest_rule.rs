@@ -63,7 +63,7 @@ mod tests {
             expected,
             ..record(200, &[("repr-digest", &*claim)])
         };
-        let (rule, claimed) = (Some(ExpectedDigest::Rule(one)), Some(ExpectedDigest::Upstream(other)));
+        let (rule, claimed) = (Some(ExpectedDigest::Rule(one)), Some(ExpectedDigest::Upstream(other.into())));
         for expected in [None, claimed, Some(ExpectedDigest::Rule(other))] {
             assert_eq!(under_rule(&begun(expected), Some(one)), UnderRule::Expects(rule));
         }

@@ -81,7 +81,7 @@ impl Freshness {
         self.source == LifetimeSource::Immutable || self.age.is_some_and(|age| age < self.lifetime)
     }
 
-    /// Remaining lifetime in seconds, negative once it is over (`ttl` of RFC 9211 section 2.3); 0 when the age is
+    /// Remaining lifetime in seconds, negative once it is over (`ttl` of RFC 9211 section 2.4); 0 when the age is
     /// not known.
     pub fn ttl(&self) -> i64 {
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);

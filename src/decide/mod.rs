@@ -26,11 +26,13 @@ mod version;
 
 pub use conditional::{Precondition, preconditions};
 pub use decision::{BypassReason, Decision, Options, RequestFacts, decide, is_for_anybody, may_serve_stale};
-pub use digest_field::{content_digest, refuses_repr_digest, repr_digest, wants_content_digest};
+pub use digest_field::{
+    Algorithm, content_digest, refuses_repr_digest, repr_digest, wanted_content_digests, wants_digest,
+};
 pub use digest_rule::{UnderRule, under_rule};
 pub use forwards::{Forwards, forwards};
 pub use freshness::{Freshness, LifetimeSource, age};
-pub use own_digest::{own_digest, said_digest, wants_digest};
+pub use own_digest::{own_digest, said_digest, verified_sha_512};
 pub use range_request::{FirstAsked, RangeOutcome, first_asked, is_asked_for, is_behind, is_for_one_range, ranges};
 pub use status::{CacheStatus, FwdReason};
 pub use storable::{NotStorable, Storable, may_serve_get, storable};

@@ -7,9 +7,8 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::digest_field::repr_digest;
 use super::status::OWN_DIGEST;
-use crate::content::{BodyRef, Digest, ExpectedDigest, Record};
+use crate::content::{AnyDigest, BodyRef, Digest, ExpectedDigest, Record};
 
-const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// The digest of the representation that this cache itself says: that of the bytes that it has all of, or what they must be
@@ -25,13 +24,13 @@ pub fn own_digest(record: &Record) -> Option<Digest> {
     }
 }
 
-/// Whether a request asks for the SHA-256 of the representation. A preference of 0 is none.
-pub fn wants_digest(request: &HeaderMap) -> bool {
-    let lines = request.get_all(&WANT_REPR_DIGEST).iter().filter_map(|line| line.to_str().ok());
-    let mut wishes = lines.flat_map(|line| line.split(',')).filter_map(|member| member.trim().split_once('='));
-    let weight = |text: &str| text.split(';').next().and_then(|number| number.parse::<u8>().ok());
-    // The last one counts (RFC 9651 section 4.2.2).
-    wishes.rfind(|(algorithm, _)| *algorithm == "sha-256").is_some_and(|(_, wish)| weight(wish) > Some(0))
+/// The SHA-512 of the representation that its source said and that has been verified: there is all of it, and it would not be
+/// had the digest been wrong.
+pub fn verified_sha_512(record: &Record) -> Option<AnyDigest> {
+    match (record.status, record.body, record.expected) {
+        (StatusCode::OK, BodyRef::Blob(_), Some(ExpectedDigest::Upstream(said @ AnyDigest::Sha512(_)))) => Some(said),
+        _ => None,
+    }
 }
 
 /// The digest that the cache which gave this answer says of its own account.
@@ -40,7 +39,7 @@ pub fn said_digest(answer: &HeaderMap) -> Option<Digest> {
     let member = last_member(last)?;
     // Names are tokens or strings, and so are values; a parameter in a string is none.
     let mut parameters = split_outside_strings(member, ';').into_iter().skip(1);
-    parameters.any(|parameter| parameter.trim() == OWN_DIGEST).then(|| repr_digest(answer)).flatten()
+    parameters.any(|parameter| parameter.trim() == OWN_DIGEST).then(|| repr_digest(answer)?.sha_256()).flatten()
 }
 
 fn last_member(line: &str) -> Option<&str> {
@@ -118,40 +117,32 @@ mod tests {
         let (stored, claimed) = (Digest::of(b"stored"), Digest::of(b"claimed"));
         let of = |status, body, expected| own_digest(&Record { body, expected, ..record(status, &[]) });
         let (whole, begun) = (BodyRef::Blob(stored), BodyRef::Partial(PartialId(1)));
-        assert_eq!(of(200, whole, Some(ExpectedDigest::Upstream(stored))), Some(stored));
+        assert_eq!(of(200, whole, Some(ExpectedDigest::Upstream(stored.into()))), Some(stored));
         assert_eq!(of(404, whole, None), None);
         assert_eq!(of(200, begun, None), None);
-        assert_eq!(of(200, begun, Some(ExpectedDigest::Upstream(claimed))), None);
+        assert_eq!(of(200, begun, Some(ExpectedDigest::Upstream(claimed.into()))), None);
         assert_eq!(of(200, begun, Some(ExpectedDigest::Rule(claimed))), Some(claimed));
         assert_eq!(of(200, begun, Some(ExpectedDigest::Manifest(claimed))), Some(claimed));
     }
 
     #[test]
-    fn a_wish_has_a_weight() {
-        let wants = |line: &str| wants_digest(&HeaderMap::from_iter([(WANT_REPR_DIGEST, line.parse().unwrap())]));
-        for (line, wanted) in [
-            ("sha-256=10", true),
-            ("sha-512=3, sha-256=1", true),
-            ("sha-256=1;q=2", true),
-            ("sha-256=0", false),
-            ("sha-256=1, sha-256=0", false),
-            ("sha-512=10", false),
-            ("sha-256", false),
-            ("sha-256=x", false),
-            ("", false),
-        ] {
-            assert_eq!(wants(line), wanted, "{line}");
-        }
-        assert!(!wants_digest(&HeaderMap::new()));
+    fn a_sha_512_is_said_once_all_of_the_content_has_it() {
+        let (stored, said) = (Digest::of(b"stored"), AnyDigest::sha_512_of(b"stored"));
+        let of = |status, body, expected| verified_sha_512(&Record { body, expected, ..record(status, &[]) });
+        let (whole, begun) = (BodyRef::Blob(stored), BodyRef::Partial(PartialId(1)));
+        let claim = Some(ExpectedDigest::Upstream(said));
+        assert_eq!(of(200, whole, claim), Some(said));
+        assert_eq!(own_digest(&Record { body: whole, expected: claim, ..record(200, &[]) }), Some(stored));
+        assert_eq!((of(200, begun, claim), of(404, whole, claim), of(200, whole, None)), (None, None, None));
+        assert_eq!(of(200, whole, Some(ExpectedDigest::Upstream(stored.into()))), None);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read(line in prop::collection::vec(any::<u8>(), 0..80)) {
             if let Ok(value) = HeaderValue::from_bytes(&line) {
-                let headers = HeaderMap::from_iter([(CACHE_STATUS, value.clone()), (WANT_REPR_DIGEST, value)]);
+                let headers = HeaderMap::from_iter([(CACHE_STATUS, value)]);
                 prop_assert_eq!(said_digest(&headers), None, "there is no Repr-Digest");
-                wants_digest(&headers);
             }
         }
     }

@@ -42,7 +42,7 @@ impl FillError {
     }
 
     /// With which status somebody between here and the origin has refused, if that is why.
-    pub(super) fn status(&self) -> Option<StatusCode> {
+    pub fn status(&self) -> Option<StatusCode> {
         let Self::Upstream(error) = self else { return None };
         match **error {
             FetchError::MiddlemanRefused { status, .. } => Some(status),

@@ -67,7 +67,7 @@ pub(super) async fn stands_in(leader: &Leader<'_>, refused: Option<StatusCode>) 
     let is_personal = want.carries_token || want.headers.contains_key(AUTHORIZATION);
     let is_protected = want.policy.auth_parameters != AuthParameters::None || refused == Some(StatusCode::FORBIDDEN);
     let rule = want.rule_digest().filter(|_| !is_personal && !is_protected);
-    let Some(digest) = rule.map(|expected| expected.digest()) else {
+    let Some(digest) = rule.and_then(|expected| expected.digest().sha_256()) else {
         return false;
     };
     // What is stored whole, and may be stale, is served without all this, unless the rule refuses it.
@@ -124,7 +124,8 @@ async fn is_linked(leader: &Leader<'_>, digest: Digest) -> bool {
 async fn begun(leader: &Leader<'_>, digest: Digest) -> Option<PartialWriter> {
     let stored = leader.want.stored.as_ref()?;
     let record = &stored.record;
-    let is_it = matches!(record.body, BodyRef::Partial(_)) && record.expected.map(|e| e.digest()) == Some(digest);
+    let is_it =
+        matches!(record.body, BodyRef::Partial(_)) && record.expected.map(|e| e.digest()) == Some(digest.into());
     if !is_it {
         return None;
     }

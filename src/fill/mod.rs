@@ -377,9 +377,9 @@ fn settled(head: Head, guard: FlightGuard, collapsed: bool) -> Obtained {
     match head {
         Head::Filling(entry, partial) => Obtained::Filling { entry, partial, guard, collapsed },
         Head::Passing(entry) => Obtained::Passing { entry, guard, collapsed },
-        Head::Validated(entry) => Obtained::Validated { entry, answered: guard.answered() },
+        Head::Validated(entry) => Obtained::Validated { entry, answered: guard.answered(), collapsed },
         Head::Changed => Obtained::Changed,
-        Head::Answer(answer) => Obtained::Answer(answer),
+        Head::Answer(answer) => Obtained::Answer { answer, collapsed },
         Head::Behind(length) => Obtained::Behind { length },
         Head::Failed(error) => Obtained::Failed(error),
         // `head()` never returns `Pending`, and both callers handle `NotShared` before they come here.

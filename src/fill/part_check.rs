@@ -13,13 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::stream::{Batch, Ending};
 use super::write;
-use crate::content::{ByteRange, Digest};
+use crate::content::{AnyDigest, ByteRange, Verifier};
 
 /// A part that is longer is not held, in bytes.
 const HELD: u64 = 8 * 1024 * 1024;
@@ -38,9 +37,8 @@ pub(super) struct HeldRoom(Arc<Semaphore>);
 
 /// The check of one part while it comes.
 pub(super) struct PartCheck {
-    expected: Digest,
     part: ByteRange,
-    hash: Sha256,
+    verifier: Verifier,
     received: u64,
     held: Option<Held>,
 }
@@ -70,15 +68,15 @@ impl HeldRoom {
 
 impl PartCheck {
     /// The bytes of `part`, whose content must hash to `expected`, are about to come.
-    pub(super) fn new(expected: Digest, part: ByteRange, room: &HeldRoom, now: Instant) -> Self {
+    pub(super) fn new(expected: AnyDigest, part: ByteRange, room: &HeldRoom, now: Instant) -> Self {
         let room = room.take(part.len());
         let held = room.map(|room| Held { bytes: Vec::new(), until: now + HELD_FOR, _room: room });
-        Self { expected, part, hash: Sha256::new(), received: 0, held }
+        Self { part, verifier: expected.verifier(), received: 0, held }
     }
 
     /// Takes what came, and gives what may be given out; `None` while that is nothing.
     pub(super) fn take(&mut self, mut batch: Batch, now: Instant) -> Option<Batch> {
-        batch.bytes.iter().for_each(|piece| self.hash.update(piece));
+        batch.bytes.iter().for_each(|piece| self.verifier.update(piece));
         self.received = self.received.saturating_add(batch.size);
         // With its last byte a part is whole, whatever comes behind: who has all may not wait for the mark of the end.
         let is_whole = batch.end == Some(Ending::Marked) || self.received >= self.part.len();
@@ -91,7 +89,7 @@ impl PartCheck {
             (batch.at, batch.size) = (self.part.start(), self.received);
             batch.bytes = self.held.take().map(|held| held.bytes).unwrap_or_default();
         }
-        if is_whole && !self.is_right() {
+        if is_whole && !self.verifier.is_right() {
             (batch.bytes, batch.size) = (Vec::new(), 0);
             batch.end = Some(Ending::WrongDigest { given_out });
         } else if is_whole {
@@ -106,15 +104,11 @@ impl PartCheck {
         let next = self.part.start().saturating_add(self.received);
         if let Some(rest) = ByteRange::new(next, self.part.end()).filter(|_| at <= next) {
             for piece in write::slices(bytes, at, rest) {
-                self.hash.update(&piece);
+                self.verifier.update(&piece);
                 self.received = self.received.saturating_add(piece.len() as u64);
             }
         }
-        (self.received >= self.part.len()).then(|| self.is_right())
-    }
-
-    fn is_right(&self) -> bool {
-        Digest::from_bytes(self.hash.clone().finalize().into()) == self.expected
+        (self.received >= self.part.len()).then(|| self.verifier.is_right())
     }
 }
 
@@ -142,6 +136,7 @@ impl Unfinished {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::Digest;
 
     const PART: ByteRange = match ByteRange::new(100, 106) {
         Some(part) => part,
@@ -149,7 +144,7 @@ mod tests {
     };
 
     fn check_of_letters(now: Instant) -> PartCheck {
-        PartCheck::new(Digest::of(b"abcdef"), PART, &HeldRoom::new(), now)
+        PartCheck::new(Digest::of(b"abcdef").into(), PART, &HeldRoom::new(), now)
     }
 
     fn batch(at: u64, bytes: &'static [u8], end: Option<Ending>) -> Batch {
@@ -168,6 +163,17 @@ mod tests {
         assert!(check.take(batch(100, b"abc", None), now).is_none());
         let whole = check.take(batch(103, b"def", None), now).unwrap();
         assert_eq!(shown(&whole), (100, b"abcdef".to_vec(), Some(Ending::Marked)), "the last byte is the end");
+    }
+
+    #[test]
+    fn a_part_may_be_said_by_its_sha_512() {
+        let now = Instant::now();
+        for (last, size, end) in [(b"def", 6, Ending::Marked), (b"deX", 0, Ending::WrongDigest { given_out: false })] {
+            let mut check = PartCheck::new(AnyDigest::sha_512_of(b"abcdef"), PART, &HeldRoom::new(), now);
+            assert!(check.take(batch(100, b"abc", None), now).is_none());
+            let whole = check.take(batch(103, last, None), now).unwrap();
+            assert_eq!((whole.size, whole.end), (size, Some(end)));
+        }
     }
 
     #[test]
@@ -203,7 +209,7 @@ mod tests {
     #[test]
     fn there_is_room_for_some_parts_at_a_time() {
         let (now, room, long) = (Instant::now(), HeldRoom::new(), ByteRange::new(0, HELD).unwrap());
-        let expected = Digest::of(b"");
+        let expected = AnyDigest::from(Digest::of(b""));
         let held: Vec<_> = (0..=HELD_IN_ALL / HELD).map(|_| PartCheck::new(expected, long, &room, now)).collect();
         let holds = |check: &PartCheck| check.held.is_some();
         assert!(held[1..].iter().rev().skip(1).all(holds) && !holds(&held[held.len() - 1]));
@@ -215,7 +221,7 @@ mod tests {
     fn a_long_or_slow_part_is_given_out_as_it_comes_and_judged_at_its_end() {
         let now = Instant::now();
         let (later, long) = (now + HELD_FOR, ByteRange::new(100, 101 + HELD).unwrap());
-        let mut check = PartCheck::new(Digest::of(b""), long, &HeldRoom::new(), now);
+        let mut check = PartCheck::new(Digest::of(b"").into(), long, &HeldRoom::new(), now);
         assert_eq!(shown(&check.take(batch(100, b"abc", None), now).unwrap()), (100, b"abc".to_vec(), None));
         for (last, end) in [(b"def", Ending::Marked), (b"deX", Ending::WrongDigest { given_out: true })] {
             let mut check = check_of_letters(now);

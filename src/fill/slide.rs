@@ -26,7 +26,7 @@ use super::rate::Rate;
 use super::sliding::Pace;
 use super::stream::{Batch, Ending, Stream};
 use super::{Want, write};
-use crate::content::{ByteRange, Digester, Record};
+use crate::content::{ByteRange, Record, Verifier};
 use crate::decide::FirstAsked;
 use crate::store::Entry;
 use crate::upstream::{BodyError, FetchRequest, Source, Standing};
@@ -52,8 +52,8 @@ pub(super) struct Slide<'a> {
     want: Cow<'a, Want>,
     record: Record,
     passage: Arc<Passage>,
-    /// Of all bytes from the begin of the body to the end of the window, where that is known.
-    digester: Option<Digester>,
+    /// Has all bytes from the begin of the body to the end of the window, where that is known and a digest is expected.
+    verifier: Option<Verifier>,
     /// Whether the end may leave although nothing tells that the body has its digest: as of any part that is passed on.
     is_part: bool,
     stream: Option<Stream>,
@@ -95,9 +95,9 @@ impl Leader<'_> {
         let start = if is_near { at } else { begin };
         let passage = self.inner.windows.open(start)?;
         tracing::info!(key = %self.want.key, start, "no drive has room for a body: it is passed on");
-        let digester = (start == 0).then(Digester::default);
+        let verifier = record.expected.filter(|_| start == 0).map(|expected| expected.digest().verifier());
         let want = Cow::Borrowed(self.want);
-        Some(Slide::new(self, want, record.clone(), passage, digester, start > 0))
+        Some(Slide::new(self, want, record.clone(), passage, verifier, start > 0))
     }
 
     /// Passes on what an answer brings, and what follows.
@@ -123,14 +123,14 @@ impl Leader<'_> {
         if running.is_none() && !record.validator().is_strong() {
             return None;
         }
-        let hashed = copying.writer.hash_of_begin().await.ok().filter(|(hashed, _)| *hashed == from);
+        let verifier = copying.writer.verifier_of_begin(from).await;
         let passage = self.inner.windows.open(from)?;
         tracing::warn!(key = %self.want.key, from, "a drive takes no more of a body: the rest of it is passed on");
         self.permit.pass_through(&passage);
         let want = copying.let_go();
         // Who waits for what is behind a gap asks for a part, of which nothing tells what it must hash to.
         let is_part = present.available_from(0) < from;
-        let mut slide = Slide::new(self, want, record, passage, hashed.map(|(_, digester)| digester), is_part);
+        let mut slide = Slide::new(self, want, record, passage, verifier, is_part);
         slide.take_up(running);
         Some(slide)
     }
@@ -151,7 +151,7 @@ impl<'a> Slide<'a> {
         want: Cow<'a, Want>,
         record: Record,
         passage: Arc<Passage>,
-        digester: Option<Digester>,
+        verifier: Option<Verifier>,
         is_part: bool,
     ) -> Self {
         let now = Instant::now();
@@ -160,7 +160,7 @@ impl<'a> Slide<'a> {
             want,
             record,
             passage,
-            digester,
+            verifier,
             is_part,
             stream: None,
             giver: None,
@@ -263,7 +263,7 @@ impl<'a> Slide<'a> {
         }
         if let Some(new) = ByteRange::new(at, came_to) {
             let bytes = write::slices(&batch.bytes, batch.at, new);
-            bytes.iter().for_each(|bytes| self.digester.iter_mut().for_each(|digester| digester.update(bytes)));
+            bytes.iter().for_each(|bytes| self.verifier.iter_mut().for_each(|verifier| verifier.update(bytes)));
             self.passage.push(&bytes);
             self.rate.note(now, new.len());
             self.patience.progress(now, new.len());
@@ -354,9 +354,8 @@ impl<'a> Slide<'a> {
     /// All bytes are there.
     fn finish(&mut self) {
         self.stream = None;
-        let actual = self.digester.take().map(Digester::finish);
-        match (self.record.expected.map(|expected| expected.digest()), actual) {
-            (Some(expected), Some(actual)) if expected != actual => self.is_wrong("it has not the expected digest"),
+        match (self.record.expected, self.verifier.take()) {
+            (Some(_), Some(verifier)) if !verifier.is_right() => self.is_wrong("it has not the expected digest"),
             (Some(_), None) if !self.is_part => self.passage.close(Ended::Cut),
             _ => self.passage.close(Ended::Whole),
         }

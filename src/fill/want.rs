@@ -77,11 +77,18 @@ pub enum Obtained {
         entry: Arc<Entry>,
         /// Status of the answer that told so.
         answered: Option<StatusCode>,
+        /// Another request's flight was followed.
+        collapsed: bool,
     },
     /// Another flight has ended since the look-up, with or without success: what is stored has to be looked up again.
     Changed,
     /// A short answer that is not stored but goes to everybody who waited for it.
-    Answer(Arc<Answer>),
+    Answer {
+        /// The answer.
+        answer: Arc<Answer>,
+        /// Another request's flight was followed.
+        collapsed: bool,
+    },
     /// The range that is asked for lies behind the end of the representation, which is not stored.
     Behind {
         /// Length of the representation in bytes.

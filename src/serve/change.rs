@@ -49,7 +49,7 @@ impl Handler {
                 }
                 pass::through(&ask, response, FwdReason::Method)
             }
-            Err(error) => rescue::failed(&error),
+            Err(error) => rescue::failed(&error, Some(FwdReason::Method)),
         }
     }
 

@@ -15,13 +15,13 @@ use super::gather::Told;
 use super::handler::Handler;
 use super::mend::Mender;
 use super::outcome::{Outcome, Part, Reply, Stored};
+use super::present::Reading;
 use super::verify::{Verdict, verified_soon};
-use super::wire::TURN;
 use super::{multipart, rescue, respond, wanted};
 use crate::content::{ByteRange, RangeSet, Record};
-use crate::decide::{self, CacheStatus, FwdReason, Precondition, RangeOutcome};
-use crate::fill::{Arriving, FlightGuard, MendError};
-use crate::store::{Body, Entry, Gift, Progress, ReadError};
+use crate::decide::{self, CacheStatus, Freshness, FwdReason, Precondition, RangeOutcome};
+use crate::fill::{Arriving, FlightGuard};
+use crate::store::{Body, Entry, Gift, Progress};
 use crate::telemetry::RequestResult;
 
 /// How long a fill goes on for a client that was told to come back.
@@ -64,7 +64,8 @@ pub(super) async fn stored(
     if let Some(outcome) = before_body(ask, entry, &status, result) {
         return Delivery::Done(outcome);
     }
-    let body = match body_of(handler, ask, entry).await {
+    let reading = Reading { handler, ask, entry };
+    let body = match reading.body().await {
         Ok(body) => body,
         Err(delivery) => return delivery,
     };
@@ -92,56 +93,17 @@ pub(super) async fn stored(
     }
     let mut mender = Mender::for_ranges(handler, ask, entry, &body, &ranges);
     let mut layout = lay(entry, selection, Some(length), |start, end| of_stored(&body, start, end.unwrap_or(length)));
-    // The first bytes are checked before the head leaves: what is damaged or gone is found in time to fetch it anew.
-    if let Some(at) = layout.segments.iter().position(|segment| matches!(segment, Segment::File { .. }))
-        && let Some(Segment::File { reader, offset, len }) = layout.segments.remove(at)
+    if wanted::needs_bytes(ask, &entry.record, &layout.part, layout.sent)
+        && let Err(delivery) = reading.all(&mut layout.segments, &mut mender).await
     {
-        let piece = loop {
-            match (reader.piece(offset, len.min(TURN)).await, &mut mender) {
-                (Err(ReadError::Damaged { block }), Some(mender)) => match mender.mend(block).await {
-                    Ok(()) => {}
-                    Err(error) => return unmended(handler, entry, &error),
-                },
-                (piece, _) => break piece,
-            }
-        };
-        match piece {
-            Ok(piece) => {
-                let read = piece.len();
-                if read < len {
-                    layout.segments.insert(at, Segment::File { reader, offset: offset + read, len: len - read });
-                }
-                layout.segments.insert(at, piece.into());
-            }
-            Err(error) => return unread(handler, ask, entry, &error),
-        }
+        return delivery;
+    }
+    if let Err(delivery) = reading.first(&mut layout.segments, &mut mender).await {
+        return delivery;
     }
     match handler.release(ask, entry, &layout.part, Some(length)).await {
         Ok(gift) => Delivery::Done(deliver(ask, entry, layout, Some(length), status, result, gift).mended(mender)),
         Err(other) => other,
-    }
-}
-
-/// The stored body. A small one is read whole and checked, and mended when it does not hold.
-async fn body_of(handler: &Handler, ask: &Ask, entry: &Arc<Entry>) -> Result<Body, Delivery> {
-    if let Some(body) = handler.store.body_hot(entry) {
-        return Ok(body);
-    }
-    let mut mender = None;
-    loop {
-        match handler.store.body(entry).await {
-            Ok(body) => return Ok(body),
-            Err(ReadError::Damaged { block }) => {
-                if mender.is_none() {
-                    mender = Mender::new(handler, ask, entry);
-                }
-                let Some(mender) = &mut mender else {
-                    return Err(unread(handler, ask, entry, &ReadError::Damaged { block }));
-                };
-                mender.mend(block).await.map_err(|error| unmended(handler, entry, &error))?;
-            }
-            Err(error) => return Err(unread(handler, ask, entry, &error)),
-        }
     }
 }
 
@@ -161,8 +123,9 @@ pub(super) async fn growing(handler: &Handler, ask: &Ask, growing: Growing, reas
     let Growing { entry, body, guard, collapsed, found } = growing;
     let entry = &entry;
     let answered = guard.answered().unwrap_or(entry.record.status);
-    let status = CacheStatus::forwarded(reason, Some(answered.as_u16()));
-    let status = if body.partial().is_some() { status.stored() } else { status }.collapsed_if(collapsed);
+    let ttl = Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl();
+    let status = CacheStatus::forwarded(reason, Some(answered.as_u16())).with_ttl(ttl);
+    let status = status.stored_if(body.partial().is_some()).collapsed_if(collapsed);
     let result = if collapsed { RequestResult::Partial } else { RequestResult::Miss };
     if let Some(outcome) = before_body(ask, entry, &status, result) {
         return Delivery::Done(outcome);
@@ -401,7 +364,7 @@ fn deliver(
     result: RequestResult,
     gift: Option<Gift>,
 ) -> Outcome {
-    let digests = wanted::of(ask, &entry.record, &layout.part, &layout.segments);
+    let digests = wanted::of(ask, &entry.record, &layout.part, &layout.segments, layout.sent);
     let body = SegmentBody::new(layout.segments, layout.sent);
     let age = decide::age(&entry.record, ask.now).as_secs();
     // Only for who asks: the field's meaning is the same to everybody else.
@@ -410,30 +373,4 @@ fn deliver(
     let part = layout.part;
     let stored = Stored { entry: Arc::clone(entry), part, length, body, age, gift, found: None, plan: None, digests };
     Outcome { reply: Reply::Stored(Box::new(stored)), result, status }
-}
-
-/// What cannot be mended at present may be later: the rest of it is there all the same.
-fn unmended(handler: &Handler, entry: &Entry, error: &MendError) -> Delivery {
-    tracing::warn!(key = %entry.record.key, %error, "a damaged block could not be mended");
-    match error {
-        // It is not the block: the whole is looked for elsewhere.
-        _ if !handler.store.is_served(entry) => Delivery::Unusable,
-        MendError::Unreachable(_) | MendError::Store(ReadError::Damaged { .. } | ReadError::Io(_)) => {
-            Delivery::Done(rescue::unavailable("damaged"))
-        }
-        MendError::OtherVersion | MendError::Store(_) => Delivery::Unusable,
-    }
-}
-
-/// What is damaged is not there for a request for which nothing may be fetched (RFC 9111 section 5.2.1.7).
-fn unread(handler: &Handler, ask: &Ask, entry: &Entry, error: &ReadError) -> Delivery {
-    if matches!(error, ReadError::Damaged { .. }) && handler.only_if_cached(ask) {
-        return Delivery::Done(rescue::only_if_cached());
-    }
-    unusable(entry, error)
-}
-
-fn unusable(entry: &Entry, error: &ReadError) -> Delivery {
-    tracing::warn!(key = %entry.record.key, %error, "stored body cannot be used; it is fetched anew");
-    Delivery::Unusable
 }

@@ -14,7 +14,7 @@ use super::ask::Ask;
 use super::body::BodyCut;
 use super::follow::HELD_BACK;
 use super::handler::Handler;
-use crate::content::{CacheKey, Digest, Digester, Version};
+use crate::content::{AnyDigest, CacheKey, Verifier, Version};
 use crate::fill::Through;
 use crate::store::Store;
 
@@ -45,8 +45,8 @@ struct Counted {
 /// A passed body whose end leaves only once all of it has turned out to have its digest.
 pub(super) struct Checked {
     through: Through,
-    digester: Digester,
-    expected: Digest,
+    verifier: Verifier,
+    expected: AnyDigest,
     /// What came and has not left.
     held: VecDeque<Bytes>,
     size: u64,
@@ -91,9 +91,9 @@ impl AsRef<[u8]> for Counted {
 
 impl Checked {
     /// The rest of a body of which `begin` has come.
-    pub(super) fn new(through: Through, begin: Bytes, expected: Digest, told: Told) -> Self {
-        let (digester, held) = (Digester::default(), VecDeque::new());
-        let mut checked = Self { through, digester, expected, held, size: 0, verified: false, told };
+    pub(super) fn new(through: Through, begin: Bytes, expected: AnyDigest, told: Told) -> Self {
+        let (verifier, held) = (expected.verifier(), VecDeque::new());
+        let mut checked = Self { through, verifier, expected, held, size: 0, verified: false, told };
         checked.take_in(begin);
         checked
     }
@@ -111,7 +111,7 @@ impl Checked {
             match self.through.next().await {
                 Some(Ok(bytes)) => self.take_in(bytes),
                 Some(Err(error)) => return Some(Err(BodyCut(error.to_string()))),
-                None if std::mem::take(&mut self.digester).finish() == self.expected => self.verified = true,
+                None if self.verifier.is_right() => self.verified = true,
                 None => {
                     note_mismatch(&self.told.key, self.expected);
                     self.told.is_wrong().await;
@@ -122,7 +122,7 @@ impl Checked {
     }
 
     fn take_in(&mut self, bytes: Bytes) {
-        self.digester.update(&bytes);
+        self.verifier.update(&bytes);
         self.size += bytes.len() as u64;
         self.held.push_back(bytes);
     }
@@ -155,6 +155,6 @@ impl Told {
     }
 }
 
-pub(super) fn note_mismatch(key: &CacheKey, expected: Digest) {
+pub(super) fn note_mismatch(key: &CacheKey, expected: AnyDigest) {
     tracing::error!(%key, %expected, "digest mismatch of an answer that is passed on; it is not given out whole");
 }

@@ -11,6 +11,7 @@ impl Handler {
     /// Serves a body that is being filled.
     pub(super) async fn grow(&self, ask: &mut Ask, growing: Growing, reason: FwdReason) -> Step {
         let record = &growing.entry.record;
+        let answered = growing.guard.answered().unwrap_or(record.status);
         if !growing.collapsed && record.status.is_success() {
             self.remember_proof(ask);
         }
@@ -21,9 +22,9 @@ impl Handler {
             return Step::Again;
         }
         match deliver::growing(self, ask, growing, reason).await {
-            Delivery::Done(outcome) => Step::Done(outcome),
+            Delivery::Done(outcome) => Step::Done(outcome.after(reason, Some(answered))),
             Delivery::Unusable | Delivery::Missing => Step::Again,
-            Delivery::OtherVersion => Step::Done(self.other_version(ask).await),
+            Delivery::OtherVersion => Step::Done(self.other_version(ask).await.after(reason, Some(answered))),
         }
     }
 }

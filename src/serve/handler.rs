@@ -21,7 +21,7 @@ use super::proof::Proofs;
 use super::ready::{Plan, ReadyAnswers, Shortcut};
 use super::respond::respond;
 use super::wire::{ConnectionInfo, Recall};
-use super::{Settings, pass, rescue};
+use super::{Settings, rescue};
 use crate::clock;
 use crate::content::{BodyRef, Digest, PartialId, RangeSet, Record, UnixMillis};
 use crate::decide::{self, CacheStatus, Decision, Freshness, FwdReason, Options, RequestFacts, UnderRule};
@@ -68,7 +68,8 @@ impl Handler {
     ) -> Result<Self, getrandom::Error> {
         let books = Arc::new(Books { log, metrics });
         let trusted = settings.trusted_proxies.clone();
-        let ready = Arc::new(ReadyAnswers::new(store.clone(), Arc::clone(&books), &settings.pseudonym, trusted));
+        let ready =
+            Arc::new(ReadyAnswers::new(store.clone(), Arc::clone(&books), Arc::clone(&settings.pseudonym), trusted));
         let gathered = Arc::new(Semaphore::new(MOST_GATHERED));
         Ok(Self { settings, resolve, store, fill, proofs: Proofs::new()?, books, gathered, ready })
     }
@@ -105,8 +106,9 @@ impl Handler {
         let deadline = tokio::time::Instant::from_std(info.head_complete) + allowed;
         if let Some(Ok((digest, content))) = by_digest {
             account.resolved(&content);
+            let key = self.settings.shown_key(&content.key);
             let ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
-            return self.finish(self.by_digest(&ask, digest).await, head, account);
+            return self.finish(self.by_digest(&ask, digest).await.of_key(key), head, account);
         }
         let resolved = match by_digest {
             Some(Err(refusal)) => Err(refusal),
@@ -115,12 +117,13 @@ impl Handler {
         let outcome = match resolved {
             Ok(content) => {
                 account.resolved(&content);
+                let key = self.settings.shown_key(&content.key);
                 // Whether a digest in a path means what has it depends on the client.
                 let depends = content.token.is_some() || resolve_digest(&inbound).is_some();
                 let wish = if depends { None } else { self.ready.wish(&parts, &content.key) };
                 let mut ask = Ask::new(content, parts.method, parts.headers, now, deadline, &self.proofs);
                 (ask.wish, ask.interim) = (wish, info.interim);
-                self.answer(ask.of(client, self.settings.limits.ranges), body).await
+                self.answer(ask.of(client, self.settings.limits.ranges), body).await.of_key(key)
             }
             Err(refusal) => rescue::refused(&refusal),
         };
@@ -344,13 +347,18 @@ impl Handler {
             {
                 Step::Again
             }
-            Obtained::Validated { entry, answered } => {
+            Obtained::Validated { entry, answered, collapsed } => {
                 let ttl = Freshness::of(&entry.record, &ask.content.policy, ask.path(), ask.now).ttl();
                 let status = CacheStatus::forwarded(reason, answered.map(|status| status.as_u16())).with_ttl(ttl);
+                // The answer was stored with a body that had been there, unless it was a 304.
+                let stored = answered.is_some_and(|status| status.is_success());
+                let status = status.stored_if(stored).collapsed_if(collapsed);
                 match deliver::stored(self, ask, &entry, status, RequestResult::Revalidated).await {
-                    deliver::Delivery::Done(outcome) => Step::Done(outcome),
+                    deliver::Delivery::Done(outcome) => Step::Done(outcome.after(reason, answered)),
                     deliver::Delivery::Unusable | deliver::Delivery::Missing => Step::Again,
-                    deliver::Delivery::OtherVersion => Step::Done(self.other_version(ask).await),
+                    deliver::Delivery::OtherVersion => {
+                        Step::Done(self.other_version(ask).await.after(reason, answered))
+                    }
                 }
             }
             Obtained::Behind { length } => {
@@ -363,34 +371,14 @@ impl Handler {
                 Err(outcome) => Step::Done(outcome),
             },
             Obtained::Through(response) => Step::Done(self.pass(ask, *response, reason).await),
-            Obtained::Answer(answer) => {
-                let status = CacheStatus::forwarded(reason, Some(answer.status.as_u16()));
+            Obtained::Answer { answer, collapsed } => {
+                let status = CacheStatus::forwarded(reason, Some(answer.status.as_u16())).collapsed_if(collapsed);
                 Step::Done(match self.stale(ask, status.clone()).await {
                     Some(outcome) => outcome,
                     None => Outcome { status, reply: Reply::Answer(answer), result: RequestResult::Miss },
                 })
             }
             Obtained::Failed(error) => Step::Done(self.stale_or_failed(ask, reason, &error).await),
-        }
-    }
-
-    /// Asks upstream for the head alone, and no fill begins. It may freshen what is stored.
-    async fn head(&self, ask: &Ask, stored: Option<Arc<Entry>>, reason: FwdReason) -> Outcome {
-        match self.fill.pass(&ask.want(None, None), Method::HEAD, None).await {
-            Ok(response) if response.status.is_server_error() => {
-                let status = CacheStatus::forwarded(reason, Some(response.status.as_u16()));
-                match self.stale(ask, status).await {
-                    Some(outcome) => outcome,
-                    None => pass::through(ask, response, reason),
-                }
-            }
-            Ok(response) => {
-                if let Some(entry) = stored {
-                    self.freshen(ask, &entry, &response);
-                }
-                pass::through(ask, response, reason)
-            }
-            Err(error) => self.stale_or_failed(ask, reason, &error).await,
         }
     }
 
@@ -416,7 +404,7 @@ impl Handler {
                 })
             }
             Ok(_) => Err(rescue::unavailable("token-unproven")),
-            Err(error) => Err(rescue::failed(&error)),
+            Err(error) => Err(rescue::failed(&error, None)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The data port: accept, resolve, decide, serve.
 //!
 //! `listener` accepts, `proxy_header` is what proxies say in front of a connection, `tls` shakes hands where clients speak it, `wire` speaks HTTP/1.1, `http2` HTTP/2, `limits` is the outer edge, `handler` tells the story of a request,
-//! `deliver`, `verify` and `follow` lay out bodies, `pass` and `gather` those that are not stored, `respond` renders. What a URL means (`resolve`), what may be done with a
+//! `deliver`, `present`, `verify` and `follow` lay out bodies, `pass` and `gather` those that are not stored, `respond` renders. What a URL means (`resolve`), what may be done with a
 //! response (`decide`), where bytes are (`store`) and how they get there (`fill`) live elsewhere.
 
 pub mod http2;
@@ -22,10 +22,12 @@ mod follow;
 mod gather;
 mod grow;
 mod handler;
+mod head;
 mod mend;
 mod multipart;
 mod outcome;
 mod pass;
+mod present;
 mod proof;
 mod ready;
 mod redirects;

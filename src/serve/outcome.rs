@@ -8,8 +8,8 @@ use http::{HeaderMap, StatusCode};
 use super::body::{Segment, SegmentBody};
 use super::mend::Mender;
 use super::ready::Plan;
-use crate::content::{ByteRange, Digest};
-use crate::decide::CacheStatus;
+use crate::content::{AnyDigest, ByteRange, CacheKey};
+use crate::decide::{CacheStatus, FwdReason};
 use crate::fill::Answer;
 use crate::store::{Entry, Gift};
 use crate::telemetry::RequestResult;
@@ -24,6 +24,16 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// What came of a request that has gone upstream for `reason` and was answered `status` there, if it was.
+    pub(super) fn after(self, reason: FwdReason, status: Option<StatusCode>) -> Self {
+        Self { status: self.status.after(reason, status.map(|status| status.as_u16())), ..self }
+    }
+
+    /// What came of a request for `key`, if that is to be told.
+    pub(super) fn of_key(self, key: Option<CacheKey>) -> Self {
+        Self { status: self.status.with_key(key), ..self }
+    }
+
     /// What is to be told how the answer ended.
     pub(super) fn take_gift(&mut self) -> Option<Gift> {
         match &mut self.reply {
@@ -124,9 +134,9 @@ pub(super) struct Stored {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct WantedDigests {
     /// That of the content of the answer, if it is wanted and known.
-    pub(super) content: Option<Digest>,
-    /// That of the representation is of no use.
-    pub(super) no_repr: bool,
+    pub(super) content: Option<AnyDigest>,
+    /// The SHA-256 of the representation is of no use.
+    pub(super) no_sha_256: bool,
 }
 
 /// An answer of upstream on its way to one client.

@@ -17,7 +17,7 @@ use super::outcome::{Outcome, Passed, Reply};
 use super::rescue;
 use super::verify::WORTH_WAITING;
 use super::version::passed_version;
-use crate::content::Digest;
+use crate::content::AnyDigest;
 use crate::decide::{self, CacheStatus, FwdReason};
 use crate::fill::{PassedFraming, PassedThrough, Through};
 use crate::store::Gift;
@@ -27,7 +27,7 @@ use crate::telemetry::RequestResult;
 enum Manner {
     AsItComes,
     /// With its end held back until it has this digest. Its begin has come already.
-    Checked(Digest, Bytes),
+    Checked(AnyDigest, Bytes),
     /// All of it has come.
     Gathered(Bytes),
 }
@@ -38,12 +38,17 @@ impl Handler {
         let want = ask.want(None, None);
         match self.fill.pass(&want, ask.method.clone(), None).await {
             Ok(response) => self.pass(ask, response, reason).await,
-            Err(error) => rescue::failed(&error),
+            Err(error) => rescue::failed(&error, Some(reason)),
         }
     }
 
     /// Passes an answer to a GET or HEAD on.
-    pub(super) async fn pass(&self, ask: &Ask, mut response: PassedThrough, reason: FwdReason) -> Outcome {
+    pub(super) async fn pass(&self, ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
+        let answered = response.status;
+        self.pass_if_right(ask, response, reason).await.after(reason, Some(answered))
+    }
+
+    async fn pass_if_right(&self, ask: &Ask, mut response: PassedThrough, reason: FwdReason) -> Outcome {
         if let Some(refused) = refusal(ask, &response) {
             return refused;
         }
@@ -96,7 +101,7 @@ impl Handler {
             None => (Bytes::new(), Gathered::More),
         };
         match (ended, expected) {
-            (Gathered::Whole, Some(expected)) if Digest::of(&bytes) != expected => {
+            (Gathered::Whole, Some(expected)) if !expected.is_of(&bytes) => {
                 note_mismatch(&ask.content.key, expected);
                 Err(rescue::unavailable("wrong-digest"))
             }
@@ -123,10 +128,13 @@ impl Handler {
 
 /// What the body must hash to: the operator's word counts more than the source's. Of a part only the digest of the message
 /// itself tells (RFC 9530 section 2).
-fn expected(ask: &Ask, response: &PassedThrough) -> Option<Digest> {
+fn expected(ask: &Ask, response: &PassedThrough) -> Option<AnyDigest> {
     let of_content = || decide::content_digest(&response.headers);
     match passed_version(response)?.1 {
-        true => ask.rule_digest().or_else(|| decide::repr_digest(&response.headers)).or_else(of_content),
+        true => {
+            let rule = ask.rule_digest().map(AnyDigest::from);
+            rule.or_else(|| decide::repr_digest(&response.headers)).or_else(of_content)
+        }
         false => of_content(),
     }
 }
@@ -144,7 +152,7 @@ fn length_of(response: &PassedThrough) -> Option<u64> {
 /// Passes `response` on, or says why not.
 pub(super) fn through(ask: &Ask, response: PassedThrough, reason: FwdReason) -> Outcome {
     match refusal(ask, &response) {
-        Some(refused) => refused,
+        Some(refused) => refused.after(reason, Some(response.status)),
         None => released(ask, response, reason, None, |through| Segment::Through(Box::new(through))),
     }
 }

@@ -6,6 +6,7 @@
 //! whether the answer still holds, and when its lifetime is over, its body gone, or anything else in doubt, the request
 //! goes the ordinary way. Ranges, conditions and large bodies are not kept; writing to the socket is `wire::direct`'s.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +40,9 @@ const OVERHEAD: usize = 1024;
 /// Longest head that is kept. Those of update agents and of apt have 150 to 900 bytes.
 const LONGEST_HEAD: usize = 2048;
 
+/// The end of the last field and of the head.
+const LAST: &[u8] = b"\r\n\r\n";
+
 /// Fields by which a request asks for more than the stored response, or for another one as time goes by.
 const NOT_PLAIN: [HeaderName; 13] = [
     RANGE,
@@ -64,6 +68,7 @@ pub(super) struct ReadyAnswers {
     books: Arc<Books>,
     /// What stands between the age and the lifetime.
     between: Vec<u8>,
+    pseudonym: Arc<str>,
     trusted_proxies: Vec<IpNet>,
 }
 
@@ -90,6 +95,8 @@ struct Ready {
     words: Bytes,
     /// Status line and fields up to the value of `Age`.
     fields: Vec<u8>,
+    /// What follows the lifetime.
+    end: Cow<'static, [u8]>,
     key: CacheKey,
     version: Version,
     /// What was stored under the key.
@@ -118,7 +125,7 @@ pub(super) struct Shortcut {
 }
 
 impl ReadyAnswers {
-    pub(super) fn new(store: Store, books: Arc<Books>, pseudonym: &str, trusted_proxies: Vec<IpNet>) -> Self {
+    pub(super) fn new(store: Store, books: Arc<Books>, pseudonym: Arc<str>, trusted_proxies: Vec<IpNet>) -> Self {
         let weigh = |_: &u64, ready: &Arc<Ready>| u32::try_from(ready.weight()).unwrap_or(u32::MAX);
         Self {
             answers: Cache::builder()
@@ -128,7 +135,8 @@ impl ReadyAnswers {
             hasher: RandomState::default(),
             store,
             books,
-            between: between(pseudonym),
+            between: between(&pseudonym),
+            pseudonym,
             trusted_proxies,
         }
     }
@@ -161,9 +169,11 @@ impl ReadyAnswers {
             Some(Body::Blob(blob)) if blob.length() == length => None,
             _ => return,
         };
+        let Some(end) = end(response, &self.pseudonym) else { return };
         let Some(handle) = self.store.handle(&entry) else { return };
         let ready = Ready {
             fields: fields(response),
+            end,
             key: entry.record.key.clone(),
             version: entry.version(),
             variants: Arc::downgrade(&variants),
@@ -239,18 +249,18 @@ impl ReadyAnswers {
 impl Ready {
     /// Status line and fields as of now.
     fn head(&self, age: Duration, ttl: i64, between: &[u8]) -> Vec<u8> {
-        let mut head = Vec::with_capacity(self.fields.len() + between.len() + 48);
+        let mut head = Vec::with_capacity(self.fields.len() + between.len() + self.end.len() + 44);
         head.extend_from_slice(&self.fields);
         push_number(&mut head, age.as_secs());
         head.extend_from_slice(between);
         push_number(&mut head, ttl.unsigned_abs());
-        head.extend_from_slice(b"\r\n\r\n");
+        head.extend_from_slice(&self.end);
         head
     }
 
     /// Memory in bytes, roughly.
     fn weight(&self) -> usize {
-        self.words.len() + self.fields.len() + self.content.as_ref().map_or(0, Bytes::len) + OVERHEAD
+        self.words.len() + self.fields.len() + self.end.len() + self.content.as_ref().map_or(0, Bytes::len) + OVERHEAD
     }
 }
 
@@ -318,10 +328,25 @@ fn fields(response: &Response<SegmentBody>) -> Vec<u8> {
 /// The end of the `Age` field, and `Cache-Status` up to the lifetime.
 fn between(pseudonym: &str) -> Vec<u8> {
     let mut text = b"\r\n".to_vec();
-    let status = CacheStatus::hit().with_ttl(0).render(pseudonym);
-    push_field(&mut text, &CACHE_STATUS, status.trim_end_matches('0').as_bytes());
+    push_field(&mut text, &CACHE_STATUS, hit_until_lifetime(pseudonym).as_bytes());
     text.truncate(text.len().saturating_sub(2));
     text
+}
+
+fn hit_until_lifetime(pseudonym: &str) -> String {
+    CacheStatus::hit().with_ttl(0).render(pseudonym).trim_end_matches('0').to_owned()
+}
+
+/// What follows the lifetime in `response`; `None` when it is not a hit with one.
+fn end(response: &Response<SegmentBody>, pseudonym: &str) -> Option<Cow<'static, [u8]>> {
+    let own = response.headers().get_all(CACHE_STATUS).iter().next_back()?.as_bytes();
+    let lifetime = own.strip_prefix(hit_until_lifetime(pseudonym).as_bytes())?;
+    let digits = lifetime.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match lifetime.split_at(digits) {
+        ([], _) => None,
+        (_, []) => Some(Cow::Borrowed(LAST)),
+        (_, rest) => Some(Cow::Owned([rest, LAST].concat())),
+    }
 }
 
 fn push_number(text: &mut Vec<u8>, number: u64) {

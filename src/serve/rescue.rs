@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 
 use super::outcome::{Outcome, Reply};
-use crate::decide::CacheStatus;
+use crate::decide::{CacheStatus, FwdReason};
 use crate::fill::{FetchError, FillError};
 use crate::resolve::Refusal;
 use crate::telemetry::RequestResult;
@@ -19,16 +19,17 @@ pub(super) fn refused(refusal: &Refusal) -> Outcome {
 }
 
 /// Upstream brought nothing and nothing stored may be served. Delivery Optimization agents ban a cache for any 4xx and
-/// for silence, but not for a 5xx: so it is a 503 for every passing fault. A body that its client did not bring to its end is none.
-pub(super) fn failed(error: &FillError) -> Outcome {
+/// for silence, but not for a 5xx: so it is a 503 for every passing fault. A body that its client did not bring to its end is
+/// none. `reason` is why the request itself went upstream, if it did and not one about it.
+pub(super) fn failed(error: &FillError, reason: Option<FwdReason>) -> Outcome {
     if error.is_of_the_request() {
         let reply = Reply::Own { status: StatusCode::BAD_REQUEST, reason: error.to_string(), allow: None };
         return Outcome { reply, result: RequestResult::Refused, status: CacheStatus::own(error.as_str()) };
     }
-    Outcome {
-        reply: Reply::Unavailable { retry_after: RETRY_AFTER },
-        result: RequestResult::Error,
-        status: CacheStatus::own(error.as_str()),
+    let outcome = unavailable(error.as_str());
+    match reason.filter(|_| !error.asked_nobody()) {
+        Some(reason) => outcome.after(reason, error.status()),
+        None => outcome,
     }
 }
 

@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::body::SegmentBody;
 use super::outcome::{Outcome, Part, Reply, Stored};
-use crate::content::{BodyRef, Digest, Record};
-use crate::decide::{CacheStatus, own_digest};
+use crate::content::{AnyDigest, BodyRef, Digest, Record};
+use crate::decide::{CacheStatus, own_digest, verified_sha_512};
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
@@ -45,6 +45,10 @@ pub(super) fn respond(outcome: Outcome, pseudonym: &str, head: bool) -> Response
                 for value in stored.get_all(&name) {
                     headers.append(name.clone(), value.clone());
                 }
+            }
+            // What caches before this one did stays in its place (RFC 9211 section 2).
+            for members in entry.record.headers.get_all(CACHE_STATUS) {
+                headers.append(CACHE_STATUS, members.clone());
             }
             headers.insert(AGE, HeaderValue::from(age));
             with(StatusCode::NOT_MODIFIED, headers, None, SegmentBody::empty())
@@ -110,11 +114,14 @@ fn from_store(stored: Stored, cache_status: &CacheStatus, pseudonym: &str, is_he
             headers.remove(name);
         }
     }
-    if digests.no_repr {
+    if digests.no_sha_256 {
         headers.remove(REPR_DIGEST);
+        if let Some(digest) = verified_sha_512(&entry.record) {
+            insert(&mut headers, REPR_DIGEST, &digest.to_member());
+        }
     }
     if let Some(digest) = digests.content {
-        insert(&mut headers, CONTENT_DIGEST, &digest_field(&digest));
+        insert(&mut headers, CONTENT_DIGEST, &digest.to_member());
     }
     if sent.is_none() || is_bodiless(status) {
         headers.remove(CONTENT_LENGTH);
@@ -162,13 +169,11 @@ pub fn prepared_fields(record: &Record, pseudonym: &str) -> HeaderMap {
     add_own_validator(record, &mut headers);
     // Until then what the source claims is passed on as it came.
     if let Some(digest) = own_digest(record) {
-        insert(&mut headers, REPR_DIGEST, &digest_field(&digest));
+        let members = [Some(digest.into()), verified_sha_512(record)].into_iter().flatten();
+        let members: Vec<_> = members.map(|digest: AnyDigest| digest.to_member()).collect();
+        insert(&mut headers, REPR_DIGEST, &members.join(", "));
     }
     headers
-}
-
-fn digest_field(digest: &Digest) -> String {
-    format!("sha-256=:{}:", digest.to_base64())
 }
 
 /// A strong entity tag from the digest when the origin gave none: equal tags are equal bytes.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::tls::{ClientName, TlsSettings};
-use crate::content::{AccessList, Scheme};
+use crate::content::{AccessList, CacheKey, Scheme};
 
 /// The data listeners and what bounds them.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Settings {
     pub drain_grace: Duration,
     /// Our name in `Via`, `Cache-Status` and `CDN-Loop`.
     pub pseudonym: std::sync::Arc<str>,
+    /// Whether `Cache-Status` tells the cache key of each answer (RFC 9211 section 2.7).
+    pub cache_status_key: bool,
     /// Whether a client's `no-cache` or `max-age` may send a request on to the origin although what is stored
     /// is fresh.
     pub clients_may_refetch: bool,
@@ -50,6 +52,11 @@ pub enum ProxyProtocol {
 }
 
 impl Settings {
+    /// `key`, if clients are told it.
+    pub(super) fn shown_key(&self, key: &CacheKey) -> Option<CacheKey> {
+        self.cache_status_key.then(|| key.clone())
+    }
+
     /// Whether a client with this address, which speaks to us by `scheme`, may ask by digest.
     pub fn may_name_digests(&self, client: IpAddr, scheme: Scheme) -> bool {
         // Where there are authorities for clients, the TLS listener lets in nobody without a certificate.

@@ -50,8 +50,10 @@ impl Handler {
 
     /// What is stored, if it may be served; else that nothing came.
     pub(super) async fn stale_or_failed(&self, ask: &Ask, reason: FwdReason, error: &FillError) -> Outcome {
-        let status = if error.asked_nobody() { CacheStatus::hit() } else { CacheStatus::forwarded(reason, None) };
-        self.stale(ask, status.because(error.as_str())).await.unwrap_or_else(|| rescue::failed(error))
+        let status = CacheStatus::hit().because(error.as_str());
+        let answered = error.status().map(|status| status.as_u16());
+        let status = if error.asked_nobody() { status } else { status.after(reason, answered) };
+        self.stale(ask, status).await.unwrap_or_else(|| rescue::failed(error, Some(reason)))
     }
 
     /// What is stored, when upstream failed and stale is allowed (RFC 9111 section 4.2.4): the newest that is whole.

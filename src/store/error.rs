@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::disk;
-use crate::content::Digest;
+use crate::content::{AnyDigest, Digest};
 
 /// The store could not be opened. Each message names the path and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -152,8 +152,8 @@ pub enum CompleteError {
     #[error("digest is {actual}, expected {expected}")]
     Mismatch {
         /// What was expected.
-        expected: Digest,
-        /// What the bytes hash to.
+        expected: AnyDigest,
+        /// The SHA-256 of the bytes, whatever was expected.
         actual: Digest,
     },
     /// The drive failed.

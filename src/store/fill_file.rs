@@ -20,7 +20,8 @@ use super::hasher::{Midstate, PrefixHasher};
 use super::layout;
 use super::map_file::{self, DecodedMap};
 use super::partial::{Partial, Phase, State};
-use crate::content::{ByteRange, Digest, Digester, PartialId, RangeSet, Record};
+use super::wide_hasher::WideHasher;
+use crate::content::{AnyDigest, ByteRange, Digest, PartialId, RangeSet, Record};
 
 /// How often what is written is made to last.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +47,9 @@ pub(super) struct Core {
     pub(super) map: Option<Arc<File>>,
     /// Where the next record goes; records that could not be written whole are written over.
     pub(super) map_end: u64,
-    hasher: PrefixHasher,
+    pub(super) hasher: PrefixHasher,
+    /// Set when the source says a SHA-512 of the body and nothing else.
+    pub(super) wide: Option<WideHasher>,
     /// The state at the last block's begin that the hasher passed.
     pub(super) boundary: Option<Midstate>,
     /// Position of the last midstate in the map.
@@ -71,12 +74,19 @@ pub(super) enum WriteFailure {
 /// What a completed body is made of.
 pub(super) struct Finished {
     pub(super) digest: Digest,
+    /// Set when it is expected.
+    pub(super) sha_512: Option<AnyDigest>,
     pub(super) sums: BlockSums,
     pub(super) file: Arc<DataFile>,
     /// The map, when progress of the body is durable: it must say what became of the body before the data moves.
     pub(super) map: Option<Arc<File>>,
     /// Blocks whose bytes this process neither wrote nor checked.
     pub(super) unchecked: std::collections::HashSet<u64>,
+}
+
+/// A hasher for what the source says of a body.
+fn wide_of(record: &Record) -> Option<WideHasher> {
+    matches!(record.expected.map(|expected| expected.digest()), Some(AnyDigest::Sha512(_))).then(WideHasher::default)
 }
 
 impl Core {
@@ -94,8 +104,8 @@ impl Core {
             let _ = dir.unlink(&layout::partial_map(id));
         }
         let (map, data) = made?;
-        let core = Self { map: Some(Arc::new(map)), ..Self::closed(header.len() as u64, PrefixHasher::new()) };
-        Ok((core, data))
+        let closed = Self::closed(header.len() as u64, PrefixHasher::new());
+        Ok((Self { map: Some(Arc::new(map)), wide: wide_of(record), ..closed }, data))
     }
 
     /// Of a body that an earlier process left.
@@ -105,7 +115,8 @@ impl Core {
         let saved = hasher.position();
         // Aligned upwards, since the header's padding may be cut off.
         let end = (decoded.records_end as u64).next_multiple_of(16);
-        Self { boundary: midstate, saved, named: true, ..Self::closed(end, hasher) }
+        let wide = wide_of(&decoded.record);
+        Self { boundary: midstate, wide, saved, named: true, ..Self::closed(end, hasher) }
     }
 
     fn closed(map_end: u64, hasher: PrefixHasher) -> Self {
@@ -114,6 +125,7 @@ impl Core {
             map: None,
             map_end,
             hasher,
+            wide: None,
             boundary: None,
             saved: 0,
             unsynced: 0,
@@ -139,6 +151,8 @@ impl Core {
     }
 
     fn hash(&mut self, size: BlockSize, data: &[u8]) {
+        let position = self.hasher.position();
+        self.wide.iter_mut().for_each(|wide| wide.follow(position, data));
         let mut rest = data;
         while !rest.is_empty() {
             let position = self.hasher.position();
@@ -155,6 +169,7 @@ impl Core {
     /// Goes back when a block below the hasher's position was dropped.
     fn go_back(&mut self, state: &mut State) {
         let Some(begin) = state.rehash.take() else { return };
+        self.wide.iter_mut().for_each(|wide| wide.go_back(begin));
         if self.hasher.position() <= begin {
             return;
         }
@@ -255,31 +270,39 @@ impl Partial {
         if disk::is_full(&error) { WriteFailure::Full } else { WriteFailure::Other(StoreError::Io(error)) }
     }
 
-    /// Hashes what is contiguous behind the hasher, from the page cache, and checks what an earlier process wrote.
-    fn advance(&self, core: &mut Core) -> Result<(), ReadError> {
+    /// Hashes what is contiguous behind the hasher.
+    pub(super) fn advance(&self, core: &mut Core) -> Result<(), ReadError> {
         loop {
-            let (position, size, valid_end, unchecked) = {
-                let mut state = self.state.lock();
-                core.go_back(&mut state);
-                let position = core.hasher.position();
-                let size = state.map.block_size();
-                let block = size.block_of(position);
-                let valid = u64::from(state.map.block(block).map_or(0, |known| known.valid_len));
-                (position, size, size.begin_of(block) + valid, state.unchecked.contains(&block))
-            };
-            let Some(wanted) = ByteRange::new(position, valid_end) else { return Ok(()) };
-            let block = size.block_of(position);
-            if unchecked {
-                let content = self.check(block)?;
-                let from = usize::try_from(position - size.begin_of(block)).unwrap_or(usize::MAX);
-                let piece = content.get(from..).filter(|piece| !piece.is_empty());
-                core.hash(size, piece.ok_or(ReadError::Absent { offset: position })?);
-            } else {
-                let file = self.file()?;
-                let length = usize::try_from(wanted.len()).map_err(|_| ReadError::Absent { offset: position })?;
-                core.hash(size, &disk::read_exact_at(file.file(), position, length)?);
+            core.go_back(&mut self.state.lock());
+            match self.present_from(core.hasher.position())? {
+                Some((size, bytes)) => core.hash(size, &bytes),
+                None => return Ok(()),
             }
         }
+    }
+
+    /// What is present from `position` on of its block, from the page cache; checked, if an earlier process wrote it.
+    pub(super) fn present_from(&self, position: u64) -> Result<Option<(BlockSize, Bytes)>, ReadError> {
+        let (size, valid_end, unchecked) = {
+            let state = self.state.lock();
+            let size = state.map.block_size();
+            let block = size.block_of(position);
+            let valid = u64::from(state.map.block(block).map_or(0, |known| known.valid_len));
+            (size, size.begin_of(block) + valid, state.unchecked.contains(&block))
+        };
+        let Some(wanted) = ByteRange::new(position, valid_end) else { return Ok(None) };
+        let (block, absent) = (size.block_of(position), ReadError::Absent { offset: position });
+        if !unchecked {
+            let Ok(length) = usize::try_from(wanted.len()) else { return Err(absent) };
+            let file = self.file()?;
+            return Ok(Some((size, disk::read_exact_at(file.file(), position, length)?.into())));
+        }
+        let mut content = self.check(block)?;
+        let from = usize::try_from(position - size.begin_of(block)).unwrap_or(usize::MAX);
+        if from >= content.len() {
+            return Err(absent);
+        }
+        Ok(Some((size, content.split_off(from))))
     }
 
     /// Makes what was written so far durable: data, then map.
@@ -357,23 +380,14 @@ impl Partial {
         }
     }
 
-    /// The hash of the first bytes, as many as are there without a gap, and how many these are.
-    pub(super) fn hash_of_begin(&self) -> (u64, Digester) {
-        let mut core = self.core.lock();
-        // What cannot be read is not among them.
-        let _ = self.advance(&mut core);
-        (core.hasher.position(), core.hasher.digester())
-    }
-
-    /// Whether exactly `length` bytes from the begin have the digest `expected`, as far as they can be read.
-    pub(super) fn hashes_to(&self, length: u64, expected: Digest) -> bool {
-        let mut core = self.core.lock();
-        let read = self.advance(&mut core);
-        core.hasher.position() == length && read.is_ok() && core.hasher.clone().finish() == expected
-    }
-
-    /// Hashes the rest and makes sure that exactly `length` bytes are there. The phase becomes `Completing`.
-    pub(super) fn finish(&self, writer: u64, length: u64) -> Result<Finished, CompleteError> {
+    /// Hashes the rest, as `expected` is hashed too, and makes sure that exactly `length` bytes are there. The phase becomes
+    /// `Completing`.
+    pub(super) fn finish(
+        &self,
+        writer: u64,
+        length: u64,
+        expected: Option<AnyDigest>,
+    ) -> Result<Finished, CompleteError> {
         let mut core = self.core.lock();
         {
             let mut state = self.state.lock();
@@ -382,11 +396,18 @@ impl Partial {
             }
             state.phase = Phase::Completing;
         }
-        match self.advance(&mut core) {
-            Ok(()) | Err(ReadError::Damaged { .. } | ReadError::Absent { .. }) => {}
+        let is_wide = matches!(expected, Some(AnyDigest::Sha512(_)));
+        let hashed = self.advance(&mut core).and_then(|()| match is_wide {
+            true => self.sha_512(&mut core).map(Some),
+            false => Ok(None),
+        });
+        let sha_512 = match hashed {
+            Ok(sha_512) => sha_512,
+            // What is missing tells why.
+            Err(ReadError::Damaged { .. } | ReadError::Absent { .. }) => None,
             Err(ReadError::Gone) => return Err(io::Error::from(io::ErrorKind::NotFound).into()),
             Err(ReadError::Io(error)) => return Err(error.into()),
-        }
+        };
         let file = self.file()?;
         let (sums, unchecked) = {
             let state = self.state.lock();
@@ -411,6 +432,6 @@ impl Partial {
         core.append_bytes(self, &map_file::encode_digest(length, &digest));
         // Readers may hold this body for long.
         let map = core.map.take().filter(|_| core.named);
-        Ok(Finished { digest, sums, file, map, unchecked })
+        Ok(Finished { digest, sha_512, sums, file, map, unchecked })
     }
 }

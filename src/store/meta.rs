@@ -1,18 +1,19 @@
 //! The stored form of [`Record`]: one byte of format version, then the fields in postcard's encoding.
 //!
 //! The structs here are what lies on drives; they are apart from [`Record`] so that a change there cannot change
-//! the format by accident. A new version is added like this: copy `RecordV1` to `RecordV2` and change the copy;
-//! write `2` and `RecordV2` in [`encode_record`]; give [`decode_record`] a branch for `2` and leave the one for `1`,
-//! which turns the old struct into a [`Record`] with defaults for what it lacks. Fields of a version that was
-//! released are never changed, nor is their order.
+//! the format by accident. A record is written in the oldest version that has a place for all of it: then a release from
+//! before can read it, too. A new version is added like this: copy the newest struct, or put it into a new one, as `RecordV2`
+//! does with `RecordV1`; give [`encode_record`] and [`decode_record`] a branch for it and leave those for the others, which
+//! turn the old struct into a [`Record`] with defaults for what it lacks. Fields of a version that was released are never
+//! changed, nor is their order.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::content::{BodyRef, CacheKey, Digest, ExpectedDigest, PartialId, Record, UnixMillis, VaryField};
+use crate::content::{AnyDigest, BodyRef, CacheKey, Digest, ExpectedDigest, PartialId, Record, UnixMillis, VaryField};
 
-/// The version that is written.
-const VERSION: u8 = 1;
+/// The newest version.
+const VERSION: u8 = 2;
 
 /// The largest encoded record in bytes. Heads are limited to far less before they become records.
 pub(super) const MAX_RECORD: usize = 1024 * 1024;
@@ -53,6 +54,15 @@ struct RecordV1<'a> {
     body: BodyV1,
 }
 
+/// A record of which the source says a SHA-512 and nothing else.
+#[derive(Serialize, Deserialize)]
+struct RecordV2<'a> {
+    #[serde(borrow)]
+    record: RecordV1<'a>,
+    /// In two halves.
+    upstream_sha_512: [[u8; 32]; 2],
+}
+
 #[derive(Serialize, Deserialize)]
 enum ExpectedV1 {
     Upstream([u8; 32]),
@@ -66,12 +76,30 @@ enum BodyV1 {
     Partial(u64),
 }
 
-/// Encodes a record in the newest format. One whose fields exceed [`MAX_RECORD`] is encoded too, but does not
-/// come back.
+/// Encodes a record. One whose fields exceed [`MAX_RECORD`] is encoded too, but does not come back.
 pub(super) fn encode_record(record: &Record) -> Vec<u8> {
     let stored = RecordV1::from(record);
+    match record.expected {
+        Some(ExpectedDigest::Upstream(AnyDigest::Sha512(digest))) => {
+            let (mut halves, (parts, _)) = ([[0; 32]; 2], digest.as_chunks());
+            halves.copy_from_slice(parts);
+            encode(2, &RecordV2 { record: stored, upstream_sha_512: halves })
+        }
+        _ => encode(1, &stored),
+    }
+}
+
+fn encode(version: u8, stored: &impl Serialize) -> Vec<u8> {
     #[allow(clippy::expect_used, reason = "a vector takes any number of bytes, and all sequences know their length")]
-    postcard::to_extend(&stored, vec![VERSION]).expect("plain data can be encoded")
+    postcard::to_extend(stored, vec![version]).expect("plain data can be encoded")
+}
+
+fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, MetaError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((stored, [])) => Ok(stored),
+        Ok(_) => Err(MetaError::Damaged("bytes follow it")),
+        Err(_) => Err(MetaError::Damaged("its fields cannot be read")),
+    }
 }
 
 /// Decodes a record of this or an older format.
@@ -83,11 +111,8 @@ pub(super) fn decode_record(bytes: &[u8]) -> Result<Record, MetaError> {
         return Err(MetaError::TooLarge { length: bytes.len() });
     }
     match bytes.split_first() {
-        Some((1, rest)) => match postcard::take_from_bytes::<RecordV1<'_>>(rest) {
-            Ok((stored, [])) => Record::try_from(stored),
-            Ok(_) => Err(MetaError::Damaged("bytes follow it")),
-            Err(_) => Err(MetaError::Damaged("its fields cannot be read")),
-        },
+        Some((1, rest)) => decode::<RecordV1<'_>>(rest)?.try_into(),
+        Some((2, rest)) => decode::<RecordV2<'_>>(rest)?.try_into(),
         Some((0, _)) => Err(MetaError::Damaged("its format is 0")),
         Some((&found, _)) => Err(MetaError::NewerFormat { found }),
         None => Err(MetaError::Damaged("it is empty")),
@@ -105,10 +130,11 @@ impl<'a> From<&'a Record> for RecordV1<'a> {
             response_time: record.response_time.0,
             vary: record.vary.iter().map(vary).collect(),
             length: record.length,
-            expected: record.expected.map(|expected| match expected {
-                ExpectedDigest::Upstream(digest) => ExpectedV1::Upstream(*digest.as_bytes()),
-                ExpectedDigest::Rule(digest) => ExpectedV1::Rule(*digest.as_bytes()),
-                ExpectedDigest::Manifest(digest) => ExpectedV1::Manifest(*digest.as_bytes()),
+            expected: record.expected.and_then(|expected| match expected {
+                ExpectedDigest::Upstream(AnyDigest::Sha256(digest)) => Some(ExpectedV1::Upstream(*digest.as_bytes())),
+                ExpectedDigest::Upstream(AnyDigest::Sha512(_)) => None,
+                ExpectedDigest::Rule(digest) => Some(ExpectedV1::Rule(*digest.as_bytes())),
+                ExpectedDigest::Manifest(digest) => Some(ExpectedV1::Manifest(*digest.as_bytes())),
             }),
             token_protected: record.token_protected,
             body: match record.body {
@@ -144,7 +170,7 @@ impl TryFrom<RecordV1<'_>> for Record {
             vary: vary.collect::<Result<_, MetaError>>()?,
             length: stored.length,
             expected: stored.expected.map(|expected| match expected {
-                ExpectedV1::Upstream(digest) => ExpectedDigest::Upstream(Digest::from_bytes(digest)),
+                ExpectedV1::Upstream(digest) => ExpectedDigest::Upstream(Digest::from_bytes(digest).into()),
                 ExpectedV1::Rule(digest) => ExpectedDigest::Rule(Digest::from_bytes(digest)),
                 ExpectedV1::Manifest(digest) => ExpectedDigest::Manifest(Digest::from_bytes(digest)),
             }),
@@ -154,6 +180,20 @@ impl TryFrom<RecordV1<'_>> for Record {
                 BodyV1::Partial(id) => BodyRef::Partial(PartialId(id)),
             },
         })
+    }
+}
+
+impl TryFrom<RecordV2<'_>> for Record {
+    type Error = MetaError;
+
+    fn try_from(stored: RecordV2<'_>) -> Result<Self, MetaError> {
+        if stored.record.expected.is_some() {
+            return Err(MetaError::Damaged("it expects two digests"));
+        }
+        let mut digest = [0; 64];
+        digest.copy_from_slice(stored.upstream_sha_512.as_flattened());
+        let expected = Some(ExpectedDigest::Upstream(AnyDigest::Sha512(digest)));
+        Ok(Self { expected, ..stored.record.try_into()? })
     }
 }
 
@@ -199,7 +239,8 @@ pub(super) mod tests {
     /// Any record, with repeated fields and values that are not text.
     pub(in crate::store) fn any_record() -> impl Strategy<Value = Record> {
         let expected = prop_oneof![
-            digest().prop_map(ExpectedDigest::Upstream),
+            digest().prop_map(|digest| ExpectedDigest::Upstream(digest.into())),
+            any::<[u8; 32]>().prop_map(|bytes| ExpectedDigest::Upstream(AnyDigest::sha_512_of(&bytes))),
             digest().prop_map(ExpectedDigest::Rule),
             digest().prop_map(ExpectedDigest::Manifest),
         ];
@@ -239,11 +280,26 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn version_2_stays_as_it_was_released() {
+        let expected = Some(ExpectedDigest::Upstream(AnyDigest::Sha512([b'x'; 64])));
+        let record = Record { expected, ..plain_record() };
+        let mut stored = encode_record(&plain_record());
+        stored[0] = 2;
+        stored.extend_from_slice(&[b'x'; 64]);
+        assert_eq!(encode_record(&record), stored);
+        assert_eq!(decode_record(&stored).unwrap().expected, expected);
+    }
+
+    #[test]
     fn what_is_no_record_is_refused_with_the_reason() {
         let stored = encode_record(&plain_record());
         let error = |bytes: &[u8]| decode_record(bytes).unwrap_err();
         assert_eq!(error(&[]), MetaError::Damaged("it is empty"));
-        assert_eq!(error(&[&[2], &stored[1..]].concat()), MetaError::NewerFormat { found: 2 });
+        assert_eq!(error(&[&[3], &stored[1..]].concat()), MetaError::NewerFormat { found: 3 });
+        assert_eq!(error(&[&[2], &stored[1..]].concat()), MetaError::Damaged("its fields cannot be read"));
+        let ruled = Record { expected: Some(ExpectedDigest::Rule(Digest::of(b"abc"))), ..plain_record() };
+        let both = [&[2], &encode_record(&ruled)[1..], &[0; 64]].concat();
+        assert_eq!(error(&both), MetaError::Damaged("it expects two digests"));
         assert_eq!(error(&[&stored[..], &[0]].concat()), MetaError::Damaged("bytes follow it"));
         assert_eq!(error(&vec![1; MAX_RECORD + 1]), MetaError::TooLarge { length: MAX_RECORD + 1 });
         for end in 0..stored.len() {
@@ -261,13 +317,14 @@ pub(super) mod tests {
             prop_assert_eq!(&back.headers, &record.headers);
             prop_assert_eq!((&back.key, back.status, &back.vary), (&record.key, record.status, &record.vary));
             prop_assert_eq!((back.variant(), back.body), (record.variant(), record.body));
+            prop_assert_eq!(back.expected, record.expected);
             prop_assert_eq!(encode_record(&back), stored);
         }
 
         #[test]
-        fn any_bytes_are_a_record_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..200), known in any::<bool>()) {
-            if let Some(first) = bytes.first_mut().filter(|_| known) {
-                *first = VERSION;
+        fn any_bytes_are_a_record_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..200), known in prop::option::of(1..=VERSION)) {
+            if let Some((first, known)) = bytes.first_mut().zip(known) {
+                *first = known;
             }
             let _ = decode_record(&bytes);
         }

@@ -107,6 +107,7 @@ mod usage;
 mod verify;
 mod victim;
 mod watch;
+mod wide_hasher;
 mod window;
 mod writer;
 

@@ -280,9 +280,11 @@ impl Partial {
         }
     }
 
-    /// Whether it is complete and is not what it is expected to be: it was completed before that was known of it.
+    /// Whether it is complete and is not what it is expected to be: it was completed before that was known of it. Of
+    /// an expectation in another algorithm that is not known.
     pub fn is_unlike(&self, expected: Option<ExpectedDigest>) -> bool {
-        self.digest().zip(expected).is_some_and(|(digest, expected)| digest != expected.digest())
+        let expected = expected.and_then(|expected| expected.digest().sha_256());
+        self.digest().zip(expected).is_some_and(|(digest, expected)| digest != expected)
     }
 
     pub(super) fn digest(&self) -> Option<Digest> {

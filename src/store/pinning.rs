@@ -374,7 +374,8 @@ impl Inner {
     pub(super) fn is_pinned_partial(partial: &Partial, pins: &Pins, now: UnixMillis) -> bool {
         let entry = partial.state.lock().entry.upgrade();
         entry.is_some_and(|entry| {
-            let expected = entry.record.expected.is_some_and(|expected| pins.hold_digest(&expected.digest(), now));
+            let expected = entry.record.expected.and_then(|expected| expected.digest().sha_256());
+            let expected = expected.is_some_and(|digest| pins.hold_digest(&digest, now));
             expected || pins.hold_key(entry.record.key.hash(), now)
         })
     }

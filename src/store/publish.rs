@@ -126,7 +126,9 @@ impl Inner {
         let partial = &Arc::clone(&finishing.partial);
         let entry = partial.state.lock().entry.upgrade().unwrap_or_else(|| Arc::clone(&finishing.begun));
         let digest = finished.digest;
-        if let Some(expected) = entry.record.expected.map(|expected| expected.digest()).filter(|e| *e != digest) {
+        if let Some(expected) = entry.record.expected.map(|expected| expected.digest())
+            && !finished.has(expected)?
+        {
             let reason = format!("{} has the SHA-256 {digest}, expected {expected}", entry.record.key);
             self.reject(partial, &entry, &reason);
             return Err(CompleteError::Mismatch { expected, actual: digest });
@@ -142,7 +144,8 @@ impl Inner {
                     let place = self.whereabouts(digest);
                     if let Some(drive) = place.to_ask().filter(|drive| drive.id != partial.drive.id).cloned() {
                         let patches = place.patches(&finished.file);
-                        return Ok(Attempt::Elsewhere(Elsewhere { finishing, finished, drive, place, patches, gone }));
+                        let elsewhere = Elsewhere { finishing, finished, drive, place, patches, gone };
+                        return Ok(Attempt::Elsewhere(Box::new(elsewhere)));
                     }
                     let stored = self.look(place);
                     stored.iter().for_each(|stored| Self::mend_from(stored, finished.file.file()));
@@ -177,7 +180,7 @@ impl Inner {
         finished: Finished,
         stored: Option<Arc<Blob>>,
     ) -> Result<Completed, CompleteError> {
-        let Finished { digest, sums, file, map, unchecked } = finished;
+        let Finished { digest, sums, file, map, unchecked, .. } = finished;
         let known = self.entries.known(table, record.key.hash());
         let row = Row { record, birth: partial.id(), superseded: partial.state.lock().superseded };
         let place = place_of(&row, entry.serial, &known);

@@ -48,7 +48,7 @@ pub(super) struct Told {
 pub(super) enum Attempt {
     Done(Completed),
     /// Another drive has to be asked first.
-    Elsewhere(Elsewhere),
+    Elsewhere(Box<Elsewhere>),
 }
 
 /// A body whose content another drive seems to have.
@@ -92,7 +92,9 @@ impl Finishing {
         length: u64,
     ) -> Result<(Self, Finished), CompleteError> {
         let finishing = Self { partial: Arc::clone(partial), begun, writer };
-        let finished = partial.finish(writer, length)?;
+        let newest = partial.state.lock().entry.upgrade();
+        let expected = newest.as_ref().unwrap_or(&finishing.begun).record.expected;
+        let finished = partial.finish(writer, length, expected.map(|expected| expected.digest()))?;
         Ok((finishing, finished))
     }
 }

@@ -14,7 +14,7 @@ use super::inner::Inner;
 use super::partial::Partial;
 use super::stored::{Attempt, Finishing};
 use super::{disk, drive};
-use crate::content::{BodyRef, ByteRange, Digester, PartialId, Record};
+use crate::content::{BodyRef, ByteRange, PartialId, Record, Verifier};
 
 /// Files take whole blocks of this size on the common file systems.
 const FILE_BLOCK: u64 = 4096;
@@ -198,19 +198,17 @@ impl PartialWriter {
         let expected = self.entry.record.expected?.digest();
         let length = self.contiguous();
         let job = Arc::clone(&self.partial);
-        let whole = self.partial.drive.pool.run(move || job.hashes_to(length, expected)).await;
+        let verifier = self.partial.drive.pool.run(move || job.verifier_of_begin(length, expected)).await;
         // A closed store knows nothing any more.
-        whole.unwrap_or(false).then_some(length)
+        verifier.ok().flatten().is_some_and(|verifier| verifier.is_right()).then_some(length)
     }
 
-    /// The SHA-256 in the making over the first bytes, as many as are there without a gap, and how many these are: for
-    /// whoever goes on with the body elsewhere.
-    ///
-    /// # Errors
-    /// When the store is closed.
-    pub async fn hash_of_begin(&self) -> io::Result<(u64, Digester)> {
+    /// What holds the bytes from `length` on against the expected digest, for whoever goes on with the body elsewhere; `None`
+    /// unless one is expected and exactly those before are there without a gap.
+    pub async fn verifier_of_begin(&self, length: u64) -> Option<Verifier> {
+        let expected = self.entry.record.expected?.digest();
         let job = Arc::clone(&self.partial);
-        self.partial.drive.pool.run(move || job.hash_of_begin()).await
+        self.partial.drive.pool.run(move || job.verifier_of_begin(length, expected)).await.ok().flatten()
     }
 
     /// Starts to make durable what was written, beside the next writes.

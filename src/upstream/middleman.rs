@@ -19,8 +19,22 @@ fn is_of_origin(status: StatusCode, fields: &HeaderMap) -> bool {
     let forwarded = format!("fwd-status={}", status.as_str());
     let says_so = |parameter: &str| parameter == "hit" || parameter == forwarded;
     let values = fields.get_all(CACHE_STATUS).iter().filter_map(|value| value.to_str().ok());
-    // Quotes are not minded: who can write them there can write the parameter itself.
-    values.flat_map(|value| value.split([',', ';'])).any(|parameter| says_so(parameter.trim()))
+    values.flat_map(parameters).any(|parameter| says_so(parameter.trim()))
+}
+
+/// What stands between commas and semicolons. Those in a string separate nothing (RFC 9651 section 3.3.3): a client has a
+/// say in what stands there, since a key is made of its request (RFC 9211 section 2.7).
+fn parameters(value: &str) -> impl Iterator<Item = &str> {
+    let (mut in_string, mut escaped) = (false, false);
+    value.split(move |c: char| {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            _ => {}
+        }
+        matches!(c, ',' | ';') && !in_string
+    })
 }
 
 #[cfg(test)]
@@ -42,6 +56,10 @@ mod tests {
             (403, Some("l5; fwd=uri-miss; fwd-status=403, l4; fwd=uri-miss; fwd-status=403"), false),
             (403, Some("l5; fwd=uri-miss; fwd-status=200"), true),
             (405, Some("l5; hit; ttl=3"), false),
+            (403, Some("l5; key=\"a/b; hit; fwd-status=403\"; detail=no-such-host"), true),
+            (403, Some("l5; key=\"a/\\\"; hit\"; detail=no-such-host"), true),
+            (403, Some("l5; key=\"a/\\\\\"; hit; ttl=3"), false),
+            (403, Some("l5; key=\"a/b\"; fwd=miss; fwd-status=403"), false),
             (401, None, false),
             (404, None, false),
             (410, None, false),

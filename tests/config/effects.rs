@@ -107,6 +107,7 @@ pub(super) const EFFECTS: &[Row] = &[
     ("limits.idle_time", "1s", "2s", |c| format!("{:?}", c.serve.limits)),
     ("limits.body_time", "1s", "2s", |c| format!("{:?}", c.serve.limits)),
     ("limits.ranges", "1", "2", |c| format!("{:?}", c.serve.limits)),
+    ("cache_status_key", "false", "true", |c| c.serve.cache_status_key.to_string()),
     ("clients_may_refetch", "false", "true", |c| c.serve.clients_may_refetch.to_string()),
     ("log.format", "human", "iotedge", |c| format!("{:?}", c.log)),
     ("log.level", "info", "trace", |c| format!("{:?}", c.log)),

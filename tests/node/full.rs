@@ -14,7 +14,7 @@ use super::rig::bars;
 use super::rig::client::{Connection, End, get};
 use super::rig::do_client::DoAgent;
 use super::rig::fake_origin::FakeOrigin;
-use super::rig::origin_reply::{Gate, Reply};
+use super::rig::origin_reply::{Gate, Reply, digest_field, wide_field};
 use super::rig::pattern::Pattern;
 use super::rig::rules::Mode;
 use super::rig::running_node::{RunningNode, Setup};
@@ -205,14 +205,16 @@ async fn a_cut_of_upstream_in_a_window_is_not_noticed() {
 
 #[tokio::test]
 async fn a_wrong_body_in_a_window_is_not_given_out_whole() {
-    for mode in Mode::BOTH {
-        let (node, origin) = node_with(Reply::file(LARGE).with_digest(LARGE).damaged(5 * MIB), mode).await;
+    let (narrow, wide) = (digest_field(LARGE.sha256()), wide_field(&LARGE.bytes()));
+    for (mode, said) in Mode::BOTH.into_iter().flat_map(|mode| [(mode, &narrow), (mode, &wide)]) {
+        let right = Reply::file(LARGE).with("Repr-Digest", said);
+        let (node, origin) = node_with(right.clone().damaged(5 * MIB), mode).await;
         let mut client = Connection::open_as(1, node.data).await;
         client.send(&text(&[])).await;
         let answer = client.answer(false).await;
         assert_ne!(answer.end, End::Complete, "{mode:?}: {}", answer.head.raw);
         assert!(answer.body.len() as u64 <= LARGE.len - 16 * 1024, "{mode:?}: the end left");
-        origin.serve(PATH, Reply::file(LARGE).with_digest(LARGE));
+        origin.serve(PATH, right);
         // What it has nothing goes on with.
         let mut client = Connection::open_as(1, node.data).await;
         client.send(&text(&[&format!("Range: bytes={}-", answer.body.len())])).await;

@@ -11,6 +11,7 @@
 
 mod apt;
 mod budget;
+mod cache_status;
 mod changing;
 mod clock;
 mod coalesce;
@@ -46,6 +47,7 @@ mod restart;
 mod resumption;
 mod rig;
 mod semantics;
+mod sha_512;
 mod slow_heads;
 mod small_devices;
 mod stale_while;
@@ -55,3 +57,4 @@ mod tokens;
 mod unknown_length;
 mod verifying;
 mod versions;
+mod wishes;

@@ -102,7 +102,7 @@ async fn a_failure_of_the_origin_goes_to_everybody_who_waits() {
     rig.clients(&want, 10).await;
     gate.open();
     for one in join_all(clients).await {
-        let Obtained::Answer(answer) = one.unwrap() else { panic!("no answer") };
+        let Obtained::Answer { answer, .. } = one.unwrap() else { panic!("no answer") };
         assert_eq!((answer.status, &answer.body[..]), (StatusCode::INTERNAL_SERVER_ERROR, &b"sorry"[..]));
     }
     assert_eq!(server.requests().len(), 1);
@@ -118,7 +118,7 @@ async fn a_long_or_cut_failure_is_shared_without_its_body() {
     .await;
     let rig = Rig::new();
     for _ in 0..2 {
-        let Obtained::Answer(answer) = rig.fill.obtain(want(&server, "/a")).await else { panic!("no answer") };
+        let Obtained::Answer { answer, .. } = rig.fill.obtain(want(&server, "/a")).await else { panic!("no answer") };
         assert!(answer.body.is_empty() && !answer.headers.contains_key("content-encoding"));
         rig.idle().await;
     }

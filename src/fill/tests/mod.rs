@@ -375,7 +375,7 @@ fn shown(obtained: &Obtained) -> String {
         Obtained::Passing { collapsed, .. } => format!("passing, collapsed: {collapsed}"),
         Obtained::Validated { .. } => "validated".to_owned(),
         Obtained::Changed => "changed".to_owned(),
-        Obtained::Answer(answer) => format!("answer {}", answer.status),
+        Obtained::Answer { answer, .. } => format!("answer {}", answer.status),
         Obtained::Through(response) => format!("through {}", response.status),
         Obtained::Behind { length } => format!("behind the end at {length}"),
         Obtained::NeedsProof => "needs proof".to_owned(),

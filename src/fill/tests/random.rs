@@ -70,7 +70,7 @@ async fn client(rig: &Rig, want: Want, range: ByteRange, versions: &[Vec<u8>; 2]
     for _ in 0..60 {
         let (entry, partial, guard) = match rig.fill.obtain(rig.look_up(want.clone()).await).await {
             Obtained::Filling { entry, partial, guard, .. } => (entry, partial, guard),
-            Obtained::Failed(_) | Obtained::Answer(_) | Obtained::Changed => {
+            Obtained::Failed(_) | Obtained::Answer { .. } | Obtained::Changed => {
                 if let Some(stored) = rig.stored(&want).await.first().filter(|entry| is_blob(entry)) {
                     let number = usize::from(stored.record.headers["etag"] == "\"v1\"");
                     assert!(stored_bytes(rig, stored).await == versions[number], "what is stored is one version");

@@ -214,7 +214,7 @@ async fn failures_that_pass_are_waited_for_when_a_body_is_taken_up_but_not_for_e
     rig.idle().await;
     let hurried = Want { deadline: Instant::now() + Duration::from_millis(50), ..rig.look_up(want.clone()).await };
     let obtained = rig.fill.obtain(hurried).await;
-    let is_told = matches!(obtained, Obtained::Answer(_) | Obtained::Failed(_));
+    let is_told = matches!(obtained, Obtained::Answer { .. } | Obtained::Failed(_));
     assert!(is_told, "its time is over before the spell is, but it is {}", shown(&obtained));
     rig.idle().await;
     let obtained = rig.fill.obtain(rig.look_up(want).await).await;

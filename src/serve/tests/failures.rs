@@ -51,7 +51,7 @@ async fn without_a_source_the_answer_is_a_plain_503() {
     let answer = site.get("/a", &[AGENT]).await;
     assert_eq!((answer.status, answer.text()), (503, ""));
     assert_eq!((answer.field("content-length"), answer.field("retry-after")), ("0", "2"));
-    assert_eq!(answer.field("cache-status"), "cache; detail=disconnected");
+    assert_eq!(answer.field("cache-status"), "cache; fwd=uri-miss; detail=disconnected");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ async fn a_miss_and_a_hit_say_what_they_are() {
     let site = digits().await;
     let miss = site.fill("/a").await;
     assert_eq!((miss.status, miss.text()), (200, "0123456789"));
-    assert_eq!(miss.field("cache-status"), "cache; fwd=uri-miss; fwd-status=200; stored");
+    assert_eq!(fresh(miss.field("cache-status")), "cache; fwd=uri-miss; fwd-status=200; stored");
     let hit = site.get("/a", &[]).await;
     assert_eq!((hit.status, hit.text()), (200, "0123456789"));
     assert!(hit.field("cache-status").starts_with("cache; hit; ttl="), "{}", hit.field("cache-status"));
@@ -155,5 +155,5 @@ async fn variants_and_only_if_cached_are_told() {
     assert_eq!(site.get("/a", &[("cache-control", "only-if-cached")]).await.status, 504);
     site.fill("/a").await;
     let other = site.get("/a", &[("accept-language", "de")]).await;
-    assert_eq!(other.field("cache-status"), "cache; fwd=vary-miss; fwd-status=200; stored");
+    assert_eq!(fresh(other.field("cache-status")), "cache; fwd=vary-miss; fwd-status=200; stored");
 }

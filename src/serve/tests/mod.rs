@@ -74,6 +74,7 @@ impl Site {
             limits: Limits::default(),
             drain_grace: Duration::ZERO,
             pseudonym: "cache".into(),
+            cache_status_key: false,
             clients_may_refetch: true,
             tunnel_idle_time: Duration::from_secs(60),
         };
@@ -117,6 +118,14 @@ impl Site {
         self.rig.idle().await;
         answer
     }
+}
+
+/// `Cache-Status` without its lifetime, which must be about as long as what is fresh has.
+fn fresh(status: &str) -> String {
+    let (before, rest) = status.split_once("; ttl=").unwrap();
+    let (ttl, after) = rest.split_at(rest.find(';').unwrap_or(rest.len()));
+    assert!((3000..=3600).contains(&ttl.parse::<i64>().unwrap()), "{status}");
+    format!("{before}{after}")
 }
 
 impl Answer {

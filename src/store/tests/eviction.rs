@@ -92,7 +92,7 @@ async fn wrong_bytes_in_quarantine_leave_the_room_to_right_ones() {
     put(&store, "right", &body_of(20 * BLOCK, 30)).await;
     for number in 0..20 {
         let mut wrong = record("wrong", None);
-        wrong.expected = Some(ExpectedDigest::Upstream(Digest::of(b"other")));
+        wrong.expected = Some(ExpectedDigest::Upstream(Digest::of(b"other").into()));
         let mut writer = store.create(wrong).await.unwrap();
         fill(&mut writer, 0, &body_of(2 * BLOCK, 31 + number)).await;
         assert!(matches!(writer.complete(2 * BLOCK as u64).await, Err(CompleteError::Mismatch { .. })));

@@ -69,14 +69,14 @@ async fn a_wrong_digest_is_quarantined_and_forgotten() {
     let store = rig.open();
     put(&store, "x", b"older").await;
     let mut wrong = record("x", Some(3));
-    wrong.expected = Some(ExpectedDigest::Upstream(Digest::of(b"abc")));
+    wrong.expected = Some(ExpectedDigest::Upstream(Digest::of(b"abc").into()));
     let mut writer = store.create(wrong.clone()).await.unwrap();
     assert_eq!(store.lookup(&key("x")).await.len(), 2, "the older one stays beside it");
     writer.write(0, vec![Bytes::from_static(b"abd")]).await.unwrap();
     let follower = Arc::clone(writer.partial());
     match writer.complete(3).await {
         Err(CompleteError::Mismatch { expected, actual }) => {
-            assert_eq!((expected, actual), (Digest::of(b"abc"), Digest::of(b"abd")));
+            assert_eq!((expected, actual), (Digest::of(b"abc").into(), Digest::of(b"abd")));
         }
         other => panic!("{other:?}"),
     }

@@ -25,6 +25,7 @@ mod tools;
 mod traces;
 mod usage;
 mod versions;
+mod wide;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -146,7 +146,7 @@ async fn a_cut_between_rename_and_journal_costs_no_transfer() {
     fill(&mut writer, 0, &content).await;
     // As far as completion comes before the batch.
     let partial = Arc::clone(writer.partial());
-    let finished = partial.finish(1, content.len() as u64).unwrap();
+    let finished = partial.finish(1, content.len() as u64, None).unwrap();
     assert_eq!(finished.digest, Digest::of(&content));
     let cut = rig.copy_of_now();
     drop((finished, writer, store));

@@ -53,7 +53,7 @@ async fn the_use_of_a_drive_is_what_its_files_take() {
     assert_eq!(used(&store), blocks(&rig.drive()), "and left");
 
     let mut wrong = record("wrong", None);
-    wrong.expected = Some(ExpectedDigest::Upstream(Digest::of(b"other")));
+    wrong.expected = Some(ExpectedDigest::Upstream(Digest::of(b"other").into()));
     let mut writer = store.create(wrong).await.unwrap();
     fill(&mut writer, 0, &body_of(2 * BLOCK, 12)).await;
     assert!(writer.complete(2 * BLOCK as u64).await.is_err());

@@ -334,8 +334,10 @@ async fn wrong_bytes_are_kept_until_right_ones_tell_from_where_on_they_are_wrong
         wrong
     };
     let client = std::net::IpAddr::from([10, 0, 0, 1]);
-    let expecting =
-        || Record { expected: Some(ExpectedDigest::Upstream(Digest::of(&right))), ..tagged("w", "1", right.len()) };
+    let expecting = || Record {
+        expected: Some(ExpectedDigest::Upstream(Digest::of(&right).into())),
+        ..tagged("w", "1", right.len())
+    };
     let quarantined = || fs::read_dir(rig.drive().join("quarantine")).unwrap().count();
     let held = |store: &Store| store.given(client, &key("w")).versions;
     {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 use tokio::sync::watch;
 
 use super::pattern::Pattern;
@@ -333,4 +333,14 @@ fn parse_range(range: &str, len: u64) -> Option<(u64, u64)> {
 /// `digest` as RFC 9530 writes it.
 pub(crate) fn digest_field(digest: [u8; 32]) -> String {
     format!("sha-256=:{}:", STANDARD.encode(digest))
+}
+
+/// The SHA-256 of `bytes` as a member of such a field.
+pub(crate) fn digest_of(bytes: &[u8]) -> String {
+    digest_field(Sha256::digest(bytes).into())
+}
+
+/// The SHA-512 of `bytes` as a member of such a field.
+pub(crate) fn wide_field(bytes: &[u8]) -> String {
+    format!("sha-512=:{}:", STANDARD.encode(Sha512::digest(bytes)))
 }
