@@ -217,7 +217,7 @@ impl Upstream {
         let (until, whole) = earlier(Instant::now() + self.inner.settings.timeouts.connect, limit);
         // A share of many sources may be shorter, and still long enough to tell.
         let whole = whole || until.saturating_duration_since(Instant::now()) >= MEANINGFUL;
-        let sender = self.inner.connector.connect(source, until).await.map_err(|error| {
+        let link = self.inner.connector.connect(source, until).await.map_err(|error| {
             // Few: after two of them the source is not asked for a while.
             tracing::warn!(%source, %error, "no connection");
             let outcome = match error {
@@ -234,7 +234,7 @@ impl Upstream {
             };
             Failure { error, outcome, stale: false }
         })?;
-        self.send(ask, source, Link::new(sender), limit).await
+        self.send(ask, source, link, limit).await
     }
 
     /// Sends the request and waits for the head of the answer.

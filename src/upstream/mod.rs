@@ -26,6 +26,7 @@ mod pool;
 mod proxy;
 mod redirect;
 mod settings;
+mod socket;
 mod sources;
 mod tls;
 mod tunnel;
