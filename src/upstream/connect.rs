@@ -35,6 +35,8 @@ const HEAD_START: Duration = Duration::from_millis(250);
 const MAX_ADDRESSES: usize = 8;
 /// Largest read buffer of a connection; it grows to this under load.
 const MAX_BUFFER: usize = 256 * 1024;
+/// Largest head of an answer, in bytes, and of its trailers: a client could hardly do with more.
+const MAX_HEAD: usize = 64 * 1024;
 /// Names that are looked up at once: each occupies a thread until the system gives up.
 const LOOKUPS: usize = 32;
 
@@ -270,6 +272,7 @@ where
 {
     let handshake = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
+        .max_header_size(MAX_HEAD)
         .allow_spaces_after_header_name_in_responses(true)
         .allow_obsolete_multiline_headers_in_responses(true)
         .handshake(TokioIo::new(stream));

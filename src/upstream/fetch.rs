@@ -14,10 +14,11 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock;
 use crate::content::{Origin, Policy, UnixMillis};
 
+use super::answer_fault::AnswerFault;
 use super::body::{BodyLimits, Connection, UpstreamBody};
 use super::budget::{Spending, Standing};
 use super::client::Upstream;
-use super::error::{AnswerFault, FetchError, Phase, RedirectRefusal};
+use super::error::{FetchError, Phase, RedirectRefusal};
 use super::framing::{self, ContentRange, Framing};
 use super::health::Outcome;
 use super::interims::Interims;
@@ -315,7 +316,8 @@ impl Upstream {
             first_byte: earlier(Instant::now() + timeouts.first_byte, ask.deadline).0,
             stall: timeouts.stall,
         };
-        let connection = Connection { link, source: source.clone(), pool: self.inner.pool.clone() };
+        let pool = (!dimensions.is_last).then(|| Arc::clone(&self.inner.pool));
+        let connection = Connection { link, source: source.clone(), pool };
         let metrics = self.inner.metrics.clone();
         let spending = self.spending(ask, source);
         Ok(FetchResponse {
@@ -349,7 +351,7 @@ fn failure(error: &hyper::Error, host: String) -> Failure {
     if error.is_parse_too_large() {
         bad(host, AnswerFault::HeadTooLarge)
     } else if error.is_parse() {
-        bad(host, AnswerFault::Unparsable)
+        bad(host, AnswerFault::named_by(&error.to_string()))
     } else if error.is_user() {
         Failure { error: FetchError::RequestBody, outcome: None, stale: false }
     } else {
