@@ -23,6 +23,7 @@ mod faults;
 mod fields;
 mod flap;
 mod flips;
+mod framing;
 mod freshness;
 mod full;
 mod hits;
