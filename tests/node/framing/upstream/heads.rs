@@ -54,7 +54,6 @@ fn status_lines() -> Vec<Case> {
 }
 
 fn more_status_lines() -> Vec<Case> {
-    let refused = |name, text: &str| Case::refused(name, line(text), UNPARSABLE);
     let kept = |name, text: &str| Case::kept(name, line(text), HELLO);
     let tls = [&[0x15, 3, 3, 0, 2, 2, 70][..], b"\r\n\r\n"].concat();
     vec![
