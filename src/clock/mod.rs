@@ -4,6 +4,8 @@
 //!
 //! There is one system clock in a process, so this is no handle but a place. What is concluded from readings is in `trust`.
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod trust;
 
 use std::fs;
@@ -53,12 +55,17 @@ impl TimeProvider for CertificateTime {
 
 /// Takes the time into account that an earlier process kept in `state`. A file that is missing or damaged says nothing.
 pub fn recall(state: &Path) {
-    let text = fs::read(state.join(KEPT)).ok().filter(|text| text.len() <= LONGEST);
-    let seconds = text.and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse::<u64>().ok());
+    let seconds = fs::read(state.join(KEPT)).ok().and_then(|text| parse(&text));
     if let Some(seconds) = seconds {
         WATCH.lock().keep(Duration::from_secs(seconds));
     }
     look();
+}
+
+/// Seconds since 1970, as the file has them.
+fn parse(file: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(file).ok().filter(|text| text.len() <= LONGEST)?;
+    text.trim().parse().ok()
 }
 
 /// Keeps the time in `state` for the next process, if it is believed. Blocks.

@@ -135,8 +135,18 @@ pub(super) fn network(value: &Value) -> Parsed<IpNet> {
     let text = text(value)?;
     let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     network
-        .map(|network| network.trunc())
+        .map(|network| as_ipv4(network.trunc()))
         .ok_or_else(|| Fault::new("this is not a network", "write a network like 10.1.0.0/16 or an address"))
+}
+
+/// The IPv4 network that is written as one of IPv4-mapped addresses: addresses are compared in the shorter form.
+fn as_ipv4(network: IpNet) -> IpNet {
+    let mapped = match network.addr() {
+        IpAddr::V6(address) => address.to_ipv4_mapped(),
+        IpAddr::V4(_) => None,
+    };
+    let short = mapped.zip(network.prefix_len().checked_sub(96));
+    short.and_then(|(address, length)| IpNet::new(address.into(), length).ok()).unwrap_or(network)
 }
 
 /// One entry of a list of clients.
@@ -185,6 +195,10 @@ mod tests {
             ("10.1.2.3", "10.1.2.3/32"),
             ("fe80::1", "fe80::1/128"),
             ("fc00::/7", "fc00::/7"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::/0", "::/0"),
         ] {
             assert_eq!(network(&text.into()).map(|n| n.to_string()), Ok(network_text.to_owned()));
         }

@@ -12,6 +12,8 @@ mod digest_field;
 mod digest_rule;
 mod forwards;
 mod freshness;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod language;
 mod list;
 mod own_digest;

@@ -76,6 +76,8 @@ pub(super) fn judge(record: &Record, length: Option<u64>, asked: Asked, answer: 
             _ => Judged::OtherVersion,
         },
         StatusCode::PRECONDITION_FAILED => Judged::OtherVersion,
+        // No request for bytes makes the condition that this answers (RFC 9110 section 15.4.5).
+        StatusCode::NOT_MODIFIED => Judged::Misfit,
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Judged::Passing,
         status if status.is_server_error() => Judged::Passing,
         _ => Judged::Final,
@@ -203,6 +205,7 @@ mod tests {
             (404, Judged::Final),
             (403, Judged::Final),
             (412, Judged::OtherVersion),
+            (304, Judged::Misfit),
             (416, Judged::Misfit),
         ] {
             assert_eq!(of(status), judged, "{status}");

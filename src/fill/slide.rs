@@ -38,6 +38,9 @@ const TICK: Duration = Duration::from_millis(250);
 /// A stream that is silent for so long is given up for a new request.
 const SILENT: Duration = Duration::from_secs(6);
 
+/// Answers that do not fit what was asked before no more is asked for.
+const MISFITS: u32 = 4;
+
 /// What has come of a request of upstream.
 pub(super) struct Running {
     pub(super) stream: Stream,
@@ -67,6 +70,8 @@ pub(super) struct Slide<'a> {
     /// How long it has been there among those that share the budget.
     age: Standing,
     unfinished: Unfinished,
+    /// Answers that did not fit what was asked.
+    misfits: u32,
 }
 
 /// No more comes, however long clients wait: readers must know, whatever becomes of the leader.
@@ -171,6 +176,7 @@ impl<'a> Slide<'a> {
             rate: Rate::new(now),
             age: Standing::default(),
             unfinished: Unfinished::default(),
+            misfits: 0,
         }
     }
 
@@ -339,9 +345,14 @@ impl<'a> Slide<'a> {
                 self.stream = part.map(|part| Stream::part(response, part, &leader.inner.held_room));
                 self.see_to_silence();
             }
-            Judged::Passing | Judged::Misfit => {
+            judged @ (Judged::Passing | Judged::Misfit) => {
+                self.misfits += u32::from(judged == Judged::Misfit);
                 self.avoid.note(response.source, Instant::now());
                 self.fail();
+                // What is there is not what was begun: nobody has to wait to be told so.
+                if self.misfits >= MISFITS {
+                    self.passage.close(Ended::Cut);
+                }
             }
             Judged::OtherVersion => {
                 leader.note_change();

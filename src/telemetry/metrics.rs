@@ -60,6 +60,9 @@ pub struct Metrics {
     pub upstream_bytes: IntCounter,
     /// Upstream requests by `outcome` (2xx, 3xx, 4xx, 5xx, connect, timeout, cut, refused, middleman).
     pub upstream_requests: IntCounterVec,
+    /// Answers of upstream that were refused, or whose body broke, by `reason` (unparsable, head-too-large, status,
+    /// unasked-upgrade, length, transfer-encoding, content-range, cut, stalled, malformed).
+    pub upstream_faults: IntCounterVec,
     /// 1 while the budget of upstream bytes is open.
     pub upstream_budget_open: IntGauge,
     /// Its rate at present, in bytes per second; 0 without one.
@@ -170,6 +173,12 @@ impl Metrics {
             )?,
             upstream_bytes: counter("upstream_bytes_total", "Body bytes received from upstream")?,
             upstream_requests: counters("upstream_requests_total", "Requests to upstream", &["outcome"])?,
+            upstream_faults: counters(
+                "upstream_faults_total",
+                "Answers of upstream whose head was refused (unparsable, head-too-large, status, unasked-upgrade, length, \
+                 transfer-encoding, content-range) or whose body broke (cut, stalled, malformed)",
+                &["reason"],
+            )?,
             upstream_budget_open: gauge(
                 "upstream_budget_open",
                 "Whether content may be asked for: 1, or 0 while the budget is closed by its hours or the bytes of the day",

@@ -55,7 +55,8 @@ struct Reading {
 pub(super) struct Connection {
     pub(super) link: Link,
     pub(super) source: Source,
-    pub(super) pool: Arc<Pool>,
+    /// `None` when it must not be used again.
+    pub(super) pool: Option<Arc<Pool>>,
 }
 
 /// Time limits of one body.
@@ -207,8 +208,8 @@ impl UpstreamBody {
             let Reading { incoming, connection, mut ticket } = *reading;
             drop(incoming);
             ticket.report(Outcome::Success);
-            if self.framing != Framing::UntilClose {
-                connection.pool.put(connection.source, connection.link);
+            if let Some(pool) = connection.pool.filter(|_| self.framing != Framing::UntilClose) {
+                pool.put(connection.source, connection.link);
             }
         }
     }
@@ -219,6 +220,9 @@ impl UpstreamBody {
             let outcome = outcome.filter(|outcome| *outcome != Outcome::Cut || self.received == 0);
             outcome.into_iter().for_each(|outcome| reading.ticket.report(outcome));
             tracing::debug!(source = %reading.connection.source, %error, "an upstream body broke");
+            if !matches!(error, BodyError::OverBudget { .. }) {
+                self.metrics.upstream_faults.with_label_values(&[error.as_str()]).inc();
+            }
         }
         error
     }

@@ -51,6 +51,8 @@ pub(super) struct Inner {
     pub(super) budget: Arc<Budget>,
     /// How often it is said that somebody refuses: each request could be the cause of a line.
     pub(super) refusals: Mutex<Throttle>,
+    /// The same of answers that cannot be used.
+    pub(super) nonsense: Mutex<Throttle>,
 }
 
 /// One request to whichever source answers it.
@@ -110,10 +112,12 @@ impl Upstream {
         let connector = Connector::new(resolver, Dialect::new(settings.tls.clone(), roots)?, own_addresses);
         let pool = Arc::default();
         let sources = Arc::new(Sources::new(Arc::clone(&metrics), &settings.parents));
-        let refusals = Mutex::new(Throttle::new(5, Duration::from_secs(60), std::time::Instant::now()));
+        let throttle = || Mutex::new(Throttle::new(5, Duration::from_secs(60), std::time::Instant::now()));
+        let (refusals, nonsense) = (throttle(), throttle());
         let budget = Budget::new(settings.budget.clone(), settings.budget_file.clone(), Arc::clone(&metrics));
         let sought = Sought::default();
-        let inner = Inner { settings, pseudonym, metrics, connector, pool, sources, sought, budget, refusals };
+        let inner =
+            Inner { settings, pseudonym, metrics, connector, pool, sources, sought, budget, refusals, nonsense };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -234,8 +238,11 @@ impl Upstream {
     }
 
     fn tell(&self, source: &Source, error: &FetchError) {
-        if error.is_refusal() && self.inner.refusals.lock().allows(std::time::Instant::now()) {
+        let allows = |throttle: &Mutex<Throttle>| throttle.lock().allows(std::time::Instant::now());
+        if error.is_refusal() && allows(&self.inner.refusals) {
             tracing::warn!(%source, %error, "content is refused on the way to the origin");
+        } else if matches!(error, FetchError::BadAnswer { .. }) && allows(&self.inner.nonsense) {
+            tracing::warn!(%source, %error, "an answer cannot be used");
         } else {
             tracing::debug!(%source, %error, "a source failed");
         }
@@ -251,6 +258,9 @@ impl Upstream {
             },
             Err(error) => error.outcome(),
         };
+        if let Err(FetchError::BadAnswer { fault, .. }) = result {
+            self.inner.metrics.upstream_faults.with_label_values(&[fault.as_str()]).inc();
+        }
         if let Some(outcome) = outcome {
             self.inner.metrics.upstream_requests.with_label_values(&[outcome]).inc();
         }

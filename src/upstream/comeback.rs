@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Inner, Upstream};
 use super::plan::Source;
-use super::pool::Link;
 
 /// Sources that are looked for at once. Names under a wildcard rule are the clients' choice.
 const SOUGHT: usize = 16;
@@ -53,8 +52,8 @@ async fn seek(inner: Weak<Inner>, source: Source) {
         if is_over || !inner.sources.is_unreachable(&source) {
             return inner.sought.end(&source);
         }
-        if let Ok(sender) = inner.connector.connect(&source, Instant::now() + limit).await {
-            inner.pool.put(source.clone(), Link::new(sender));
+        if let Ok(link) = inner.connector.connect(&source, Instant::now() + limit).await {
+            inner.pool.put(source.clone(), link);
             inner.sought.end(&source);
             return inner.sources.reached(&source);
         }

@@ -25,6 +25,8 @@ use super::error::{FetchError, Phase};
 use super::fetch::OutgoingBody;
 use super::identity::Dialect;
 use super::plan::Source;
+use super::pool::Link;
+use super::socket::Socket;
 use super::{tls, tunnel};
 
 /// Head start of an address before the next one is tried beside it (RFC 8305 section 5).
@@ -33,6 +35,8 @@ const HEAD_START: Duration = Duration::from_millis(250);
 const MAX_ADDRESSES: usize = 8;
 /// Largest read buffer of a connection; it grows to this under load.
 const MAX_BUFFER: usize = 256 * 1024;
+/// Largest head of an answer, in bytes, and of its trailers: a client could hardly do with more.
+const MAX_HEAD: usize = 64 * 1024;
 /// Names that are looked up at once: each occupies a thread until the system gives up.
 const LOOKUPS: usize = 32;
 
@@ -87,30 +91,29 @@ impl Connector {
     }
 
     /// A fresh connection to `source`, ready for a request, before `limit`.
-    pub(super) async fn connect(
-        &self,
-        source: &Source,
-        limit: Instant,
-    ) -> Result<SendRequest<OutgoingBody>, FetchError> {
+    pub(super) async fn connect(&self, source: &Source, limit: Instant) -> Result<Link, FetchError> {
         let host = &source.peer.host;
         let stream = match source.proxy.as_ref().filter(|_| source.is_tunnelled()) {
             Some(proxy) => tunnel::through(proxy, source, self.dial(source, limit).await?, limit).await?,
             None => self.dial(source, limit).await?,
         };
+        let socket = Socket::new(stream);
+        let watch = socket.watch();
         // A proxy that does not tunnel speaks to the peer itself.
         let is_proxied = source.proxy.is_some() && !source.is_tunnelled();
-        match source.peer.scheme {
-            _ if is_proxied => http(stream, host).await,
-            Scheme::Http => http(stream, host).await,
+        let sender = match source.peer.scheme {
+            _ if is_proxied => http(socket, host).await?,
+            Scheme::Http => http(socket, host).await?,
             Scheme::Https => {
                 let late = |_elapsed| FetchError::Timeout { host: host.to_string(), phase: Phase::Tls };
                 let connector = self.tls.connector(source.parent.is_some());
                 let name = source.tls_name.as_ref().unwrap_or(host);
-                let stream = timeout_at(limit, tls::handshake(&connector, name, stream)).await.map_err(late)?;
+                let stream = timeout_at(limit, tls::handshake(&connector, name, socket)).await.map_err(late)?;
                 let stream = stream.map_err(|fault| FetchError::TlsFailed { host: host.to_string(), fault })?;
-                http(stream, host).await
+                http(stream, host).await?
             }
-        }
+        };
+        Ok(Link::new(sender, watch))
     }
 
     /// A fresh TCP connection to `source`, or to the proxy before it, that the guard lets pass, before `limit`.
@@ -269,6 +272,7 @@ where
 {
     let handshake = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
+        .max_header_size(MAX_HEAD)
         .allow_spaces_after_header_name_in_responses(true)
         .allow_obsolete_multiline_headers_in_responses(true)
         .handshake(TokioIo::new(stream));

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use http::StatusCode;
 
+use super::answer_fault::AnswerFault;
+
 /// Why no answer came. Cheap to clone, so that everybody who waits for one fetch can be told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
@@ -154,24 +156,6 @@ pub enum Phase {
     Tls,
     /// The head of the answer.
     FirstByte,
-}
-
-/// What is wrong with an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AnswerFault {
-    /// Its head is not HTTP/1.1.
-    Unparsable,
-    /// Its head is larger than the limit.
-    HeadTooLarge,
-    /// It switches protocols although nobody asked for that.
-    UnaskedUpgrade,
-    /// `Content-Length` is no number, or several differ (RFC 9112 section 6.3).
-    Length,
-    /// `Transfer-Encoding` is anything but one `chunked` (RFC 9112 section 6.1).
-    TransferEncoding,
-    /// `Content-Range` is missing from a single-part 206, is malformed, or contradicts `Content-Length`
-    /// (RFC 9110 section 14.4).
-    ContentRange,
 }
 
 /// What is wrong with a TLS connection.
@@ -395,19 +379,6 @@ impl fmt::Display for Phase {
             Self::Connect => "no connection",
             Self::Tls => "no end of the TLS handshake",
             Self::FirstByte => "no answer",
-        })
-    }
-}
-
-impl fmt::Display for AnswerFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unparsable => "not HTTP/1.1",
-            Self::HeadTooLarge => "its head is too large",
-            Self::UnaskedUpgrade => "it switches protocols unasked",
-            Self::Length => "invalid Content-Length",
-            Self::TransferEncoding => "unknown Transfer-Encoding",
-            Self::ContentRange => "invalid Content-Range",
         })
     }
 }

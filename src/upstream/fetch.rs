@@ -15,10 +15,11 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock;
 use crate::content::{Origin, Policy, UnixMillis};
 
+use super::answer_fault::AnswerFault;
 use super::body::{BodyLimits, Connection, UpstreamBody};
 use super::budget::{Spending, Standing};
 use super::client::Upstream;
-use super::error::{AnswerFault, FetchError, Phase, RedirectRefusal};
+use super::error::{FetchError, Phase, RedirectRefusal};
 use super::framing::{self, ContentRange, Framing};
 use super::health::Outcome;
 use super::interims::Interims;
@@ -221,7 +222,7 @@ impl Upstream {
         let (until, whole) = earlier(Instant::now() + self.inner.settings.timeouts.connect, limit);
         // A share of many sources may be shorter, and still long enough to tell.
         let whole = whole || until.saturating_duration_since(Instant::now()) >= MEANINGFUL;
-        let sender = self.inner.connector.connect(source, until).await.map_err(|error| {
+        let link = self.inner.connector.connect(source, until).await.map_err(|error| {
             // Few: after two of them the source is not asked for a while.
             tracing::warn!(%source, %error, "no connection");
             let outcome = match error {
@@ -238,7 +239,7 @@ impl Upstream {
             };
             Failure { error, outcome, stale: false }
         })?;
-        self.send(ask, source, Link::new(sender), limit).await
+        self.send(ask, source, link, limit).await
     }
 
     /// Sends the request and waits for the head of the answer.
@@ -319,7 +320,8 @@ impl Upstream {
             first_byte: earlier(Instant::now() + timeouts.first_byte, ask.deadline).0,
             stall: timeouts.stall,
         };
-        let connection = Connection { link, source: source.clone(), pool: self.inner.pool.clone() };
+        let pool = (!dimensions.is_last).then(|| Arc::clone(&self.inner.pool));
+        let connection = Connection { link, source: source.clone(), pool };
         let metrics = self.inner.metrics.clone();
         let spending = self.spending(ask, source);
         Ok(FetchResponse {
@@ -353,7 +355,7 @@ fn failure(error: &hyper::Error, host: String) -> Failure {
     if error.is_parse_too_large() {
         bad(host, AnswerFault::HeadTooLarge)
     } else if error.is_parse() {
-        bad(host, AnswerFault::Unparsable)
+        bad(host, AnswerFault::named_by(&error.to_string()))
     } else if error.is_user() {
         Failure { error: FetchError::RequestBody, outcome: None, stale: false }
     } else {

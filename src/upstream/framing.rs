@@ -6,12 +6,12 @@ use http::{HeaderMap, Method, StatusCode};
 
 use crate::content::ByteRange;
 
-use super::error::AnswerFault;
+use super::answer_fault::AnswerFault;
 
 /// How the end of a body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// The answer has no body: HEAD, 204, 304.
+    /// The answer has no body: HEAD, 204, 205, 304.
     Empty,
     /// This many bytes, by `Content-Length`.
     Length(u64),
@@ -42,6 +42,8 @@ pub(super) struct Dimensions {
     pub(super) content_range: Option<ContentRange>,
     /// The total of a 416 (`bytes */total`).
     pub(super) unsatisfied_total: Option<u64>,
+    /// Two readers could see another end of it, so that nothing that follows on its connection is sure to be an answer.
+    pub(super) is_last: bool,
 }
 
 impl ContentRange {
@@ -65,22 +67,34 @@ impl ContentRange {
 
 /// Reads the fields of a final answer to `method`.
 pub(super) fn dimensions(method: &Method, status: StatusCode, headers: &HeaderMap) -> Result<Dimensions, AnswerFault> {
-    let no_body = *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if status.as_u16() >= 600 {
+        return Err(AnswerFault::Status);
+    }
+    // 205 must not have a body either (RFC 9110 section 15.3.6), but RFC 9112 has it framed like others.
+    let is_empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+    let no_body = is_empty || *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
+    let is_coded = headers.contains_key(TRANSFER_ENCODING);
     let length = content_length(headers);
     let framing = if no_body {
         Framing::Empty
-    } else if headers.contains_key(TRANSFER_ENCODING) {
+    } else if is_coded {
         only_chunked(headers)?;
         Framing::Chunked
     } else {
         length?.map_or(Framing::UntilClose, Framing::Length)
     };
-    // Without a body a wrong length harms nobody; it is just not known. Chunked overrides any length.
-    let length = if framing == Framing::Chunked { None } else { length.unwrap_or(None) };
+    let is_last = if is_empty {
+        is_coded || !matches!(length, Ok(Some(0))) && (status == StatusCode::RESET_CONTENT || length != Ok(None))
+    } else {
+        // RFC 9112 section 6.1.
+        is_coded && headers.contains_key(CONTENT_LENGTH)
+    };
+    // Without a body a wrong length harms nobody; it is just not known. A coding overrides any length.
+    let length = if is_coded { None } else { length.unwrap_or(None) };
     let content_range = if status == StatusCode::PARTIAL_CONTENT { part(headers, framing)? } else { None };
     let unsatisfied_total =
         if status == StatusCode::RANGE_NOT_SATISFIABLE { only(headers).and_then(unsatisfied) } else { None };
-    Ok(Dimensions { framing, length, content_range, unsatisfied_total })
+    Ok(Dimensions { framing, length, content_range, unsatisfied_total, is_last })
 }
 
 /// The value of all `Content-Length` fields. A list of equal numbers counts as the number (RFC 9110 section
@@ -225,6 +239,38 @@ mod tests {
         let broken = headers(&[("content-length", "7, 8"), ("transfer-encoding", "cow")]);
         let got = dimensions(&Method::HEAD, StatusCode::OK, &broken).unwrap();
         assert_eq!((got.framing, got.length), (Framing::Empty, None));
+    }
+
+    #[test]
+    fn a_connection_goes_on_only_when_nobody_sees_another_end() {
+        let (cl, te) = ("content-length", "transfer-encoding");
+        type Row<'a> = (u16, &'a [(&'a str, &'a str)], bool);
+        let table: &[Row] = &[
+            (200, &[(cl, "5")], false),
+            (200, &[(te, "chunked")], false),
+            (200, &[(te, "chunked"), (cl, "5")], true),
+            (200, &[(cl, "5"), (te, "chunked")], true),
+            (204, &[], false),
+            (204, &[(cl, "0")], false),
+            (204, &[(cl, "5")], true),
+            (204, &[(cl, "x")], true),
+            (204, &[(te, "chunked")], true),
+            (205, &[(cl, "0")], false),
+            (205, &[(cl, "5")], true),
+            (205, &[(te, "chunked")], true),
+            (205, &[], true),
+            (304, &[(cl, "5")], false),
+        ];
+        for (status, fields, is_last) in table {
+            let status = StatusCode::from_u16(*status).unwrap();
+            let got = dimensions(&Method::GET, status, &headers(fields)).unwrap();
+            assert_eq!(got.is_last, *is_last, "{status} {fields:?}");
+            assert!(status == StatusCode::OK || got.framing == Framing::Empty, "{status} {fields:?}");
+        }
+        for status in [600, 999] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(dimensions(&Method::GET, status, &HeaderMap::new()), Err(AnswerFault::Status));
+        }
     }
 
     #[test]

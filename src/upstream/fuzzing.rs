@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, Method, StatusCode};
 
+pub use super::budget::fuzzing::{calendar, day};
 use super::framing::{Framing, dimensions};
 use super::headers::clean_response;
 use super::loops::{mark_request, request_loops};
@@ -23,6 +24,9 @@ pub fn answer(method: &Method, status: StatusCode, mut headers: HeaderMap) {
     }
     clean_response(StatusCode::OK, &mut headers);
     assert!(!headers.contains_key("connection") && !headers.contains_key("transfer-encoding"));
+    for name in ["age", "content-type", "date", "etag", "expires", "last-modified", "location"] {
+        assert!(headers.get_all(name).iter().count() <= 1, "{name} is there twice");
+    }
     mark_request(&mut headers, "waystation");
     assert!(request_loops(&headers, "waystation"), "a marked request is not recognised");
 }

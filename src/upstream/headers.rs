@@ -2,9 +2,10 @@
 //! [`super::framing`]'s business, loops are [`super::loops`]'s.
 
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, COOKIE, EXPECT, FORWARDED, HOST,
-    HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    ACCEPT_ENCODING, AGE, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_RANGE,
+    CONTENT_TYPE, COOKIE, DATE, ETAG, EXPECT, EXPIRES, FORWARDED, HOST, HeaderName, HeaderValue, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, RANGE, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY, VIA,
 };
 use http::{HeaderMap, StatusCode};
 
@@ -34,10 +35,29 @@ const HOP_BY_HOP: [HeaderName; 11] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Fields that `Connection` cannot take away, since what we do depends on them, or since they show a loop (RFC 8586
-/// section 2).
-const NOT_NAMEABLE: [HeaderName; 6] =
-    [HOST, CONTENT_LENGTH, CACHE_CONTROL, RANGE, VIA, HeaderName::from_static("cdn-loop")];
+/// Fields that `Connection` cannot take away, since what we do depends on them: a sender must not name what is meant for all
+/// (RFC 9110 section 7.6.1), and who does would have an answer stored that must not be, or for others than
+/// it is for, or hide a loop (RFC 8586 section 2).
+const NOT_NAMEABLE: [HeaderName; 12] = [
+    HOST,
+    CONTENT_LENGTH,
+    CACHE_CONTROL,
+    HeaderName::from_static("cdn-cache-control"),
+    RANGE,
+    AGE,
+    CONTENT_ENCODING,
+    DATE,
+    EXPIRES,
+    VARY,
+    VIA,
+    HeaderName::from_static("cdn-loop"),
+];
+
+/// Fields of one value (RFC 9110 section 5.3) of which the first line counts when there are several.
+const FIRST_COUNTS: [HeaderName; 5] = [AGE, CONTENT_LOCATION, CONTENT_TYPE, LOCATION, RETRY_AFTER];
+
+/// Fields of one value that say nothing when several lines differ: none of them is a version or a time to rely on.
+const NONE_COUNTS: [HeaderName; 3] = [DATE, ETAG, LAST_MODIFIED];
 
 /// Request fields that are never passed on: made anew for each connection, or telling of the clients' network.
 const NEVER_FORWARDED: [HeaderName; 10] = [
@@ -113,7 +133,8 @@ pub(super) fn end_to_end(fields: &HeaderMap) -> HeaderMap {
 }
 
 /// Removes what is not end-to-end from an answer, and its framing, which is given in parsed form. To other statuses than
-/// 206 and 416 a `Content-Range` means nothing (RFC 9110 section 14.4): there it is a field like any other.
+/// 206 and 416 a `Content-Range` means nothing (RFC 9110 section 14.4): there it is a field like any other. Of a field of one
+/// value one line is left at most, so that nobody further down takes another one for it than we do.
 pub(super) fn clean_response(status: StatusCode, headers: &mut HeaderMap) {
     let named = named_by_connection(headers);
     for name in named.iter().chain(&HOP_BY_HOP).chain(&[CONTENT_LENGTH]) {
@@ -122,6 +143,33 @@ pub(super) fn clean_response(status: StatusCode, headers: &mut HeaderMap) {
     if status == StatusCode::PARTIAL_CONTENT || status == StatusCode::RANGE_NOT_SATISFIABLE {
         headers.remove(CONTENT_RANGE);
     }
+    for name in FIRST_COUNTS {
+        leave_one(headers, name, Some);
+    }
+    for name in NONE_COUNTS {
+        leave_one(headers, name, |_| None);
+    }
+    // RFC 9111 section 4.2.1: the answer counts as stale then.
+    leave_one(headers, EXPIRES, |_| Some(HeaderValue::from_static("0")));
+    // RFC 9111 section 5.1: one that is no number of seconds is ignored.
+    let is_age = |value: &HeaderValue| {
+        let first = value.as_bytes().split(|&b| b == b',').next().unwrap_or_default().trim_ascii();
+        !first.is_empty() && first.iter().all(u8::is_ascii_digit)
+    };
+    if headers.get(AGE).is_some_and(|age| !is_age(age)) {
+        headers.remove(AGE);
+    }
+}
+
+/// Makes several lines of `name` one: what all say, or else what is made of the first.
+fn leave_one(headers: &mut HeaderMap, name: HeaderName, of_first: impl Fn(HeaderValue) -> Option<HeaderValue>) {
+    let mut lines = headers.get_all(&name).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
+    let is_agreed = first == second && lines.all(|line| line == first);
+    let first = first.clone();
+    let one = if is_agreed { Some(first) } else { of_first(first) };
+    headers.remove(&name);
+    headers.extend(one.map(|value| (name, value)));
 }
 
 /// The valid field names in `Connection`, without those that it must not take away.
@@ -250,5 +298,46 @@ mod tests {
         clean_response(StatusCode::OK, &mut whole);
         assert_eq!(whole.remove(CONTENT_RANGE).unwrap(), "bytes 0-4/5");
         assert_eq!(whole, expected);
+    }
+
+    #[test]
+    fn what_has_one_value_has_one_line() {
+        for (name, lines, left) in [
+            ("etag", &["\"a\"", "\"b\""][..], None),
+            ("etag", &["\"a\"", "\"a\""], Some("\"a\"")),
+            ("etag", &["\"a\", \"b\""], Some("\"a\", \"b\"")),
+            ("last-modified", &["x", "y"], None),
+            ("date", &["x", "x", "y"], None),
+            ("expires", &["x", "y"], Some("0")),
+            ("expires", &["x", "x"], Some("x")),
+            ("content-type", &["text/html", "text/plain"], Some("text/html")),
+            ("location", &["/a", "/b"], Some("/a")),
+            ("age", &["1", "5"], Some("1")),
+            ("age", &["1, 5"], Some("1, 5")),
+            ("age", &["-5"], None),
+            ("age", &["soon", "5"], None),
+            ("age", &["99999999999999999999"], Some("99999999999999999999")),
+        ] {
+            let mut answer = HeaderMap::new();
+            for line in lines {
+                answer.append(HeaderName::from_static(name), HeaderValue::from_static(line));
+            }
+            clean_response(StatusCode::OK, &mut answer);
+            let got: Vec<_> = answer.get_all(name).iter().map(|value| value.to_str().unwrap()).collect();
+            assert_eq!(got, left.into_iter().collect::<Vec<_>>(), "{name} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_keeps_what_says_for_whom_and_how_long_it_is() {
+        let names = ["vary", "cache-control", "cdn-cache-control", "content-encoding", "age", "date", "expires"];
+        let mut answer = headers(&names.map(|name| (name, "1")));
+        answer.append(CONNECTION, HeaderValue::from_static("set-cookie, etag"));
+        for name in names {
+            answer.append(CONNECTION, HeaderValue::from_static(name));
+        }
+        answer.append("set-cookie", HeaderValue::from_static("a=b"));
+        clean_response(StatusCode::OK, &mut answer);
+        assert_eq!(answer, headers(&names.map(|name| (name, "1"))));
     }
 }

@@ -3,6 +3,7 @@
 //! [`Upstream::fetch`] asks the sources for one answer and gives it as it arrives. It stores nothing, and knows
 //! neither freshness nor ranges beyond reading the fields; resuming a broken body is the caller's business.
 
+mod answer_fault;
 mod body;
 mod budget;
 mod by_digest;
@@ -26,6 +27,7 @@ mod pool;
 mod proxy;
 mod redirect;
 mod settings;
+mod socket;
 mod sources;
 mod tls;
 mod tunnel;
@@ -33,11 +35,12 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
+pub use answer_fault::AnswerFault;
 pub use body::UpstreamBody;
 pub use budget::{BudgetSettings, Calendar, Limit, Standing, Toll, Urgency, Window};
 pub use client::{FetchRequest, Upstream};
 pub use connect::{Resolver, SystemResolver};
-pub use error::{AnswerFault, Blame, BodyError, FetchError, Phase, RedirectRefusal, TlsFault, TlsSetupError};
+pub use error::{Blame, BodyError, FetchError, Phase, RedirectRefusal, TlsFault, TlsSetupError};
 pub use fetch::{FetchResponse, RequestBody};
 pub use form::time_left;
 pub use framing::{ContentRange, Framing};

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::fetch::OutgoingBody;
 use super::plan::Source;
+use super::socket::SocketWatch;
 
 /// Idle connections that are kept for one source.
 const PER_SOURCE: usize = 8;
@@ -45,22 +46,24 @@ struct Idle {
 /// A connection.
 pub(super) struct Link {
     pub(super) sender: SendRequest<OutgoingBody>,
+    socket: SocketWatch,
     made: Instant,
 }
 
 impl Link {
-    /// A fresh one.
-    pub(super) fn new(sender: SendRequest<OutgoingBody>) -> Self {
-        Self { sender, made: Instant::now() }
+    /// A fresh one, whose socket is watched.
+    pub(super) fn new(sender: SendRequest<OutgoingBody>, socket: SocketWatch) -> Self {
+        Self { sender, socket, made: Instant::now() }
     }
 }
 
 impl Pool {
-    /// A connection to `source` that can be used, if there is one: the one that was used last.
+    /// A connection to `source` that can be used, if there is one: the one that was used last. On one on which something has
+    /// come meanwhile the next answer would be that of somebody else.
     pub(super) async fn take(&self, source: &Source) -> Option<Link> {
         loop {
             let mut link = self.state.lock().pop(source)?;
-            if matches!(timeout(READY, link.sender.ready()).await, Ok(Ok(()))) {
+            if matches!(timeout(READY, link.sender.ready()).await, Ok(Ok(()))) && link.socket.is_quiet() {
                 return Some(link);
             }
         }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::error::{TlsFault, TlsSetupError};
+use super::socket::Socket;
 
 /// Whose certificates are trusted.
 #[derive(Debug, Clone, Default)]
@@ -32,11 +32,11 @@ pub(super) fn http_1_1(mut config: ClientConfig) -> TlsConnector {
 pub(super) async fn handshake(
     connector: &TlsConnector,
     host: &str,
-    stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, TlsFault> {
+    socket: Socket,
+) -> Result<TlsStream<Socket>, TlsFault> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let name = ServerName::try_from(bare.to_owned()).map_err(|_| TlsFault::InvalidName)?;
-    connector.connect(name, stream).await.map_err(|error| fault(&error))
+    connector.connect(name, socket).await.map_err(|error| fault(&error))
 }
 
 /// The certificates that are trusted.

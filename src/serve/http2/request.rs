@@ -21,6 +21,10 @@ pub(super) fn in_origin_form(parts: &mut Parts) -> Result<(), Refusal> {
     if parts.headers.len() > usize::from(MAX_FIELDS) {
         return Err(Refusal::TooManyFields);
     }
+    // Some servers of HTTP/1.1 read `_` as `-`: to them it would be framing.
+    if ["content_length", "transfer_encoding"].iter().any(|name| parts.headers.contains_key(*name)) {
+        return Err(Refusal::FieldName);
+    }
     if parts.uri.scheme().is_some_and(|scheme| *scheme != UriScheme::HTTPS) {
         return Err(Refusal::Scheme);
     }
@@ -116,6 +120,8 @@ mod tests {
             ("ftp://a/", &[], Refusal::Scheme),
             ("https://a/b\\c", &[], Refusal::Target),
             ("https://a/b\"c", &[], Refusal::Target),
+            ("https://a/", &[("content_length", "5")], Refusal::FieldName),
+            ("https://a/", &[("transfer_encoding", "chunked")], Refusal::FieldName),
         ] {
             assert_eq!(changed(uri, fields).err(), Some(refusal), "{uri} {fields:?}");
         }

@@ -1,6 +1,7 @@
 //! [`Day`]: the bytes that came from upstream on one day, and the file that keeps them over restarts, so that a process
 //! that is started anew has no new day.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -32,7 +33,14 @@ impl Day {
         self.date = today;
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// The day itself.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn date(&self) -> Date {
+        self.date
+    }
+
+    /// Reads what a file says: the date and the bytes.
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (date, bytes) = text.trim_end().split_once(' ')?;
         Some(Self { date: date.parse().ok()?, bytes: bytes.parse().ok()? })
     }
@@ -61,9 +69,15 @@ impl Day {
     pub(super) fn save(&self, path: &Path) -> io::Result<()> {
         let new = path.with_extension("new");
         let mut file = File::create(&new)?;
-        writeln!(file, "{} {}", self.date, self.bytes)?;
+        writeln!(file, "{self}")?;
         file.sync_all()?;
         fs::rename(&new, path)
+    }
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.date, self.bytes)
     }
 }
 

@@ -6,6 +6,8 @@
 mod bucket;
 mod calendar;
 mod day;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 mod spending;
 mod turns;
 

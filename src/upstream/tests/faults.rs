@@ -48,8 +48,11 @@ async fn the_end_of_a_connection_is_an_end_that_proves_nothing() {
 #[tokio::test]
 async fn answers_that_two_readers_could_understand_differently_are_refused() {
     for (head, fault) in [
-        ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc", None),
-        ("HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\nabc", None),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc", Some(AnswerFault::Length)),
+        ("HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\nabc", Some(AnswerFault::Length)),
+        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", Some(AnswerFault::TransferEncoding)),
+        ("HTTP/1.1 099 OK\r\n\r\n", Some(AnswerFault::Status)),
+        ("HTTP/1.1 600 OK\r\n\r\n", Some(AnswerFault::Status)),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", Some(AnswerFault::TransferEncoding)),
         ("HTTP/1.1 200 OK\r\nTransfer-Encoding: cow\r\n\r\nabc", Some(AnswerFault::TransferEncoding)),
         ("HTTP/1.1 206 Partial\r\nContent-Length: 3\r\n\r\nabc", Some(AnswerFault::ContentRange)),

@@ -1,8 +1,10 @@
 //! Fetches from scripted servers on the loopback interface. Here is what the tests share; each file tells one
 //! part of the story.
 
+mod differential;
 mod faults;
 mod guard;
+mod reader;
 mod redirects;
 mod reuse;
 mod tls;

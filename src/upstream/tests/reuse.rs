@@ -1,5 +1,7 @@
 //! Connections that are used again, and those that must not be.
 
+use std::io::{Read as _, Write as _};
+
 use http::header::{CONTENT_LENGTH, HeaderValue};
 
 use super::*;
@@ -146,6 +148,44 @@ async fn bytes_beyond_an_answer_are_never_the_next_one() {
     let upstream = upstream();
     assert_eq!(text(&upstream, get(server.origin(), "/")).await, "one");
     assert_eq!(text(&upstream, get(server.origin(), "/")).await, "two");
+}
+
+/// The runtime learns of what has come only when it has nothing else to do, and sends what it is told to before that.
+#[tokio::test]
+async fn an_answer_that_came_before_its_request_is_not_taken_for_it() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let origin = Origin { scheme: Scheme::Http, host: "127.0.0.1".into(), port: listener.local_addr().unwrap().port() };
+    let (late, is_late) = std::sync::mpsc::channel::<()>();
+    let (written, is_written) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut first, _) = listener.accept().unwrap();
+        answer(&mut first, &ok("one"));
+        is_late.recv().unwrap();
+        first.write_all(ok("smuggled").as_bytes()).unwrap();
+        written.send(()).unwrap();
+        answer(&mut listener.accept().unwrap().0, &ok("two"));
+    });
+    let upstream = upstream();
+    assert_eq!(text(&upstream, get(origin.clone(), "/1")).await, "one");
+    // The connection gets to where it waits for a request.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    late.send(()).unwrap();
+    // Nothing else runs meanwhile.
+    is_written.recv().unwrap();
+    assert_eq!(text(&upstream, get(origin, "/2")).await, "two");
+}
+
+/// Reads a head and answers.
+fn answer(stream: &mut std::net::TcpStream, text: &str) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    stream.write_all(text.as_bytes()).unwrap();
 }
 
 #[tokio::test]

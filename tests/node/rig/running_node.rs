@@ -78,11 +78,16 @@ impl Setup {
     }
 
     /// A rule that sends `host` to `address` on loopback; `more` are further fields of the rule.
-    pub(crate) fn origin(mut self, host: &str, address: SocketAddr, more: Value) -> Self {
+    pub(crate) fn origin(self, host: &str, address: SocketAddr, more: Value) -> Self {
         let mut rule = json!({ "host": host, "address": address.to_string(), "allow_private": true });
         if let (Some(rule), Value::Object(more)) = (rule.as_object_mut(), more) {
             rule.extend(more);
         }
+        self.rule(rule)
+    }
+
+    /// A rule as it stands.
+    pub(crate) fn rule(mut self, rule: Value) -> Self {
         self.config["origins"].as_array_mut().unwrap().push(rule);
         self
     }
