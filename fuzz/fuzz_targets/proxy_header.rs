@@ -12,7 +12,8 @@ fuzz_target!(|input: (bool, &[u8])| {
     while let Ok(Progress::NeedMore { total }) = parse(&bytes[..have]) {
         assert!(total > have && total <= LONGEST);
         if total > bytes.len() {
-            assert!(matches!(whole, Ok(Progress::NeedMore { total: of_all }) if of_all == total));
+            // What has come may show already that it is no header.
+            assert!(matches!(whole, Err(_) | Ok(Progress::NeedMore { .. })));
             return;
         }
         have = total;
