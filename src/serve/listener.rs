@@ -180,7 +180,7 @@ where
     let Some(socket) = shaken else { return };
     if place.admits(&socket) {
         match socket.speaks_http2() {
-            true => http2::serve(socket, peer, service, Arc::clone(context)).await,
+            true => Box::pin(http2::serve(socket, peer, service, Arc::clone(context))).await,
             false => serve_connection(socket, peer, service, context).await,
         }
     } else {

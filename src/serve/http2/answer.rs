@@ -64,7 +64,8 @@ where
         self.shared.begins(Arc::clone(&stream));
         let (mut parts, body) = request.into_parts();
         if let Err(refusal) = in_origin_form(&mut parts) {
-            self.context.note_refusal(self.peer.address, refusal, refusal.content_length());
+            let length = if is_head { 0 } else { refusal.content_length() };
+            self.context.note_refusal(self.peer.address, refusal, length);
             return Answer { inner: None, refusal: Some(refusal), is_head, stream };
         }
         let Peer { address: peer, speaks: peer_speaks } = self.peer;

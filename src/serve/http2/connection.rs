@@ -24,6 +24,7 @@ use tower::Service;
 use super::answer::Http2Service;
 use super::io::MeteredIo;
 use super::shared::{Shared, Standing};
+use crate::serve::backlog::{Ends, Standstill};
 use crate::serve::wire::{
     ClientSocket, Gauged, LINGER_TIME, Peer, PieceBody, Refusal, TURN, TURN_AWAY_TIME, UNSENT, WireContext,
 };
@@ -35,8 +36,6 @@ const MOST_STREAMS: u32 = 100;
 /// What a client may send of one request's content, and of all, before it is read.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Streams that may end by a client's fault before the connection does: each made others work.
-const MOST_FAULTS: usize = 64;
 /// How often it is looked, within the shortest time that a client has, whether that is over.
 const LOOKS: u32 = 4;
 
@@ -62,12 +61,7 @@ where
             let allowed = shared.limits.body_time;
             tokio::select! {
                 _ = task => {}
-                () = stream.stalled(allowed) => return,
-            }
-            // The library holds the last of the answer, and nobody can take it from there but with the connection.
-            tokio::select! {
-                () = stream.all_sent() => {}
-                () = stream.stalled(allowed) => shared.cut.notify_one(),
+                () = stream.stalled(allowed) => {}
             }
         });
     }
@@ -99,13 +93,13 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .max_local_error_reset_streams(MOST_FAULTS)
         .max_send_buf_size(usize::try_from(TURN).unwrap_or(usize::MAX));
+    let (ends, mut still) = (Ends::of(socket.tcp()), None);
     let io = MeteredIo::new(socket, Arc::clone(&shared));
     let service = Http2Service { inner: service, peer, shared: Arc::clone(&shared), context: Arc::clone(&context) };
     let mut http = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut drained = pin!(context.drain().signalled());
-    let step = limits.header_time.min(limits.idle_time) / LOOKS;
+    let step = limits.header_time.min(limits.idle_time).min(limits.body_time) / LOOKS;
     let mut closing: Option<Instant> = None;
     let mut is_drained = false;
     loop {
@@ -122,11 +116,11 @@ where
                 http.as_mut().graceful_shutdown();
                 closing.get_or_insert_with(Instant::now);
             }
-            () = shared.cut.notified() => {
-                tracing::debug!(peer = %peer.address, "a client takes nothing of its answers");
-                return;
-            }
             () = sleep_until(Deadline::from_std(look)) => match shared.standing(Instant::now()) {
+                _ if is_standing_still(&shared, &mut still, ends.as_ref()) => {
+                    tracing::debug!(peer = %peer.address, "a client takes nothing of its answers");
+                    return;
+                }
                 Standing::Late => return context.note_refusal(peer.address, Refusal::HeadTimeout, 0),
                 _ if shared.is_busy() => {}
                 _ if closing.is_some_and(|since| since.elapsed() >= goodbye) => return,
@@ -138,6 +132,17 @@ where
             },
         }
     }
+}
+
+/// Whether the client has acknowledged nothing for as long as it may. `still` is what is known of it.
+fn is_standing_still(shared: &Shared, still: &mut Option<Standstill>, ends: Option<&Ends>) -> bool {
+    if !shared.is_stuck() {
+        *still = None;
+        return false;
+    }
+    let now = Instant::now();
+    let still = still.get_or_insert_with(|| Standstill::begin(now));
+    still.is_over(now, ends.and_then(Ends::backlog), shared.limits.body_time)
 }
 
 /// Answers `refusal` to whatever the client asks, and closes. A request is awaited for up to 5 s.

@@ -51,11 +51,12 @@ impl MeteredIo {
         Poll::Ready(())
     }
 
-    fn wrote(&self, written: io::Result<usize>) -> Poll<io::Result<usize>> {
-        if let Ok(count) = written {
-            self.shared.wrote(count);
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.shared.took(written.is_ready());
+        if let Poll::Ready(Ok(count)) = &written {
+            self.shared.wrote(*count);
         }
-        Poll::Ready(written)
+        written
     }
 }
 
@@ -69,7 +70,7 @@ impl AsyncRead for MeteredIo {
 
 impl AsyncWrite for MeteredIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.socket).poll_write(cx, bytes));
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
         self.wrote(written)
     }
 
@@ -78,7 +79,7 @@ impl AsyncWrite for MeteredIo {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, slices));
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
         self.wrote(written)
     }
 
@@ -87,7 +88,9 @@ impl AsyncWrite for MeteredIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        self.shared.took(flushed.is_ready());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -6,7 +6,7 @@
 //! Floods of RST_STREAM, PING, SETTINGS, PRIORITY, CONTINUATION, empty DATA and tiny WINDOW_UPDATE (RFC 9113 section 10.5)
 //! are thus all bounded by one rule, whatever becomes of each frame.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Length of the connection preface (RFC 9113 section 3.4).
 const PREFACE: u8 = 24;
@@ -24,12 +24,15 @@ const PADDED: u8 = 0x8;
 
 /// What a client may spend at once: 200 requests taken back, or 2,000 frames of other kinds.
 const MOST: u32 = 2000;
-/// What comes back in a second.
-const EACH_SECOND: u32 = 100;
+/// A point comes back in this time.
+const FOR_POINT: Duration = Duration::from_millis(10);
 /// What a request that is taken back costs: it made others work.
 const RESET: u32 = 10;
-/// So many bytes sent to the client give a point: clients acknowledge content by WINDOW_UPDATE.
-const BYTES_FOR_POINT: u64 = 4096;
+/// So many bytes sent to the client give a point: clients acknowledge content by WINDOW_UPDATE, some of them each 4 KiB twice,
+/// for the stream and for the connection.
+const BYTES_FOR_POINT: u64 = 1024;
+/// What is kept of those: a client may acknowledge at once what it took in a long time.
+const MOST_EARNED: u64 = 65_536;
 
 /// The client sends more frames than its requests need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub(super) struct FrameMeter {
     /// When what is incomplete began.
     since: Option<Instant>,
     points: u32,
+    /// Points for bytes. Requests that are taken back cannot be paid with them.
+    earned: u64,
     /// Until when the points of time are counted.
     counted: Instant,
     /// Bytes sent that have given no point yet.
@@ -59,7 +64,7 @@ pub(super) struct FrameMeter {
 }
 
 impl FrameMeter {
-    /// A connection that begins now: its preface is awaited.
+    /// A connection that begins now.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             preface: PREFACE,
@@ -68,8 +73,9 @@ impl FrameMeter {
             payload: 0,
             is_data: false,
             in_block: false,
-            since: Some(now),
+            since: None,
             points: MOST,
+            earned: 0,
             counted: now,
             sent: 0,
         }
@@ -110,9 +116,8 @@ impl FrameMeter {
     /// So many bytes were sent to the client.
     pub(super) fn wrote(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes as u64);
-        let points = self.sent / BYTES_FOR_POINT;
+        self.earned = self.earned.saturating_add(self.sent / BYTES_FOR_POINT).min(MOST_EARNED);
         self.sent %= BYTES_FOR_POINT;
-        self.earn(points);
     }
 
     /// Since when the client owes the rest of its preface, of a frame or of a field block.
@@ -136,19 +141,19 @@ impl FrameMeter {
         if points == 0 {
             return Ok(());
         }
-        let millis = now.saturating_duration_since(self.counted).as_millis();
-        let gained = u64::try_from(millis.saturating_mul(u128::from(EACH_SECOND)) / 1000).unwrap_or(u64::MAX);
-        // Else the rest of a point would be lost each time.
-        if gained > 0 {
-            self.counted = now;
-            self.earn(gained);
+        if points < RESET
+            && let Some(left) = self.earned.checked_sub(u64::from(points))
+        {
+            self.earned = left;
+            return Ok(());
         }
+        let gained = now.saturating_duration_since(self.counted).as_millis() / FOR_POINT.as_millis();
+        let gained = u32::try_from(gained).unwrap_or(MOST).min(MOST);
+        self.points = self.points.saturating_add(gained).min(MOST);
+        // The rest of a point is not lost, but for a client that has all of them.
+        self.counted = if self.points == MOST { now } else { self.counted + FOR_POINT * gained };
         self.points = self.points.checked_sub(points).ok_or(Flood)?;
         Ok(())
-    }
-
-    fn earn(&mut self, points: u64) {
-        self.points = u32::try_from(points).unwrap_or(MOST).saturating_add(self.points).min(MOST);
     }
 }
 
@@ -164,8 +169,6 @@ fn cost(kind: u8, flags: u8, length: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -228,7 +231,26 @@ mod tests {
         assert_eq!(count(&mut other, later), 25);
         (meter.known, meter.payload) = (0, 0);
         (0..100).for_each(|_| meter.wrote(1000));
-        assert_eq!(count(&mut meter, now), 24, "100,000 bytes");
+        assert_eq!(count(&mut meter, now), 97, "100,000 bytes");
+    }
+
+    #[test]
+    fn who_takes_content_may_acknowledge_it_in_small_steps_and_late() {
+        let now = Instant::now();
+        let update = frame(WINDOW_UPDATE, 0, 4);
+        let mut steady = begun(now);
+        for _ in 0..25_600 {
+            steady.wrote(4096);
+            for _ in 0..2 {
+                steady.read(&update, now).unwrap();
+            }
+        }
+        let mut late = begun(now);
+        late.wrote(16 * 1024 * 1024);
+        (0..8192).for_each(|_| late.read(&update, now).unwrap());
+        // Requests that are taken back are not paid with what was taken.
+        let reset = frame(RST_STREAM, 0, 4);
+        assert_eq!((0..10_000).take_while(|_| late.read(&reset, now).is_ok()).count(), 200);
     }
 
     #[test]
@@ -236,9 +258,9 @@ mod tests {
         let now = Instant::now();
         let at = |seconds| now + Duration::from_secs(seconds);
         let mut meter = FrameMeter::new(now);
-        assert_eq!(meter.unfinished_since(), Some(now));
+        assert_eq!(meter.unfinished_since(), None, "nothing was begun");
         meter.read(b"PRI * HTTP/2.0\r\n\r\n", at(1)).unwrap();
-        assert_eq!(meter.unfinished_since(), Some(now));
+        assert_eq!(meter.unfinished_since(), Some(at(1)));
         meter.read(b"SM\r\n\r\n", at(2)).unwrap();
         assert_eq!(meter.unfinished_since(), None);
         meter.read(&frame(HEADERS, 0, 5), at(3)).unwrap();

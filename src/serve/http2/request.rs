@@ -25,7 +25,8 @@ pub(super) fn in_origin_form(parts: &mut Parts) -> Result<(), Refusal> {
     if ["content_length", "transfer_encoding"].iter().any(|name| parts.headers.contains_key(*name)) {
         return Err(Refusal::FieldName);
     }
-    if parts.uri.scheme().is_some_and(|scheme| *scheme != UriScheme::HTTPS) {
+    // A proxy in front may pass on by which scheme it was asked itself.
+    if parts.uri.scheme().is_some_and(|scheme| *scheme != UriScheme::HTTPS && *scheme != UriScheme::HTTP) {
         return Err(Refusal::Scheme);
     }
     let host = host(&parts.uri, &parts.headers)?;
@@ -96,6 +97,7 @@ mod tests {
             ("https://gateway:8443/a", &[("host", "Gateway:8443")], "/a", "gateway:8443"),
             ("/a", &[("host", "[::1]:8443")], "/a", "[::1]:8443"),
             ("https://gateway", &[], "/", "gateway"),
+            ("http://gateway/a", &[], "/a", "gateway"),
         ] {
             let parts = changed(uri, fields).unwrap();
             assert_eq!(
@@ -116,7 +118,6 @@ mod tests {
             ("https://a/", &[("host", "")], Refusal::HostDiffers),
             ("https://user@a/", &[], Refusal::HostInvalid),
             ("/a", &[("host", "a,b")], Refusal::HostInvalid),
-            ("http://a/", &[], Refusal::Scheme),
             ("ftp://a/", &[], Refusal::Scheme),
             ("https://a/b\\c", &[], Refusal::Target),
             ("https://a/b\"c", &[], Refusal::Target),

@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use super::meter::{Flood, FrameMeter};
 use super::stream::Stream;
@@ -32,14 +31,14 @@ pub(super) struct Shared {
     pub(super) drain: Drain,
     meter: Mutex<FrameMeter>,
     flooded: AtomicBool,
+    /// Whether the socket takes no bytes at present.
+    stuck: AtomicBool,
     open: AtomicUsize,
     /// Makes a drain wait for the end of the connection, once it has had a request.
     in_flight: OnceLock<InFlight>,
     idle_since: Mutex<Instant>,
     /// The stream of the request that the library has handed over, until its task begins.
     latest: Mutex<Option<Arc<Stream>>>,
-    /// Told when the connection has to end.
-    pub(super) cut: Notify,
 }
 
 impl Shared {
@@ -50,11 +49,11 @@ impl Shared {
             drain: context.drain().clone(),
             meter: Mutex::new(FrameMeter::new(now)),
             flooded: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             in_flight: OnceLock::new(),
             idle_since: Mutex::new(now),
             latest: Mutex::new(None),
-            cut: Notify::new(),
         })
     }
 
@@ -72,6 +71,16 @@ impl Shared {
     /// Whether it did.
     pub(super) fn is_flooded(&self) -> bool {
         self.flooded.load(Ordering::Relaxed)
+    }
+
+    /// Whether the socket takes no bytes at present.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
+    /// Whether the socket took what was to be written.
+    pub(super) fn took(&self, took: bool) {
+        self.stuck.store(!took, Ordering::Relaxed);
     }
 
     /// The client was sent so many bytes.

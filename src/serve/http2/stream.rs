@@ -42,6 +42,7 @@ pin_project! {
         content: BodyContent<B>,
         stream: Arc<Stream>,
         receipt: Option<Arc<dyn Receipt>>,
+        has_begun: bool,
         is_over: bool,
     }
 
@@ -104,17 +105,13 @@ impl Stream {
         if self.is_sending.load(Ordering::Acquire) { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// Completes when what is on its way has left or was dropped.
-    pub(super) async fn all_sent(&self) {
-        std::future::poll_fn(|cx| self.poll_sent(cx)).await;
-    }
-
-    /// Completes when the client has taken nothing for `allowed`, while the next step was its own.
+    /// Completes when the client has taken nothing for `allowed`, while the next step was its own and the connection took
+    /// bytes: one that takes none is looked at as a whole.
     pub(super) async fn stalled(&self, allowed: Duration) {
         let mut since = self.began;
         loop {
             tokio::time::sleep_until((since + allowed).into()).await;
-            since = match self.is_ours.load(Ordering::Relaxed) {
+            since = match self.is_ours.load(Ordering::Relaxed) || self.shared.is_stuck() {
                 true => Instant::now(),
                 false => self.began + Duration::from_millis(self.moved.load(Ordering::Relaxed)),
             };
@@ -136,12 +133,16 @@ impl Drop for Stream {
 impl<B> StreamBody<B> {
     /// The service's body.
     pub(super) fn of_service(body: B, stream: Arc<Stream>) -> Self {
-        Self { content: BodyContent::Service { body }, stream, receipt: None, is_over: false }
+        Self::new(BodyContent::Service { body }, stream)
     }
 
     /// These bytes.
     pub(super) fn text(text: Bytes, stream: Arc<Stream>) -> Self {
-        Self { content: BodyContent::Text { text }, stream, receipt: None, is_over: false }
+        Self::new(BodyContent::Text { text }, stream)
+    }
+
+    fn new(content: BodyContent<B>, stream: Arc<Stream>) -> Self {
+        Self { content, stream, receipt: None, has_begun: false, is_over: false }
     }
 }
 
@@ -161,7 +162,10 @@ where
                 *this.is_over = true;
                 return Poll::Ready(None);
             }
-            ContentProjection::Text { text } => (std::mem::take(text), None),
+            ContentProjection::Text { text } => {
+                this.stream.waits_for_us(false);
+                (std::mem::take(text), None)
+            }
             ContentProjection::Service { mut body } => {
                 let polled = body.as_mut().poll_piece(cx, false);
                 this.stream.waits_for_us(polled.is_pending());
@@ -183,13 +187,17 @@ where
                 }
             }
         };
+        *this.has_begun = true;
         this.receipt.clone_from(&receipt);
         this.stream.is_sending.store(true, Ordering::Release);
         Poll::Ready(Some(Ok(Frame::data(Chunk { bytes: content, receipt, stream: Arc::clone(this.stream) }))))
     }
 
+    /// Of what has begun the end is told alone, when the last piece has left: until then the library's task holds the stream,
+    /// and can reset it and nothing else.
     fn is_end_stream(&self) -> bool {
         match &self.content {
+            _ if self.has_begun => false,
             BodyContent::Service { body } => body.is_end_stream(),
             BodyContent::Text { text } => text.is_empty(),
         }

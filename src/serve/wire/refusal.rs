@@ -68,7 +68,7 @@ pub enum Refusal {
     Chunk,
     /// In HTTP/2 a Host that is not the `:authority` (RFC 9113 section 8.3.1).
     HostDiffers,
-    /// In HTTP/2 a `:scheme` that is not the listener's.
+    /// In HTTP/2 a `:scheme` that is neither http nor https.
     Scheme,
     /// CONNECT in HTTP/2.
     TunnelVersion,
@@ -197,7 +197,7 @@ impl Refusal {
             Self::TransferCodingUnknown => "the only transfer coding known here is chunked",
             Self::Chunk => "the chunks of the request body are malformed",
             Self::HostDiffers => "the Host field is not the :authority",
-            Self::Scheme => "the :scheme must be https here",
+            Self::Scheme => "the :scheme must be http or https",
             Self::TunnelVersion => "tunnels (CONNECT) are there in HTTP/1.1 only",
             Self::Frames => "more frames than the requests need",
             Self::ProxyHeaderUnexpected => "a PROXY protocol header is not taken from this address",

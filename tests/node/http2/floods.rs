@@ -226,7 +226,7 @@ async fn a_client_that_begins_and_does_not_go_on_is_closed() {
     open.send(&Frame::new(HEADERS, 0, 1, &block(&[(":method", "GET")])).bytes()).await.unwrap();
     let mut idle = Frames::begin(caller.connect_http2(node.http2.unwrap()).await, &[]).await;
     wait_for_metric(&node, "waystation_http2_connections", "", 0.0).await;
-    assert_eq!(node.metric("waystation_bad_requests_total", "reason=\"head-timeout\"").await, 3.0);
+    assert_eq!(node.metric("waystation_bad_requests_total", "reason=\"head-timeout\"").await, 2.0);
     assert!(idle.wait_for(GOAWAY, 0).await.is_some(), "one that was idle is told to go");
     drop((preface, part, open));
 }
@@ -260,4 +260,34 @@ async fn an_answer_that_is_not_taken_is_reset_and_others_go_on() {
     }
     assert!(got == pattern.bytes());
     wait_for_metric(&node, "waystation_requests_in_flight", "", 0.0).await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_is_not_taken_holds_nothing() {
+    let authority = Authority::new("site");
+    let node = setup(&authority).set("limits.body_time", json!("1s")).start();
+    let stream = Caller::new(&authority).connect_http2(node.http2.unwrap()).await;
+    let mut frames = Frames::begin(stream, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    let pseudo = [(":method", "GET"), (":scheme", "ftp"), (":authority", CACHE), (":path", "/")];
+    frames.send(&Frame::new(HEADERS, END_HEADERS | END_STREAM, 1, &block(&pseudo)).bytes()).await.unwrap();
+    assert_eq!(frames.wait_for(HEADERS, 1).await.unwrap().status(), Some(400));
+    assert!(frames.wait_for(RST_STREAM, 1).await.is_some(), "the connection ended");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_at_all_is_cut() {
+    let authority = Authority::new("site");
+    let origin = FakeOrigin::with("/file", Reply::file(Pattern::new(1, 30_000_000))).await;
+    let node = setup(&authority).origin(HOST, origin.address, json!({})).set("limits.body_time", json!("2s")).start();
+    let stream = Caller::new(&authority).connect_http2(node.http2.unwrap()).await;
+    let mut frames = Frames::begin(stream, &[(INITIAL_WINDOW_SIZE, 0x7fff_ffff)]).await;
+    frames.send(&Frame::new(WINDOW_UPDATE, 0, 0, &[0x40, 0, 0, 0]).bytes()).await.unwrap();
+    for stream in [1, 3, 5] {
+        frames.send(&Frame::get(stream, CACHE, &format!("/-/{HOST}/file"), &[]).bytes()).await.unwrap();
+    }
+    // Its windows are wide open, and it does not read its socket.
+    node.wait_for_fills(1).await;
+    wait_for_metric(&node, "waystation_http2_connections", "", 0.0).await;
+    wait_for_metric(&node, "waystation_requests_in_flight", "", 0.0).await;
+    drop(frames);
 }
