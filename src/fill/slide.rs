@@ -342,6 +342,7 @@ impl<'a> Slide<'a> {
         match judge(&self.record, self.record.length, asked, &Answered::of(&response)) {
             Judged::Part { at, end } => {
                 let part = ByteRange::new(at, end);
+                self.misfits = 0;
                 self.stream = part.map(|part| Stream::part(response, part, &leader.inner.held_room));
                 self.see_to_silence();
             }

@@ -30,6 +30,8 @@ use crate::resolve::{self, Inbound, resolve_digest};
 use crate::store::{Body, Entry, Store, Variants};
 use crate::telemetry::{AccessLog, Metrics, RequestResult};
 
+/// Most parts of stored bodies that are in memory for their digest at a time, each of up to 1 MiB.
+const MOST_DIGESTED: usize = 16;
 /// How often a request starts again because what it relied on turned out to be gone or damaged.
 const ROUNDS: usize = 8;
 
@@ -43,6 +45,8 @@ pub struct Handler {
     pub(super) books: Arc<Books>,
     /// Places for bodies that are gathered in memory.
     pub(super) gathered: Arc<Semaphore>,
+    /// Places for parts that are read into memory for their digest.
+    pub(super) digested: Arc<Semaphore>,
     ready: Arc<ReadyAnswers>,
 }
 
@@ -71,7 +75,8 @@ impl Handler {
         let ready =
             Arc::new(ReadyAnswers::new(store.clone(), Arc::clone(&books), Arc::clone(&settings.pseudonym), trusted));
         let gathered = Arc::new(Semaphore::new(MOST_GATHERED));
-        Ok(Self { settings, resolve, store, fill, proofs: Proofs::new()?, books, gathered, ready })
+        let digested = Arc::new(Semaphore::new(MOST_DIGESTED));
+        Ok(Self { settings, resolve, store, fill, proofs: Proofs::new()?, books, gathered, digested, ready })
     }
 
     /// What the wire may answer by itself, for as many requests as `limit` lets in.

@@ -70,13 +70,13 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Reads all of `segments` into memory, if there is a place for them among what is gathered.
+    /// Reads all of `segments` into memory, if there is a place for them: places of their own, since what is passed on has to have its.
     pub(super) async fn all(
         self,
         segments: &mut VecDeque<Segment>,
         mender: &mut Option<Mender>,
     ) -> Result<(), Delivery> {
-        let Ok(place) = Arc::clone(&self.handler.gathered).try_acquire_owned() else { return Ok(()) };
+        let Ok(place) = Arc::clone(&self.handler.digested).try_acquire_owned() else { return Ok(()) };
         let mut bytes = Vec::new();
         for segment in segments.iter() {
             match segment {

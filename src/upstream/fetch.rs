@@ -251,6 +251,7 @@ impl Upstream {
         limit: Instant,
     ) -> Result<(Link, Response<Incoming>, UnixMillis), Failure> {
         let host = ask.asked(source);
+        let uploads = matches!(ask.body, Some(RequestBody::Stream(_)));
         let (until, whole) = match ask.body {
             // An upload takes its time; only the deadline limits it.
             Some(RequestBody::Stream(_)) => (ask.deadline, false),
@@ -263,6 +264,10 @@ impl Upstream {
         let sent = UnixMillis::from(clock::now());
         match timeout_at(until, link.sender.send_request(request)).await {
             Ok(Ok(response)) => Ok((link, response, sent)),
+            // Without a body of the client it is the connection's end that is meant.
+            Ok(Err(error)) if error.is_user() && !uploads => {
+                Err(Failure { error: FetchError::Disconnected { host }, outcome: None, stale: true })
+            }
             Ok(Err(error)) => Err(failure(&error, host)),
             Err(_elapsed) => Err(Failure {
                 error: FetchError::Timeout { host, phase: Phase::FirstByte },

@@ -195,6 +195,7 @@ impl Budget {
         }
         let mut state = self.state.lock();
         state.day.bytes = state.day.bytes.saturating_add(bytes);
+        self.metrics.upstream_budget_day.set(i64::try_from(state.day.bytes).unwrap_or(i64::MAX));
         if state.settings.daily.is_some_and(|daily| state.day.bytes >= daily) && state.shut.is_none() {
             state.looked = None;
         }
