@@ -18,6 +18,7 @@ mod strict;
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::iter;
@@ -39,6 +40,9 @@ const SAMPLE: usize = 5;
 
 /// A host that never plays anything.
 const HONEST: &str = "honest.framing.example";
+
+/// How long a line of the log may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the log says of a fault, and how it is counted.
 const REASONS: [(&str, &str); 9] = [
@@ -149,6 +153,11 @@ async fn bad_answers_of_origins_harm_nobody() {
         async move { story.tell().await.err().map(|why| format!("{}: {why}", case.name)) }
     });
     let mut failures: Vec<_> = iter(stories).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await;
+    let until = Instant::now() + PATIENCE;
+    let is_silent = |said: &str| cases.iter().enumerate().any(|(number, case)| !is_told(said, &host_of(number), case));
+    while is_silent(&node.said()) && Instant::now() < until {
+        tokio::task::yield_now().await;
+    }
     let said = node.said();
     let silent = cases.iter().enumerate().filter(|(number, case)| !is_told(&said, &host_of(*number), case));
     failures.extend(silent.map(|(_, case)| format!("{}: the log does not say {:?}", case.name, case.fault)));
@@ -187,6 +196,11 @@ async fn bad_answers_of_parents_harm_nobody() {
         let story = Story { node: node.data, case, origin: &parent, host };
         let told = story.tell().await;
         must_be_well(&node).await;
+        // The line comes through a pipe.
+        let until = Instant::now() + PATIENCE;
+        while !is_told(&node.said(), "", case) && Instant::now() < until {
+            tokio::task::yield_now().await;
+        }
         let told = told.and_then(|()| match is_told(&node.said(), "", case) {
             true => Ok(()),
             false => Err(format!("the log does not say {:?}", case.fault)),
