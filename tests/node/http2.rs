@@ -180,8 +180,12 @@ async fn a_hundred_requests_at_once_each_get_their_own_bytes() {
     }
     assert_eq!(origin.requests(), 100);
     // Each is in the log like any other.
-    let logged = node.said().lines().filter(|line| line.contains("\"form\":\"connected-cache\"")).count();
-    assert_eq!(logged, 200);
+    let logged = || node.said().lines().filter(|line| line.contains("\"form\":\"connected-cache\"")).count();
+    let deadline = Instant::now() + PATIENCE;
+    while logged() < 200 && Instant::now() < deadline {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(logged(), 200);
 }
 
 /// Which answer a request with these pseudo-header fields and fields gets.
