@@ -6,8 +6,10 @@ use std::time::SystemTime;
 
 use prometheus::IntCounter;
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -39,7 +41,7 @@ pub enum InstallError {
 /// When it was called before, or the system gives no thread.
 pub fn install(settings: &LogSettings) -> Result<LogGuard, InstallError> {
     let (layer, guard) = layer(settings, io::stdout())?;
-    let subscriber = tracing_subscriber::registry().with(layer.with_filter(settings.level));
+    let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter(settings.level)));
     tracing::subscriber::set_global_default(subscriber).map_err(|_| InstallError::Twice)?;
     Ok(guard)
 }
@@ -49,6 +51,12 @@ impl LogGuard {
     pub fn flush(&self) -> bool {
         self.lines.flush()
     }
+}
+
+/// The level is that of our own events. Of libraries warnings are enough: finer ones tell each frame of a connection, and
+/// show paths as they came, with what is secret in them.
+fn filter(level: LevelFilter) -> Targets {
+    Targets::new().with_target(env!("CARGO_PKG_NAME"), level).with_default(level.min(LevelFilter::WARN))
 }
 
 fn layer(settings: &LogSettings, sink: impl Write + Send + 'static) -> io::Result<(EventLines, LogGuard)> {
@@ -159,8 +167,6 @@ impl Visit for Fields {
 
 #[cfg(test)]
 mod tests {
-    use tracing::level_filters::LevelFilter;
-
     use super::super::lines::tests::Captured;
     use super::*;
 
@@ -168,7 +174,7 @@ mod tests {
         let sink = Captured::default();
         let settings = LogSettings { format, level, access: true };
         let (layer, guard) = layer(&settings, sink.clone()).unwrap();
-        let subscriber = tracing_subscriber::registry().with(layer.with_filter(level));
+        let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter(level)));
         tracing::subscriber::with_default(subscriber, events);
         assert!(guard.flush());
         sink.text().lines().map(str::to_owned).collect()
@@ -192,6 +198,24 @@ mod tests {
         assert_eq!(line["bytes"], 7);
         assert_eq!(line["whole"], false);
         assert!(line["time"].as_str().is_some_and(|time| time.ends_with('Z')));
+    }
+
+    #[test]
+    fn libraries_are_heard_when_they_warn() {
+        for (level, expected) in
+            [(LevelFilter::TRACE, "lib warns, we debug"), (LevelFilter::WARN, "lib warns"), (LevelFilter::ERROR, "")]
+        {
+            let lines = logged(LogFormat::Human, level, || {
+                tracing::debug!(target: "h2::server", "malformed path /file?sig=secret");
+                tracing::warn!(target: "h2::server", "lib warns");
+                tracing::debug!("we debug");
+            });
+            let told: Vec<_> = ["malformed", "lib warns", "we debug"]
+                .into_iter()
+                .filter(|text| lines.concat().contains(text))
+                .collect();
+            assert_eq!(told.join(", "), expected, "{level}");
+        }
     }
 
     #[test]
