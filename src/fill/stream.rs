@@ -1,9 +1,11 @@
 //! [`Stream`]: the body of one answer on its way into a partial: what comes of it at a time, and how it ended.
 
+use std::mem;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::part_check::{HeldRoom, PartCheck};
@@ -12,7 +14,7 @@ use crate::decide;
 use crate::upstream::{BodyError, FetchResponse, Source, Standing, UpstreamBody};
 
 /// What arrived is given out when no more is there at once, or when this much is, in bytes.
-const BATCH: u64 = 1024 * 1024;
+const BATCH: u64 = 512 * 1024;
 
 /// The body of one answer.
 pub(super) struct Stream {
@@ -24,6 +26,9 @@ pub(super) struct Stream {
     end: Option<u64>,
     /// Set when the message says what its content hashes to.
     check: Option<PartCheck>,
+    /// What has come and was not given out yet, and its size.
+    came: Vec<Bytes>,
+    size: u64,
 }
 
 /// What came at once.
@@ -52,7 +57,8 @@ pub(super) enum Ending {
 impl Stream {
     /// The body of `response`, whose first byte is the one at `at`.
     pub(super) fn new(response: FetchResponse, at: u64) -> Self {
-        Self { body: response.body, source: response.source, at, end: None, check: None }
+        let (body, source) = (response.body, response.source);
+        Self { body, source, at, end: None, check: None, came: Vec::new(), size: 0 }
     }
 
     /// The same for a part, which is checked if the message says what its content hashes to (RFC 9530 section 2). Of a
@@ -93,8 +99,7 @@ impl Stream {
         self.body.can_be_resumed(silence);
     }
 
-    /// Waits for bytes or the end. Nothing is lost when the future is dropped before it has begun to collect, and it does
-    /// not wait after that.
+    /// Waits for bytes or the end. Nothing is lost when the future is dropped.
     pub(super) async fn next(&mut self) -> Batch {
         loop {
             let batch = self.collect().await;
@@ -107,26 +112,39 @@ impl Stream {
 
     /// What is there at once, after a wait for the first of it.
     async fn collect(&mut self) -> Batch {
-        let mut batch = Batch { at: self.at, bytes: Vec::new(), size: 0, end: None };
-        let mut next = Some(self.body.next().await);
-        while let Some(chunk) = next {
-            match chunk {
-                Some(Ok(bytes)) => {
-                    batch.size += bytes.len() as u64;
-                    batch.bytes.push(bytes);
-                }
-                Some(Err(error)) => {
-                    batch.end = Some(Ending::Broken(error));
-                    break;
-                }
-                None => {
-                    batch.end = Some(if self.body.ended_by_close() { Ending::Closed } else { Ending::Marked });
-                    break;
-                }
-            }
-            next = if batch.size < BATCH { self.body.next().now_or_never() } else { None };
+        let mut end = None;
+        if self.came.is_empty() {
+            let chunk = self.body.next().await;
+            end = self.add(chunk);
         }
+        while end.is_none() && self.size < BATCH {
+            let mut chunk = self.body.next().now_or_never();
+            if chunk.is_none() {
+                // More may wait on the socket, whose reader needs a turn to bring it.
+                yield_now().await;
+                chunk = self.body.next().now_or_never();
+            }
+            match chunk {
+                Some(chunk) => end = self.add(chunk),
+                None => break,
+            }
+        }
+        let batch = Batch { at: self.at, bytes: mem::take(&mut self.came), size: mem::take(&mut self.size), end };
         self.at = self.at.saturating_add(batch.size);
         batch
+    }
+
+    /// Keeps what came, or says how the body ended.
+    fn add(&mut self, chunk: Option<Result<Bytes, BodyError>>) -> Option<Ending> {
+        match chunk {
+            Some(Ok(bytes)) => {
+                self.size += bytes.len() as u64;
+                self.came.push(bytes);
+                None
+            }
+            Some(Err(error)) => Some(Ending::Broken(error)),
+            None if self.body.ended_by_close() => Some(Ending::Closed),
+            None => Some(Ending::Marked),
+        }
     }
 }

@@ -6,6 +6,7 @@
 mod answer_fault;
 mod body;
 mod budget;
+mod bursts;
 mod by_digest;
 mod client;
 mod comeback;

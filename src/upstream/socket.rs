@@ -1,5 +1,5 @@
 //! [`Socket`], what is under an upstream connection, and [`SocketWatch`], which tells whether anything waits on it unread. What
-//! is said over it is hyper's business.
+//! is said over it is hyper's business; when it is better to let bytes gather before they are read, `bursts` says.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,10 +11,19 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::bursts::Bursts;
 
 /// A connected socket. It is closed when this is dropped, whoever watches it.
 #[derive(Debug)]
-pub(super) struct Socket(Arc<TcpStream>);
+pub(super) struct Socket {
+    stream: Arc<TcpStream>,
+    bursts: Bursts,
+    /// Made at the first pause, and used again.
+    timer: Option<Pin<Box<Sleep>>>,
+    pausing: bool,
+}
 
 /// Looks at a [`Socket`] from beside.
 #[derive(Debug, Clone)]
@@ -22,11 +31,28 @@ pub(super) struct SocketWatch(Weak<TcpStream>);
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(stream))
+        Self { stream: Arc::new(stream), bursts: Bursts::new(Instant::now()), timer: None, pausing: false }
     }
 
     pub(super) fn watch(&self) -> SocketWatch {
-        SocketWatch(Arc::downgrade(&self.0))
+        SocketWatch(Arc::downgrade(&self.stream))
+    }
+
+    /// Waits while what comes is to gather.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.pausing {
+            let Some(until) = self.bursts.pause(Instant::now()) else { return Poll::Ready(()) };
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(until),
+                None => self.timer = Some(Box::pin(sleep_until(until))),
+            }
+            self.pausing = true;
+        }
+        if let Some(timer) = &mut self.timer {
+            ready!(timer.as_mut().poll(cx));
+        }
+        self.pausing = false;
+        Poll::Ready(())
     }
 }
 
@@ -42,11 +68,15 @@ impl SocketWatch {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_pause(cx));
         loop {
-            ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read_buf(buffer) {
-                Ok(_) => return Poll::Ready(Ok(())),
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.stream.try_read_buf(buffer) {
+                Ok(bytes) => {
+                    self.bursts.note(Instant::now(), bytes as u64, buffer.remaining() > 0);
+                    return Poll::Ready(Ok(()));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -65,8 +95,8 @@ impl AsyncWrite for Socket {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match self.0.try_write_vectored(slices) {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match self.stream.try_write_vectored(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }
@@ -82,6 +112,6 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.0).shutdown(Shutdown::Write))
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
     }
 }
