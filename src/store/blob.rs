@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::block_sums::BlockSums;
+use super::buffers;
 use super::checked::Checked;
 use super::disk::{self, FileIdentity};
 use super::drive::{DataFile, Drive};
@@ -18,6 +19,8 @@ use crate::content::{ByteRange, Digest};
 
 /// What is read ahead or dropped comes and goes in runs of about this many bytes.
 const RUN: usize = 256 * 1024;
+/// Longest block that is compared without a thread of the drive, in bytes: it takes no longer than to send as much.
+const CHECKED_AT_ONCE: u64 = 256 * 1024;
 
 /// Whether a digest is still stored. Shared by the entries that point to it and by its open blob, so that all of
 /// them are missing at once when the blob goes.
@@ -271,6 +274,40 @@ impl Blob {
         }
         self.holds_now(block, identity);
         Ok(max.max(1).min(range.end() - offset))
+    }
+
+    /// The same for a block that is short and in the kernel's memory, without waiting for a disk; 0 when it is not.
+    pub(super) fn check_now(&self, offset: u64, max: u64) -> Result<u64, ReadError> {
+        let block = self.facts.sums.block_size().block_of(offset);
+        let range = self.facts.sums.block_range(block).filter(|range| range.len() <= CHECKED_AT_ONCE);
+        let Some(range) = range else { return Ok(0) };
+        let mut content = buffers::take(usize::try_from(range.len()).unwrap_or(0));
+        let is_right = self.compare_now(block, range, &mut content)?;
+        Ok(if is_right { max.max(1).min(range.end() - offset) } else { 0 })
+    }
+
+    /// The whole of a body of one short block, checked, without waiting for a disk; `None` when that cannot be.
+    pub(super) fn read_whole_now(&self) -> Result<Option<Bytes>, ReadError> {
+        let whole = self.facts.sums.block_range(0);
+        let whole = whole.filter(|whole| whole.len() == self.length() && whole.len() <= CHECKED_AT_ONCE);
+        let Some(whole) = whole else { return Ok(None) };
+        let mut content = vec![0; usize::try_from(whole.len()).unwrap_or(0)];
+        Ok(self.compare_now(0, whole, &mut content)?.then(|| content.into()))
+    }
+
+    /// Reads a block into `content` and compares it; `false` when it is not all in the kernel's memory.
+    fn compare_now(&self, block: u64, range: ByteRange, content: &mut [u8]) -> Result<bool, ReadError> {
+        self.look(block)?;
+        let identity = self.facts.checked.identity();
+        let read = disk::read_now(self.file.file(), range.start(), content);
+        if !read.is_ok_and(|read| read == content.len()) {
+            return Ok(false);
+        }
+        if !self.facts.sums.holds(block, crc32c::crc32c(content)) {
+            return Err(self.damaged(block));
+        }
+        self.holds_now(block, identity);
+        Ok(true)
     }
 
     /// Reads a block from the drive and compares it, whether or not it was checked before. What was not in the kernel's

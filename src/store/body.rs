@@ -163,6 +163,9 @@ impl Body {
 }
 
 fn checked_window(blob: &Arc<Blob>, offset: u64, max: u64) -> Result<Option<Window>, ReadError> {
-    let len = blob.checked_len(offset, max)?;
+    let len = match blob.checked_len(offset, max)? {
+        0 => blob.check_now(offset, max)?,
+        len => len,
+    };
     Ok((len > 0).then(|| Window::of_blob(Arc::clone(blob), offset, len)))
 }

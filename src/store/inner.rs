@@ -2,6 +2,8 @@
 //! and go. Every change is made, and queued for its drive's journal, under the one lock of [`Entries`]. Changes of
 //! what is stored under a key are in `publish`.
 
+use std::fs::File;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -88,13 +90,17 @@ impl Inner {
         Known::default()
     }
 
-    /// What the drives have under a key, and whether that is all. Each is asked on its own threads: nobody waits for one
-    /// that hangs.
+    /// What the drives have under a key, and whether that is all. What is not in the kernel's memory each is asked for on its
+    /// own threads: nobody waits for one that hangs.
     async fn rows(&self, key: &CacheKey) -> (Vec<(DriveId, Row)>, bool) {
         let hash = key.hash();
         let (mut rows, mut sound) = (Vec::new(), true);
         for drive in self.index.drives_with(hash) {
             let (index, id) = (Arc::clone(&self.index), drive.id);
+            if let Some(found) = index.rows_now(id, hash) {
+                rows.extend(found.into_iter().map(|row| (id, row)));
+                continue;
+            }
             match drive.pool.run(move || index.rows_on(id, hash)).await.flatten() {
                 Ok(found) => rows.extend(found.into_iter().map(|row| (id, row))),
                 // What is on it counts as missing.
@@ -131,25 +137,41 @@ impl Inner {
         row: &BlobRow,
     ) -> Result<Arc<Blob>, ReadError> {
         let file = match drive.dir.open_to_read(&layout::blob(&life.digest)) {
-            Ok(file) => DataFile::new(file, Arc::clone(drive), row.allocated),
+            Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(ReadError::Gone),
             Err(error) => {
                 drive.failed("open a blob", &error);
                 return Err(error.into());
             }
         };
-        let (life, file, store) = (Arc::clone(life), Arc::new(file), Arc::downgrade(self));
+        let blob = self.opened(life, drive, row, file)?;
+        if life.is_gone() { Err(ReadError::Gone) } else { Ok(blob) }
+    }
+
+    /// Makes `file` the open one of a blob.
+    fn opened(
+        self: &Arc<Self>,
+        life: &Arc<Life>,
+        drive: &Arc<Drive>,
+        row: &BlobRow,
+        file: File,
+    ) -> io::Result<Arc<Blob>> {
+        let file = Arc::new(DataFile::new(file, Arc::clone(drive), row.allocated));
+        let store = Arc::downgrade(self);
         // After a move between drives they are those of the other file.
         let known = life.facts().filter(|facts| facts.drive.id == drive.id && facts.sums == row.sums).cloned();
         let blob = match known {
-            Some(facts) => Blob::again(Arc::clone(&life), facts, file, store)?,
-            None => Blob::new(Arc::clone(&life), row.sums.clone(), file, Arc::clone(drive), store, true, |_| false)?,
+            Some(facts) => Blob::again(Arc::clone(life), facts, file, store)?,
+            None => Blob::new(Arc::clone(life), row.sums.clone(), file, Arc::clone(drive), store, true, |_| false)?,
         };
-        let blob = life.set_open(Arc::new(blob));
-        if life.is_gone() {
-            return Err(ReadError::Gone);
-        }
-        Ok(blob)
+        Ok(life.set_open(Arc::new(blob)))
+    }
+
+    /// Opens the file of a blob on its drive for the first time, if that takes no waiting for a disk.
+    pub(super) fn open_now(self: &Arc<Self>, drive: &Arc<Drive>, life: &Arc<Life>) -> Option<Arc<Blob>> {
+        let row = self.index.blob_now(drive.id, &life.digest)?;
+        let file = drive.dir.open_now(&layout::blob(&life.digest)).ok()?;
+        self.opened(life, drive, &row, file).ok().filter(|_| !life.is_gone())
     }
 
     /// Opens the file of a blob that was open before, if that takes no waiting for a disk.

@@ -306,6 +306,9 @@ impl Store {
             None => {
                 let opened = match self.inner.home(&life.digest) {
                     Ok(drive) => {
+                        if let Some(blob) = self.inner.open_now(&drive, life) {
+                            return Ok(blob);
+                        }
                         let (store, job_drive, job_life) =
                             (Arc::clone(&self.inner), Arc::clone(&drive), Arc::clone(life));
                         drive.pool.run(move || store.open_on(&job_drive, &job_life)).await?
@@ -326,6 +329,10 @@ impl Store {
         if blob.length() > self.inner.settings.memory_body {
             self.inner.memory.keep_handle(&blob);
             return Ok(Body::Blob(blob));
+        }
+        if let Some(content) = blob.read_whole_now()? {
+            self.inner.memory.keep_body(life, &content);
+            return Ok(Body::Memory(content));
         }
         let (job, memory_store) = (Arc::clone(&blob), Arc::clone(&self.inner));
         let loaded = blob.drive().pool.run(move || {

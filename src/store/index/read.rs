@@ -1,4 +1,5 @@
-//! What the journal says at a place that the index names. When it does not say it any more the mirror is asked.
+//! What the journal says at a place that the index names. When it does not say it any more the mirror is asked. What the
+//! kernel has of it in memory can be had without a thread of the drive, and in doubt is left to one.
 
 use std::io;
 
@@ -6,8 +7,8 @@ use super::super::disk::{self, Dir};
 use super::super::journal_entry::{JournalEntry, Row};
 use super::super::journal_format::{FRAME_HEADER, decode_frame, frame_length};
 use super::super::layout;
-use super::{At, BlobRow, Found, Index, Known, Watermark};
-use crate::content::{BodyRef, Digest};
+use super::{At, BlobRow, DriveId, Found, Index, Known, Watermark};
+use crate::content::{BodyRef, Digest, KeyHash};
 
 /// Most entries are shorter.
 const FIRST_READ: usize = 4096;
@@ -71,6 +72,21 @@ impl Index {
         Ok(None)
     }
 
+    /// All responses of a key on a drive whose blobs are known, if the kernel has what its journal says of them in memory.
+    pub(in super::super) fn rows_now(&self, drive: DriveId, key: KeyHash) -> Option<Vec<Row>> {
+        let known = self.of(drive)?;
+        let found = known.state.read().objects.of_key(key);
+        let found = found.into_iter().filter(|found| found.has_blob);
+        found.map(|found| as_row(entry_now(&known.drive.dir, found.at.into())?, &found)).collect()
+    }
+
+    /// What is known of a blob on a drive, if the kernel has it in memory.
+    pub(in super::super) fn blob_now(&self, drive: DriveId, digest: &Digest) -> Option<BlobRow> {
+        let known = self.of(drive)?;
+        let (at, allocated) = known.state.read().objects.blob(digest)?;
+        as_sums(entry_now(&known.drive.dir, at.into())?, digest).map(|sums| BlobRow { allocated, sums })
+    }
+
     /// What `take` makes of the entry at `at`; of the mirror's when the journal has none that it takes.
     fn entry_at<T>(&self, known: &Known, at: At, take: impl Fn(JournalEntry) -> Option<T>) -> io::Result<Option<T>> {
         let mark = Watermark::from(at);
@@ -103,6 +119,14 @@ fn read_entry(dir: &Dir, at: Watermark) -> io::Result<Option<JournalEntry>> {
         return Ok(None);
     }
     Ok(decode_frame(&disk::read_exact_at(&file, at.offset, length)?))
+}
+
+/// The same of a short entry, if it takes no waiting for a disk.
+fn entry_now(dir: &Dir, at: Watermark) -> Option<JournalEntry> {
+    let file = dir.open_now(&layout::segment(at.segment)).ok()?;
+    let mut begin = [0; FIRST_READ];
+    let read = disk::read_now(&file, at.offset, &mut begin).ok()?;
+    decode_frame(begin.get(..read)?)
 }
 
 /// The response that `found` names.
