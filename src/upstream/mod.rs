@@ -31,6 +31,7 @@ mod socket;
 mod sources;
 mod tls;
 mod tunnel;
+mod wrong_bytes;
 
 #[cfg(test)]
 mod tests;
@@ -55,3 +56,4 @@ pub use redirect::{Redirects, named_by};
 pub use settings::{Settings, Timeouts};
 pub use sources::DownSource;
 pub use tls::Roots;
+pub use wrong_bytes::Subject;

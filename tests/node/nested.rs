@@ -6,6 +6,7 @@ mod proxies;
 mod secured;
 mod soak;
 mod trusted;
+mod wrong_bytes;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
