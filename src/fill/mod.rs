@@ -8,6 +8,7 @@ mod again;
 mod answer;
 mod arriving;
 mod avoid;
+mod by_digest;
 mod copy;
 mod credentials;
 mod demand;

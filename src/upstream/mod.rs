@@ -39,6 +39,7 @@ mod tests;
 pub use answer_fault::AnswerFault;
 pub use body::UpstreamBody;
 pub use budget::{BudgetSettings, Calendar, Limit, Standing, Toll, Urgency, Window};
+pub use by_digest::share_of_time;
 pub use client::{FetchRequest, Upstream};
 pub use connect::{Resolver, SystemResolver};
 pub use error::{Blame, BodyError, FetchError, Phase, RedirectRefusal, TlsFault, TlsSetupError};
