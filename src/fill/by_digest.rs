@@ -82,7 +82,7 @@ impl<'a> ByDigest<'a> {
     pub(super) fn was_wrong(&mut self) {
         if let Some(source) = self.parents.get(self.at) {
             tracing::warn!(%source, digest = %self.digest, "a parent has other bytes by this digest");
-            self.inner.upstream.gave_wrong(source, Subject::Digest(self.digest));
+            self.inner.upstream.gave_wrong(source, Subject::Asked(self.digest));
             self.at += 1;
         }
     }

@@ -101,7 +101,7 @@ impl Sources {
             Noted::Disputed { with, restored } => {
                 let what = match subject {
                     Subject::Digest(_) => "the digest that is configured for it",
-                    Subject::Key(_) => "the digest that is said of it",
+                    Subject::Key(_) | Subject::Asked(_) => "the digest that is said of it",
                 };
                 tracing::warn!(%source, %with, ?subject, "two sources give a content that has not {what}: that may be wrong, and it counts for neither");
                 if restored {

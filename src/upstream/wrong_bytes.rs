@@ -33,6 +33,8 @@ pub enum Subject {
     Key(KeyHash),
     /// What has this digest, by the word of the operator or of a verified manifest.
     Digest(Digest),
+    /// What was asked for by this digest. No word of anybody can be wrong there.
+    Asked(Digest),
 }
 
 /// All that is remembered.
@@ -88,7 +90,8 @@ impl WrongBytes {
     /// `source` gave all bytes of something that is not what `subject` says.
     pub(super) fn note(&mut self, now: Instant, source: &Source, subject: Subject) -> Noted {
         self.marks.retain(|mark| now.saturating_duration_since(mark.at) <= LATELY);
-        let of_it = |mark: &&mut Mark| mark.subject == subject;
+        let is_said = !matches!(subject, Subject::Asked(_));
+        let of_it = |mark: &&mut Mark| mark.subject == subject && (is_said || mark.by.as_ref() == Some(source));
         // Two rules for one host are no two witnesses.
         if let Some(mark) = self.marks.iter_mut().find(of_it) {
             let Some(other) = mark.by.take_if(|by| by.peer != source.peer) else { return Noted::Counted };
@@ -234,6 +237,19 @@ mod tests {
         assert!(it.lowered(now).next().is_none());
         // Others still count.
         assert_eq!(wrong(&mut it, now, &other, 3..6), Noted::Lowered { contents: 3, time: FIRST_TIME });
+    }
+
+    #[test]
+    fn who_is_asked_by_a_digest_is_at_fault_whoever_else_is() {
+        let (mut it, now, sources) = (WrongBytes::default(), Instant::now(), [source("one"), source("other")]);
+        for text in ["a", "b", "c"] {
+            let subject = Subject::Asked(Digest::of(text.as_bytes()));
+            sources.iter().for_each(|source| {
+                it.note(now, source, subject);
+                it.note(now, source, subject);
+            });
+            assert_eq!(sources.iter().all(|source| it.is_lowered(now, source)), text == "c");
+        }
     }
 
     #[test]

@@ -121,11 +121,19 @@ async fn a_parent_that_has_other_bytes_by_the_digest_is_left_for_the_next_one() 
         must_be(&node.get(&asked(), &[]).await, pattern);
         assert!(!has_quarantined(&node.stop().await));
     }
+    // Those of the URL may say nothing at all.
+    first.serve(PATH, Reply::file(pattern));
+    let setup = child(&[url(first.address), parent(two.address, true)], &site, json!({}));
+    let setup = setup.set("upstream.timeouts.request", json!("6s"));
+    let setup = broken(setup, &asked(), &[], pattern).await;
+    let silence = Gate::shut();
+    [&first, &honest].iter().for_each(|source| source.serve(PATH, Reply::file(pattern).hold_head(&silence)));
+    let part = setup.start().get(&asked(), &["Range: bytes=1048576-1048676"]).await;
+    assert!(part.head.status == 206 && part.body == pattern.slice(MIB, MIB + 101), "{}", part.head.raw);
     // Without ranges the begin is read for nothing.
     first.serve(PATH, Reply::file(pattern));
-    let setup =
-        broken(child(&[url(first.address), parent(two.address, true)], &site, json!({})), &asked(), &[], pattern);
-    let setup = setup.await;
+    let setup = child(&[url(first.address), parent(two.address, true)], &site, json!({}));
+    let setup = broken(setup, &asked(), &[], pattern).await;
     first.switch_off();
     honest.serve(&name(pattern), Reply::file(pattern).without_ranges());
     must_be(&setup.start().get(&asked(), &[]).await, pattern);
