@@ -52,7 +52,7 @@ pub(super) struct Checked {
     size: u64,
     verified: bool,
     told: Told,
-    answerable: Answerable,
+    answerable: Box<Answerable>,
 }
 
 /// What is noted of the client that was given bytes which turn out to be wrong.
@@ -92,7 +92,13 @@ impl AsRef<[u8]> for Counted {
 
 impl Checked {
     /// The rest of a body of which `begin` has come.
-    pub(super) fn new(through: Through, begin: Bytes, expected: AnyDigest, told: Told, answerable: Answerable) -> Self {
+    pub(super) fn new(
+        through: Through,
+        begin: Bytes,
+        expected: AnyDigest,
+        told: Told,
+        answerable: Box<Answerable>,
+    ) -> Self {
         let (verifier, held) = (expected.verifier(), VecDeque::new());
         let mut checked = Self { through, verifier, expected, held, size: 0, verified: false, told, answerable };
         checked.take_in(begin);

@@ -27,7 +27,7 @@ use crate::telemetry::RequestResult;
 enum Manner {
     AsItComes,
     /// With its end held back until it has this digest. Its begin has come already.
-    Checked(AnyDigest, Bytes, Answerable),
+    Checked(AnyDigest, Bytes, Box<Answerable>),
     /// All of it has come.
     Gathered(Bytes),
 }
@@ -71,9 +71,9 @@ impl Handler {
         }
     }
 
-    fn answerable(&self, ask: &Ask, expected: AnyDigest, response: &PassedThrough) -> Answerable {
+    fn answerable(&self, ask: &Ask, expected: AnyDigest, response: &PassedThrough) -> Box<Answerable> {
         let rule = ask.rule_digest().filter(|rule| AnyDigest::from(*rule) == expected);
-        self.fill.answerable(&ask.content.key, rule, response)
+        Box::new(self.fill.answerable(&ask.content.key, rule, response))
     }
 
     /// How the body leaves: one whose digest is known is verified first if it is short, else its end waits. An agent aborts
