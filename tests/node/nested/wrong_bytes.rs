@@ -144,3 +144,26 @@ async fn what_is_wrong_in_parts_or_passed_on_counts_as_well() {
         assert!(!was_asked(&bad, 3), "{mode:?}");
     }
 }
+
+/// A long part leaves before it is checked. Who gave the begin of the body is not to blame for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_rest_is_laid_to_who_gave_it() {
+    let pattern = Pattern::new(8650, 12 * MIB);
+    let said = || Reply { content_digest: true, ..Reply::file(pattern) };
+    let (one, other) = (FakeOrigin::start().await, FakeOrigin::start().await);
+    one.serve(PATH, said().cut_after(MIB));
+    other.serve(PATH, said().damaged(11 * MIB));
+    let node = below(&[url(one.address), url(other.address)], Mode::Whole.rule()).start();
+    let mut client = Connection::open(node.data).await;
+    client.send(&get(&asked(), &[])).await;
+    let head = client.head().await;
+    let began = Instant::now();
+    while node.metric("waystation_fills_total", "mismatch").await < 1.0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is found wrong");
+    }
+    one.serve(PATH, said());
+    // What it was given before is right, and it may go on from there.
+    assert_eq!(client.checked(&head, pattern, 0).await.first_difference, None);
+    must_be(&node.get(&asked(), &[]).await, pattern);
+    assert_eq!(other.requests(), 1, "the one that gave the wrong part is not asked again");
+}
