@@ -311,6 +311,9 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain, all_budgeted: bo
         reasons.push("the journals are being read".to_owned());
     }
     reasons.extend(down.iter().map(|down| format!("no answer from {}", down.source)));
+    let lowered = upstream.lowered_sources();
+    let wrong = |source| format!("wrong bytes for several contents from {source}: it is asked after the others");
+    reasons.extend(lowered.iter().map(wrong));
     let shut = upstream.shut_text();
     let settings = upstream.settings();
     let parents_down = down.iter().filter(|down| down.source.parent.is_some()).count();

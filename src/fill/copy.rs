@@ -19,6 +19,7 @@ use super::avoid::Avoid;
 use super::credentials::Refused;
 use super::demand::{Demands, TO_THE_END};
 use super::flight::{Outlook, Permit};
+use super::giver::Giver;
 use super::judge::Asked;
 use super::part_check::Unfinished;
 use super::patience::Patience;
@@ -29,7 +30,7 @@ use super::stream::Stream;
 use super::{Inner, Want, write};
 use crate::content::{Abandon, ByteRange, FillMode, Record};
 use crate::store::{PartialWriter, StoreError};
-use crate::upstream::{Source, Standing, Urgency};
+use crate::upstream::{Standing, Urgency};
 use exchange::Event;
 
 /// How often what is to come is reckoned anew.
@@ -111,8 +112,7 @@ pub(super) struct Copying<'a> {
     misfits: u32,
     wrong_parts: u32,
     unfinished: Unfinished,
-    /// Who gave the first bytes of this fill, and said what they are.
-    pub(super) giver: Option<Source>,
+    pub(super) giver: Giver,
     foreseen: Instant,
     /// The request whose bytes could not be written.
     pub(super) running: Option<Running>,
@@ -135,6 +135,8 @@ impl<'a> Copying<'a> {
     pub(super) fn new(inner: &'a Arc<Inner>, want: &'a Want, writer: PartialWriter, ways: Ways) -> Self {
         let now = Instant::now();
         let length = writer.entry().record.length;
+        let is_new = writer.partial().present_total() == 0;
+        let giver = if is_new { Giver::default() } else { Giver::of_a_rest() };
         Self {
             inner,
             want: Cow::Borrowed(want),
@@ -157,7 +159,7 @@ impl<'a> Copying<'a> {
             misfits: 0,
             wrong_parts: 0,
             unfinished: Unfinished::default(),
-            giver: None,
+            giver,
             foreseen: now,
             running: None,
         }
@@ -167,7 +169,7 @@ impl<'a> Copying<'a> {
     pub(super) fn begin(mut self, start: Start) -> Self {
         self.ways = start.ways;
         self.age = start.stream.standing().cloned().unwrap_or_default();
-        self.giver = Some(start.stream.source().clone());
+        self.giver.note(start.stream.source());
         let id = self.claim(start.at, start.end.or(self.length).unwrap_or(TO_THE_END));
         self.receive(id, Box::new(start.stream));
         self

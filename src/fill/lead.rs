@@ -11,13 +11,14 @@ use tokio::time::{Instant, sleep_until};
 use super::again::{self, PartlyStored};
 use super::copy::{Copying, End, Start};
 use super::flight::{Head, Permit};
+use super::giver::Giver;
 use super::judge::{Answered, Judged, judge};
 use super::patience::Patience;
 use super::{FillError, Inner, Want, answer, fields, known, schedule};
-use crate::content::{BodyRef, ByteRange, Record};
+use crate::content::{BodyRef, ByteRange, ExpectedDigest, Record};
 use crate::decide::{self, FirstAsked};
 use crate::store::{CompleteError, Entry, PartialWriter};
-use crate::upstream::{FetchRequest, FetchResponse, Source};
+use crate::upstream::{FetchRequest, FetchResponse, Subject};
 
 /// How often a body whose last bytes turn out to be damaged is taken up again.
 const COMPLETIONS: usize = 3;
@@ -189,7 +190,7 @@ impl Leader<'_> {
     pub(super) async fn copy(&self, mut copying: Copying<'_>) -> Result<(), FillError> {
         for _ in 0..COMPLETIONS {
             let end = copying.until_end(self.permit).await;
-            let (ways, length, giver) = (copying.ways, copying.length, copying.giver.take());
+            let (ways, length, giver) = (copying.ways, copying.length, copying.giver.clone());
             let End::Whole(whole) = end else {
                 let is_store = matches!(end, End::Full | End::StoreFailed);
                 let slide = if is_store { self.go_on_without(&mut copying).await } else { None };
@@ -203,11 +204,12 @@ impl Leader<'_> {
                             stopped.discard();
                         }
                     }
-                    None => self.end_early(copying.writer, end, giver).await,
+                    None => self.end_early(copying.writer, end, &giver).await,
                 }
                 return Ok(());
             };
             let entry = Arc::clone(copying.writer.entry());
+            let subject = self.subject(&entry.record);
             let outcome = match copying.writer.complete(whole).await {
                 Ok(_) => "complete",
                 Err(CompleteError::Short { missing }) => {
@@ -220,7 +222,7 @@ impl Leader<'_> {
                     }
                     "store"
                 }
-                Err(error) => self.not_completed(&error, giver),
+                Err(error) => self.not_completed(&error, &giver, subject),
             };
             if outcome != "complete" {
                 self.permit.close();
@@ -233,7 +235,7 @@ impl Leader<'_> {
         Ok(())
     }
 
-    async fn end_early(&self, writer: PartialWriter, end: End, giver: Option<Source>) {
+    async fn end_early(&self, writer: PartialWriter, end: End, giver: &Giver) {
         self.permit.close();
         let outcome = match end {
             End::Enough | End::Whole(_) => "part",
@@ -253,7 +255,7 @@ impl Leader<'_> {
             }
             End::WrongPart => {
                 writer.reject("a part is not what its Content-Digest says".to_owned()).await;
-                self.inner.note_mismatch(self.want, giver);
+                self.inner.note_mismatch(self.want, giver, self.of_key());
             }
             End::Enough | End::Whole(_) | End::Abandoned | End::GaveUp | End::Full => {}
         }
@@ -263,23 +265,37 @@ impl Leader<'_> {
     /// stale, or not what its digest says.
     pub(super) async fn finish_whole(&self, writer: PartialWriter) -> Result<(), FillError> {
         let length = writer.partial().present_total();
+        let subject = self.subject(&writer.entry().record);
         let outcome = match writer.complete(length).await {
             Ok(_) => "complete",
-            Err(error) => self.not_completed(&error, None),
+            Err(error) => self.not_completed(&error, &Giver::of_a_rest(), subject),
         };
         self.count(outcome);
         self.permit.publish(Head::Changed);
         Ok(())
     }
 
-    fn not_completed(&self, error: &CompleteError, giver: Option<Source>) -> &'static str {
+    fn not_completed(&self, error: &CompleteError, giver: &Giver, subject: Subject) -> &'static str {
         tracing::warn!(key = %self.want.key, %error, "a body could not be completed");
         if matches!(error, CompleteError::Mismatch { .. }) {
-            self.inner.note_mismatch(self.want, giver);
+            self.inner.note_mismatch(self.want, giver, subject);
             "mismatch"
         } else {
             "store"
         }
+    }
+
+    /// Whose word it is what the body of `record` is to be, and of what.
+    pub(super) fn subject(&self, record: &Record) -> Subject {
+        match record.expected {
+            Some(ExpectedDigest::Rule(digest) | ExpectedDigest::Manifest(digest)) => Subject::Digest(digest),
+            Some(ExpectedDigest::Upstream(_)) | None => self.of_key(),
+        }
+    }
+
+    /// What the sources of the URL themselves say.
+    pub(super) fn of_key(&self) -> Subject {
+        Subject::Key(self.want.key.hash())
     }
 
     pub(super) fn count(&self, outcome: &'static str) {
@@ -350,7 +366,7 @@ impl Leader<'_> {
         loop {
             let deadline = (Instant::now() + self.inner.upstream.settings().timeouts.request).max(self.want.deadline);
             let request = self.want.request(Method::GET, headers.clone(), None, deadline);
-            let request = FetchRequest { avoid: self.inner.wrong_source(self.want), ..request };
+            let request = FetchRequest { wrong: self.inner.wrong_source(self.want), ..request };
             let error = match self.inner.upstream.fetch(request, &*self.inner.redirects).await {
                 // It may be what was there before a request that changed it: everybody asks again.
                 Ok(_) if self.permit.is_parted() => return Err(FillError::Abandoned),

@@ -10,24 +10,27 @@ use moka::sync::Cache;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::by_digest::ByDigest;
 use super::judge::{Answered, Asked, Judged, judge};
 use super::patience::Patience;
 use super::stream::Stream;
 use super::{Fill, FillError, Want, fields};
 use crate::content::{BodyRef, ByteRange, Digest, Record};
 use crate::store::{Broken, Entry, Mended, Patch, ReadError};
-use crate::upstream::FetchResponse;
+use crate::upstream::{FetchResponse, share_of_time};
 
 /// How often bytes may come that are not what was there, before they are believed to be another version.
 const UNLIKE: u32 = 2;
 /// Bytes that are held while more of the same body are needed to prove them.
 const HELD: u64 = 64 * 1024 * 1024;
 /// Bytes that are read for nothing before a block, from a source that does no ranges.
-const SKIPPED: u64 = 64 * 1024 * 1024;
+pub(super) const SKIPPED: u64 = 64 * 1024 * 1024;
 /// What came until so long before the deadline is put in place, whatever is missing of it.
 const TO_PUT_IN_PLACE: Duration = Duration::from_secs(1);
 /// Bodies that are being mended at a time, at most, without meeting another's turn.
 const TURNS: u64 = 1024;
+/// So long no parent is asked by a digest that none of them had.
+const VAIN: Duration = Duration::from_secs(10);
 
 /// Why a body could not be mended.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +49,15 @@ pub enum MendError {
 /// One turn for each body, so that a block is fetched once however many wait for it.
 pub(super) struct Mending {
     turns: Cache<Digest, Arc<Mutex<()>>>,
+    /// Blobs whose blocks no parent had by their digest.
+    vain: Cache<Digest, ()>,
 }
 
 /// What requests for broken blocks brought.
 enum Brought {
     Bytes(Vec<Bytes>),
+    /// The begin, whole blocks of it, by the digest of the blob.
+    ByDigest(Vec<Bytes>),
     /// The answer is of another version.
     OtherVersion,
     /// Less than all.
@@ -58,7 +65,7 @@ enum Brought {
 }
 
 /// Why one request brought no more.
-enum Stop {
+pub(super) enum Stop {
     /// It ended, or failed: what is missing may be asked for again.
     Failed(FillError),
     /// It need not be asked again.
@@ -69,7 +76,20 @@ enum Stop {
 
 impl Mending {
     pub(super) fn new() -> Self {
-        Self { turns: Cache::new(TURNS) }
+        Self { turns: Cache::new(TURNS), vain: Cache::builder().max_capacity(TURNS).time_to_live(VAIN).build() }
+    }
+
+    /// Whether no parent had blocks of this blob just now.
+    pub(super) fn was_vain(&self, digest: Digest) -> bool {
+        self.vain.contains_key(&digest)
+    }
+
+    pub(super) fn note_vain(&self, digest: Digest) {
+        self.vain.insert(digest, ());
+    }
+
+    pub(super) fn forget_vain(&self, digest: Digest) {
+        self.vain.invalidate(&digest);
     }
 }
 
@@ -86,14 +106,17 @@ impl Fill {
         let mending = async {
             let _turn = turn.lock().await;
             let deadline = deadline.checked_sub(TO_PUT_IN_PLACE).unwrap_or(deadline);
-            self.mend_in_turn(&Want { deadline, ..want.clone() }, entry, block).await
+            self.mend_in_turn(&Want { deadline, ..want.clone() }, entry, digest, block).await
         };
         tokio::time::timeout_at(deadline, mending).await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn mend_in_turn(&self, want: &Want, entry: &Arc<Entry>, block: u64) -> Result<(), MendError> {
+    async fn mend_in_turn(&self, want: &Want, entry: &Arc<Entry>, digest: Digest, block: u64) -> Result<(), MendError> {
         let store = &self.inner.store;
         let strong = entry.record.validator().is_strong();
+        let mut by_digest = ByDigest::new(&self.inner, want, entry, digest);
+        // Whether all patches came by the digest: then they are of the same version as well.
+        let mut named = true;
         let (mut block, mut unlike, mut patches) = (block, 0, Vec::<Patch>::new());
         loop {
             let Broken { range, block_size } = match store.broken(entry, block).await {
@@ -104,8 +127,10 @@ impl Fill {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let (bytes, failure) = match self.bring(want, &entry.record, range).await {
-                Brought::Bytes(bytes) => (bytes, None),
+            let brought = self.bring(want, &entry.record, range, block_size, &mut by_digest).await;
+            let is_named = matches!(brought, Brought::ByDigest(_));
+            let (bytes, failure) = match brought {
+                Brought::Bytes(bytes) | Brought::ByDigest(bytes) => (bytes, None),
                 Brought::Failed(error, bytes) => (bytes, Some(error)),
                 Brought::OtherVersion => {
                     // Others that point to the same content may still have a source.
@@ -118,8 +143,12 @@ impl Fill {
             };
             let (start, bytes) = (patch.range.start(), patch.range.len());
             patches.push(patch);
-            match store.put_right(entry, patches.clone(), strong).await {
+            named &= is_named;
+            match store.put_right(entry, patches.clone(), strong || named).await {
                 Ok(Mended::Right) => {
+                    if is_named {
+                        by_digest.was_right();
+                    }
                     let key = &entry.record.key;
                     tracing::info!(%key, start, bytes, "broken blocks were fetched again");
                     return Ok(());
@@ -133,7 +162,13 @@ impl Fill {
                 }
                 Ok(Mended::Unlike) => {
                     patches.clear();
-                    unlike += 1;
+                    named = true;
+                    // A digest names no other version: it is the parent that is wrong, and others may be right.
+                    if is_named {
+                        by_digest.was_wrong();
+                    } else {
+                        unlike += 1;
+                    }
                 }
                 Err(error) if error.is_lasting() => {
                     return self.give_up(entry, format!("its file cannot be mended: {error}")).await;
@@ -153,22 +188,41 @@ impl Fill {
         Err(MendError::OtherVersion)
     }
 
-    /// Asks for `range`, again and again while that may help and there is time. What came before a cut is kept.
-    async fn bring(&self, want: &Want, record: &Record, range: ByteRange) -> Brought {
+    /// Asks for `range`, again and again while that may help and there is time. What came before a cut is kept. Once all
+    /// sources of the URL have failed parents are asked by the digest.
+    async fn bring(
+        &self,
+        want: &Want,
+        record: &Record,
+        range: ByteRange,
+        block_size: u64,
+        by_digest: &mut ByDigest<'_>,
+    ) -> Brought {
         let mut patience = Patience::new(Instant::now());
         let mut kept: Vec<Bytes> = Vec::new();
         let mut rest = range;
         loop {
-            let stop = self.bring_once(want, record, rest, &mut kept).await;
+            // The time is for both.
+            let answer_by = share_of_time(want.deadline, if by_digest.has_more() { 2 } else { 1 });
+            let stop = self.bring_once(want, record, rest, answer_by, &mut kept).await;
             let came = kept.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
             let before = rest;
             match ByteRange::new(range.start() + came, range.end()) {
                 Some(missing) => rest = missing,
                 None => return Brought::Bytes(kept),
             }
+            let is_vain = rest == before && !matches!(stop, Stop::OtherVersion);
+            // What came of whole blocks is put in place first.
+            let has_some = is_vain && came >= block_size && by_digest.has_more();
+            if is_vain
+                && !has_some
+                && let Some(bytes) = by_digest.bring(range, block_size, want.deadline).await
+            {
+                return Brought::ByDigest(bytes);
+            }
             let error = match stop {
-                Stop::Failed(error) => error,
-                Stop::Refused(error) => return Brought::Failed(error, kept),
+                Stop::Failed(error) if !has_some => error,
+                Stop::Failed(error) | Stop::Refused(error) => return Brought::Failed(error, kept),
                 Stop::OtherVersion => return Brought::OtherVersion,
             };
             if rest != before {
@@ -182,17 +236,25 @@ impl Fill {
         }
     }
 
-    /// Asks for `range` once and keeps what comes of it.
-    async fn bring_once(&self, want: &Want, record: &Record, range: ByteRange, kept: &mut Vec<Bytes>) -> Stop {
+    /// Asks for `range` once and keeps what comes of it. The answer must be there before `answer_by`.
+    async fn bring_once(
+        &self,
+        want: &Want,
+        record: &Record,
+        range: ByteRange,
+        answer_by: Instant,
+        kept: &mut Vec<Bytes>,
+    ) -> Stop {
         let validator = record.validator();
         let mut headers = fields::for_fetch(want);
         fields::ask_range(&mut headers, range.start(), Some(range.last()), Some(&validator).filter(|v| v.is_strong()));
-        let response = match self.ask(want, Method::GET, headers, None).await {
+        let asking = Want { deadline: answer_by, ..want.clone() };
+        let response = match self.ask(&asking, Method::GET, headers, None).await {
             Ok(response) => response,
             Err(error) => return Stop::Failed(error),
         };
         match begin_of(record, range, &response) {
-            Ok(at) => collect(Stream::new(response, at), range, want, kept).await,
+            Ok(at) => collect(Stream::new(response, at), range, want.deadline, kept).await,
             Err(stop) => stop,
         }
     }
@@ -235,9 +297,9 @@ fn begin_of(record: &Record, range: ByteRange, response: &FetchResponse) -> Resu
 }
 
 /// Reads up to the end of `range`, and keeps the bytes in it. Says why it ended.
-async fn collect(mut stream: Stream, range: ByteRange, want: &Want, kept: &mut Vec<Bytes>) -> Stop {
+pub(super) async fn collect(mut stream: Stream, range: ByteRange, until: Instant, kept: &mut Vec<Bytes>) -> Stop {
     loop {
-        let Ok(batch) = timeout_at(want.deadline, stream.next()).await else {
+        let Ok(batch) = timeout_at(until, stream.next()).await else {
             return Stop::Failed(FillError::Deadline);
         };
         let mut at = batch.at;

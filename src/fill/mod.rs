@@ -8,12 +8,14 @@ mod again;
 mod answer;
 mod arriving;
 mod avoid;
+mod by_digest;
 mod copy;
 mod credentials;
 mod demand;
 mod error;
 mod fields;
 mod flight;
+mod giver;
 mod judge;
 mod known;
 mod lead;
@@ -44,6 +46,7 @@ use tokio::time::sleep;
 pub use arriving::{Arrived, Arriving};
 pub use error::FillError;
 pub use flight::{FlightGuard, Outlook};
+pub use giver::Answerable;
 pub use mend::MendError;
 pub use want::{Answer, Obtained, TokenId, Want};
 
@@ -52,15 +55,16 @@ pub use crate::upstream::{
     FetchResponse as PassedThrough, Framing as PassedFraming, RequestBody as PassedBody, UpstreamBody as Through,
 };
 
-use crate::content::{CacheKey, FillMode, KeyHash};
+use crate::content::{CacheKey, Digest, FillMode, KeyHash};
 use crate::decide;
 use crate::store::Store;
 use crate::telemetry::Metrics;
-use crate::upstream::{FetchResponse, RequestBody, Source, Upstream, request_loops};
+use crate::upstream::{FetchResponse, RequestBody, Source, Subject, Upstream, request_loops};
 
 pub use crate::upstream::{FetchError, Interims, Redirects, Toll, is_for_all, named_by, time_left};
 use demand::TO_THE_END;
 use flight::{FlightTable, Head, Role};
+use giver::Giver;
 use mend::Mending;
 use part_check::HeldRoom;
 use passage::WindowMemory;
@@ -131,9 +135,11 @@ impl Inner {
         self.wrong_sources.get(&want.key.hash())
     }
 
-    fn note_mismatch(&self, want: &Want, giver: Option<Source>) {
+    /// Content turned out not to be what `subject` says.
+    fn note_mismatch(&self, want: &Want, giver: &Giver, subject: Subject) {
         let key = want.key.hash();
-        giver.into_iter().for_each(|giver| self.wrong_sources.insert(key, giver));
+        giver.first().into_iter().for_each(|giver| self.wrong_sources.insert(key, giver.clone()));
+        giver.only().into_iter().for_each(|giver| self.upstream.gave_wrong(giver, subject));
         let count = self.mismatches.get(&key).unwrap_or(0);
         self.mismatches.insert(key, count.saturating_add(1));
     }
@@ -313,6 +319,12 @@ impl Fill {
     /// What is on its way under `key` is not for requests that come from now on: they are fetched for anew.
     pub fn part_from(&self, key: &CacheKey) {
         self.inner.flights.part_from(key.hash());
+    }
+
+    /// Whose fault it is if an answer that is passed on is not what it should be, by the operator's word if `rule` tells it.
+    pub fn answerable(&self, key: &CacheKey, rule: Option<Digest>, response: &FetchResponse) -> Answerable {
+        let subject = rule.map_or_else(|| Subject::Key(key.hash()), Subject::Digest);
+        Answerable { upstream: self.inner.upstream.clone(), source: response.source.clone(), subject }
     }
 
     /// Connects to a host for a tunnel; what passes through it is never stored.

@@ -17,6 +17,7 @@ use super::avoid::Avoid;
 use super::copy::{Copying, Ways};
 use super::demand::TO_THE_END;
 use super::flight::{Head, Outlook};
+use super::giver::Giver;
 use super::judge::{Answered, Asked, Judged, judge};
 use super::lead::Leader;
 use super::part_check::Unfinished;
@@ -29,7 +30,7 @@ use super::{Want, write};
 use crate::content::{ByteRange, Record, Verifier};
 use crate::decide::FirstAsked;
 use crate::store::Entry;
-use crate::upstream::{BodyError, FetchRequest, Source, Standing};
+use crate::upstream::{BodyError, FetchRequest, Standing, Subject};
 
 /// How long a window waits for another client when the last one has gone: an agent that asks for pieces comes back.
 const LINGERS: Duration = Duration::from_secs(2);
@@ -40,6 +41,8 @@ const SILENT: Duration = Duration::from_secs(6);
 
 /// Answers that do not fit what was asked before no more is asked for.
 const MISFITS: u32 = 4;
+/// Why a body may be wrong before its end.
+const WRONG_PART: &str = "a part is not what its Content-Digest says";
 
 /// What has come of a request of upstream.
 pub(super) struct Running {
@@ -60,8 +63,7 @@ pub(super) struct Slide<'a> {
     /// Whether the end may leave although nothing tells that the body has its digest: as of any part that is passed on.
     is_part: bool,
     stream: Option<Stream>,
-    /// Who gave the first bytes, and said what they are.
-    giver: Option<Source>,
+    giver: Giver,
     retry_at: Option<Instant>,
     comebacks: watch::Receiver<()>,
     patience: Patience,
@@ -136,6 +138,7 @@ impl Leader<'_> {
         // Who waits for what is behind a gap asks for a part, of which nothing tells what it must hash to.
         let is_part = present.available_from(0) < from;
         let mut slide = Slide::new(self, want, record, passage, verifier, is_part);
+        slide.giver = copying.giver.clone();
         slide.take_up(running);
         Some(slide)
     }
@@ -168,7 +171,7 @@ impl<'a> Slide<'a> {
             verifier,
             is_part,
             stream: None,
-            giver: None,
+            giver: Giver::default(),
             retry_at: None,
             comebacks: leader.inner.upstream.comebacks(),
             patience: Patience::new(now),
@@ -183,7 +186,7 @@ impl<'a> Slide<'a> {
     fn take_up(&mut self, running: Option<Running>) {
         let Some(Running { stream, rest: (at, bytes) }) = running else { return };
         let size = bytes.iter().map(|bytes| bytes.len() as u64).sum();
-        self.giver.get_or_insert_with(|| stream.source().clone());
+        self.giver.note(stream.source());
         self.age = stream.standing().cloned().unwrap_or_default();
         self.stream = Some(stream);
         self.see_to_silence();
@@ -265,9 +268,10 @@ impl<'a> Slide<'a> {
             return self.passage.close(Ended::Cut);
         }
         if self.unfinished.is_wrong(batch.at, &batch.bytes) {
-            return self.is_wrong("a part is not what its Content-Digest says");
+            return self.is_wrong(WRONG_PART, self.leader.of_key());
         }
         if let Some(new) = ByteRange::new(at, came_to) {
+            self.stream.iter().for_each(|stream| self.giver.note(stream.source()));
             let bytes = write::slices(&batch.bytes, batch.at, new);
             bytes.iter().for_each(|bytes| self.verifier.iter_mut().for_each(|verifier| verifier.update(bytes)));
             self.passage.push(&bytes);
@@ -276,8 +280,14 @@ impl<'a> Slide<'a> {
         }
         match batch.end {
             None => {}
-            Some(Ending::WrongDigest { given_out: true }) => {
-                self.is_wrong("a part is not what its Content-Digest says")
+            Some(Ending::WrongDigest { given_out }) => {
+                let source = self.stream.as_ref().map(|stream| stream.source().clone());
+                if given_out {
+                    self.giver = source.map(Giver::alone).unwrap_or_default();
+                    return self.is_wrong(WRONG_PART, self.leader.of_key());
+                }
+                source.iter().for_each(|source| self.leader.inner.upstream.gave_wrong(source, self.leader.of_key()));
+                self.fail();
             }
             Some(Ending::Marked) if self.record.length.is_none() => {
                 self.record.length = Some(came_to);
@@ -323,9 +333,10 @@ impl<'a> Slide<'a> {
         }
         let upstream = &leader.inner.upstream;
         let deadline = Instant::now() + upstream.settings().timeouts.request;
-        let avoid = self.avoid.at(Instant::now());
+        let (avoid, wrong) = (self.avoid.at(Instant::now()), leader.inner.wrong_source(&self.want));
         let standing = self.age.of_the_same();
-        let request = FetchRequest { avoid, standing, ..leader.want.request(Method::GET, headers, None, deadline) };
+        let request =
+            FetchRequest { avoid, wrong, standing, ..leader.want.request(Method::GET, headers, None, deadline) };
         let response = match upstream.fetch(request, &*leader.inner.redirects).await {
             Ok(response) => response,
             Err(error) => {
@@ -367,16 +378,18 @@ impl<'a> Slide<'a> {
     fn finish(&mut self) {
         self.stream = None;
         match (self.record.expected, self.verifier.take()) {
-            (Some(_), Some(verifier)) if !verifier.is_right() => self.is_wrong("it has not the expected digest"),
+            (Some(_), Some(verifier)) if !verifier.is_right() => {
+                self.is_wrong("it has not the expected digest", self.leader.subject(&self.record));
+            }
             (Some(_), None) if !self.is_part => self.passage.close(Ended::Cut),
             _ => self.passage.close(Ended::Whole),
         }
     }
 
-    fn is_wrong(&mut self, why: &'static str) {
+    fn is_wrong(&mut self, why: &'static str, subject: Subject) {
         tracing::error!(key = %self.record.key, why, "a body that is passed on is wrong; it is not given out whole");
         self.stream = None;
-        self.leader.inner.note_mismatch(self.leader.want, self.giver.take());
+        self.leader.inner.note_mismatch(self.leader.want, &self.giver, subject);
         self.passage.close(Ended::Wrong);
     }
 

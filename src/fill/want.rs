@@ -141,6 +141,7 @@ impl Want {
             body,
             deadline,
             avoid: None,
+            wrong: None,
             standing: Standing::default(),
             interims: self.interims.clone(),
         }

@@ -15,7 +15,7 @@ use super::body::BodyCut;
 use super::follow::HELD_BACK;
 use super::handler::Handler;
 use crate::content::{AnyDigest, CacheKey, Verifier, Version};
-use crate::fill::Through;
+use crate::fill::{Answerable, Through};
 use crate::store::Store;
 
 /// Most bytes of a body that is gathered. Answers that may not be stored and do not tell their length are made for one
@@ -52,6 +52,7 @@ pub(super) struct Checked {
     size: u64,
     verified: bool,
     told: Told,
+    answerable: Box<Answerable>,
 }
 
 /// What is noted of the client that was given bytes which turn out to be wrong.
@@ -91,9 +92,15 @@ impl AsRef<[u8]> for Counted {
 
 impl Checked {
     /// The rest of a body of which `begin` has come.
-    pub(super) fn new(through: Through, begin: Bytes, expected: AnyDigest, told: Told) -> Self {
+    pub(super) fn new(
+        through: Through,
+        begin: Bytes,
+        expected: AnyDigest,
+        told: Told,
+        answerable: Box<Answerable>,
+    ) -> Self {
         let (verifier, held) = (expected.verifier(), VecDeque::new());
-        let mut checked = Self { through, verifier, expected, held, size: 0, verified: false, told };
+        let mut checked = Self { through, verifier, expected, held, size: 0, verified: false, told, answerable };
         checked.take_in(begin);
         checked
     }
@@ -113,7 +120,7 @@ impl Checked {
                 Some(Err(error)) => return Some(Err(BodyCut(error.to_string()))),
                 None if self.verifier.is_right() => self.verified = true,
                 None => {
-                    note_mismatch(&self.told.key, self.expected);
+                    note_mismatch(&self.told.key, self.expected, &self.answerable);
                     self.told.is_wrong().await;
                     return Some(Err(BodyCut("the body has not the digest that it should have".to_owned())));
                 }
@@ -155,6 +162,7 @@ impl Told {
     }
 }
 
-pub(super) fn note_mismatch(key: &CacheKey, expected: AnyDigest) {
+pub(super) fn note_mismatch(key: &CacheKey, expected: AnyDigest, answerable: &Answerable) {
+    answerable.gave_wrong();
     tracing::error!(%key, %expected, "digest mismatch of an answer that is passed on; it is not given out whole");
 }

@@ -19,7 +19,7 @@ use super::verify::WORTH_WAITING;
 use super::version::passed_version;
 use crate::content::AnyDigest;
 use crate::decide::{self, CacheStatus, FwdReason};
-use crate::fill::{PassedFraming, PassedThrough, Through};
+use crate::fill::{Answerable, PassedFraming, PassedThrough, Through};
 use crate::store::Gift;
 use crate::telemetry::RequestResult;
 
@@ -27,7 +27,7 @@ use crate::telemetry::RequestResult;
 enum Manner {
     AsItComes,
     /// With its end held back until it has this digest. Its begin has come already.
-    Checked(AnyDigest, Bytes),
+    Checked(AnyDigest, Bytes, Box<Answerable>),
     /// All of it has come.
     Gathered(Bytes),
 }
@@ -61,14 +61,19 @@ impl Handler {
                 let told = Told::of(self, ask);
                 released(ask, response, reason, gift, |through| match manner {
                     Manner::AsItComes => Segment::Through(Box::new(through)),
-                    Manner::Checked(expected, begin) => {
-                        Segment::Checked(Box::new(Checked::new(through, begin, expected, told)))
+                    Manner::Checked(expected, begin, answerable) => {
+                        Segment::Checked(Box::new(Checked::new(through, begin, expected, told, answerable)))
                     }
                     Manner::Gathered(bytes) => Segment::Bytes(bytes),
                 })
             }
             Err(refused) => refused,
         }
+    }
+
+    fn answerable(&self, ask: &Ask, expected: AnyDigest, response: &PassedThrough) -> Box<Answerable> {
+        let rule = ask.rule_digest().filter(|rule| AnyDigest::from(*rule) == expected);
+        Box::new(self.fill.answerable(&ask.content.key, rule, response))
     }
 
     /// How the body leaves: one whose digest is known is verified first if it is short, else its end waits. An agent aborts
@@ -102,7 +107,7 @@ impl Handler {
         };
         match (ended, expected) {
             (Gathered::Whole, Some(expected)) if !expected.is_of(&bytes) => {
-                note_mismatch(&ask.content.key, expected);
+                note_mismatch(&ask.content.key, expected, &self.answerable(ask, expected, response));
                 Err(rescue::unavailable("wrong-digest"))
             }
             // A part has a length that nothing but its range tells.
@@ -113,7 +118,9 @@ impl Handler {
                 response.framing = PassedFraming::Length(bytes.len() as u64);
                 Ok(Manner::Gathered(bytes))
             }
-            (Gathered::More, Some(expected)) if !needs_length => Ok(Manner::Checked(expected, bytes)),
+            (Gathered::More, Some(expected)) if !needs_length => {
+                Ok(Manner::Checked(expected, bytes, self.answerable(ask, expected, response)))
+            }
             (Gathered::More, _) => {
                 tracing::warn!(
                     key = %ask.content.key,

@@ -61,7 +61,7 @@ pub struct Metrics {
     /// Upstream requests by `outcome` (2xx, 3xx, 4xx, 5xx, connect, timeout, cut, refused, middleman).
     pub upstream_requests: IntCounterVec,
     /// Answers of upstream that were refused, or whose body broke, by `reason` (unparsable, head-too-large, status,
-    /// unasked-upgrade, length, transfer-encoding, content-range, cut, stalled, malformed).
+    /// unasked-upgrade, length, transfer-encoding, content-range, cut, stalled, malformed, wrong-digest).
     pub upstream_faults: IntCounterVec,
     /// 1 while the budget of upstream bytes is open.
     pub upstream_budget_open: IntGauge,
@@ -71,6 +71,8 @@ pub struct Metrics {
     pub upstream_budget_day: IntGauge,
     /// Whether a `parent` is asked at present: 1, or 0 while it is known to be down.
     pub parent_up: IntGaugeVec,
+    /// Whether a `parent` is asked after the others, since it gave wrong bytes for several contents: 1 or 0.
+    pub parent_lowered: IntGaugeVec,
     /// Fills by `outcome` (complete, cut, mismatch, abandoned).
     pub fills: IntCounterVec,
     /// Resumes that were not answered, since no stored version was sure to be the client's, by `reason`.
@@ -176,7 +178,8 @@ impl Metrics {
             upstream_faults: counters(
                 "upstream_faults_total",
                 "Answers of upstream whose head was refused (unparsable, head-too-large, status, unasked-upgrade, length, \
-                 transfer-encoding, content-range) or whose body broke (cut, stalled, malformed)",
+                 transfer-encoding, content-range), or whose body broke (cut, stalled, malformed) or was not what its digest \
+                 says (wrong-digest)",
                 &["reason"],
             )?,
             upstream_budget_open: gauge(
@@ -194,6 +197,11 @@ impl Metrics {
             parent_up: gauges(
                 "parent_up",
                 "Whether a parent is asked: 1, or 0 while it is known to be down",
+                &["parent"],
+            )?,
+            parent_lowered: gauges(
+                "parent_lowered",
+                "Whether a parent is asked after the others, since it gave wrong bytes for several contents: 1 or 0",
                 &["parent"],
             )?,
             fills: counters("fills_total", FILLS, &["outcome"])?,

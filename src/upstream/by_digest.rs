@@ -23,44 +23,73 @@ impl Upstream {
         self.inner.settings.parents.iter().any(|parent| Source::parent(parent).trusted)
     }
 
+    /// The parents that may be asked by digest now, in the order in which they are.
+    pub fn parents_by_digest(&self) -> Vec<Source> {
+        if self.is_shut() {
+            return Vec::new();
+        }
+        let parents = self.inner.settings.parents.iter().map(Source::parent);
+        let mut sources: Vec<Source> = parents.filter(|source| source.trusted).collect();
+        self.inner.sources.arrange(&mut sources, None, std::time::Instant::now());
+        sources
+    }
+
     /// Asks the trusted parents in their order for the content `digest`, once each, without its first `from` bytes; `None`
     /// when none of them has it. That the bytes are what was asked for is for the caller to check.
     pub async fn fetch_by_digest(&self, digest: Digest, from: u64, deadline: Instant) -> Option<FetchResponse> {
-        let parents = self.inner.settings.parents.iter().map(Source::parent);
-        let sources: Vec<Source> = parents.filter(|source| source.trusted).collect();
-        if self.is_shut() {
-            return None;
-        }
-        let mut headers = HeaderMap::from_iter([IDENTITY]);
-        if from > 0 {
-            headers.extend(HeaderValue::try_from(format!("bytes={from}-")).ok().map(|range| (RANGE, range)));
-        }
+        let sources = self.parents_by_digest();
         for (index, source) in sources.iter().enumerate() {
-            let mut ask = Ask {
-                method: Method::GET,
-                origin: source.peer.clone(),
-                target: format!("/.well-known/ni/sha-256/{}", digest.to_base64url()),
-                headers: headers.clone(),
-                policy: Arc::new(Policy::for_host(&source.peer.host)),
-                standing: Standing::default(),
-                body: None,
-                deadline,
-                by_digest: true,
-                interims: None,
-            };
             let limit = share(Instant::now(), deadline, sources.len() - index);
-            let result = self.attempt(&mut ask, source, limit).await;
-            self.count(&result);
-            match result {
-                Ok(response) if matches!(response.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) => {
-                    return Some(response);
-                }
-                Ok(response) => {
-                    tracing::debug!(%source, status = %response.status, "a parent does not have this digest")
-                }
-                Err(error) => tracing::debug!(%source, %error, "a parent cannot be asked by digest"),
+            if let Some(response) = self.ask_by_digest(source, digest, (from, None), limit).await {
+                return Some(response);
             }
         }
         None
     }
+
+    /// Asks one of them for the bytes of the content `digest` from `first` to `last`, or to the end. The first one must be
+    /// there before `limit`.
+    pub async fn ask_by_digest(
+        &self,
+        source: &Source,
+        digest: Digest,
+        (first, last): (u64, Option<u64>),
+        limit: Instant,
+    ) -> Option<FetchResponse> {
+        let mut headers = HeaderMap::from_iter([IDENTITY]);
+        if first > 0 || last.is_some() {
+            let last = last.map(|last| last.to_string()).unwrap_or_default();
+            headers.extend(HeaderValue::try_from(format!("bytes={first}-{last}")).ok().map(|range| (RANGE, range)));
+        }
+        let mut ask = Ask {
+            method: Method::GET,
+            origin: source.peer.clone(),
+            target: format!("/.well-known/ni/sha-256/{}", digest.to_base64url()),
+            headers,
+            policy: Arc::new(Policy::for_host(&source.peer.host)),
+            standing: Standing::default(),
+            body: None,
+            deadline: limit,
+            by_digest: true,
+            interims: None,
+        };
+        let result = self.attempt(&mut ask, source, limit).await;
+        self.count(&result);
+        match result {
+            Ok(response) if matches!(response.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) => Some(response),
+            Ok(response) => {
+                tracing::debug!(%source, status = %response.status, "a parent does not have this digest");
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%source, %error, "a parent cannot be asked by digest");
+                None
+            }
+        }
+    }
+}
+
+/// The latest moment for the first byte of the next of `left` parents.
+pub fn share_of_time(deadline: Instant, left: usize) -> Instant {
+    share(Instant::now(), deadline, left)
 }

@@ -28,6 +28,7 @@ use super::pool::Pool;
 use super::redirect::{self, MAX_REDIRECTS, Redirects};
 use super::sources::{DownSource, Sources};
 use super::tls::Roots;
+use super::wrong_bytes::Subject;
 
 /// Bytes of a redirect's body that are read for the sake of its connection.
 const DISCARDED: u64 = 64 * 1024;
@@ -75,6 +76,8 @@ pub struct FetchRequest {
     pub deadline: Instant,
     /// A source that has failed just now: it is asked after the others.
     pub avoid: Option<Source>,
+    /// A source that gave wrong bytes for the same content lately: it is the last one that is asked.
+    pub wrong: Option<Source>,
     /// How much its answer matters, where not all may come at once.
     pub standing: Standing,
     /// Who is told of the interim responses that come before the answer.
@@ -136,6 +139,18 @@ impl Upstream {
         self.inner.sources.down(Instant::now().into_std())
     }
 
+    /// The sources that are asked after the others, since they gave wrong bytes for several contents lately.
+    pub fn lowered_sources(&self) -> Vec<Source> {
+        self.inner.sources.lowered(Instant::now().into_std())
+    }
+
+    /// What `source` alone gave turned out not to be what `subject` says. It is not the source's fault if another one gives
+    /// the same wrong.
+    pub fn gave_wrong(&self, source: &Source, subject: Subject) {
+        self.inner.metrics.upstream_faults.with_label_values(&["wrong-digest"]).inc();
+        self.inner.sources.gave_wrong(source, subject);
+    }
+
     /// Tells when a source that could not be reached can be, whichever.
     pub fn comebacks(&self) -> watch::Receiver<()> {
         self.inner.sources.comebacks()
@@ -177,12 +192,12 @@ impl Upstream {
     /// # Errors
     /// See [`FetchError`]; the fault of the last source that was asked. A 4xx or 5xx answer is no error.
     pub async fn fetch(&self, request: FetchRequest, redirects: &dyn Redirects) -> Result<FetchResponse, FetchError> {
-        let FetchRequest { method, origin, target, headers, policy, body, deadline, avoid, standing, interims } =
-            request;
+        let FetchRequest { method, origin, target, headers, policy, body, deadline, standing, interims, .. } = request;
+        let (avoid, wrong) = (request.avoid, request.wrong);
         let (headers, by_digest) = (end_to_end(&headers), false);
         let mut ask = Ask { method, origin, target, headers, policy, body, deadline, standing, by_digest, interims };
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.ask(&mut ask, redirects, avoid.as_ref()).await?;
+            let response = self.ask(&mut ask, redirects, (avoid.as_ref(), wrong.as_ref())).await?;
             let Some((origin, target, policy)) = ask.redirected(&response, redirects)? else {
                 return Ok(response);
             };
@@ -202,12 +217,13 @@ impl Upstream {
         &self,
         ask: &mut Ask,
         redirects: &dyn Redirects,
-        avoid: Option<&Source>,
+        (avoid, wrong): (Option<&Source>, Option<&Source>),
     ) -> Result<FetchResponse, FetchError> {
         if let Some(shut) = self.inner.budget.shut().filter(|_| ask.policy.budgeted) {
             return Err(FetchError::OverBudget { until: shut.until });
         }
-        let sources = plan(&self.inner.settings, &ask.origin, &ask.policy, avoid);
+        let mut sources = plan(&self.inner.settings, &ask.origin, &ask.policy, avoid);
+        self.inner.sources.arrange(&mut sources, wrong, std::time::Instant::now());
         let mut best = Err(FetchError::NoSource { host: ask.origin.host.to_string() });
         for (index, source) in sources.iter().enumerate() {
             let limit = share(Instant::now(), ask.deadline, sources.len() - index);

@@ -32,6 +32,7 @@ mod socket;
 mod sources;
 mod tls;
 mod tunnel;
+mod wrong_bytes;
 
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ mod tests;
 pub use answer_fault::AnswerFault;
 pub use body::UpstreamBody;
 pub use budget::{BudgetSettings, Calendar, Limit, Standing, Toll, Urgency, Window};
+pub use by_digest::share_of_time;
 pub use client::{FetchRequest, Upstream};
 pub use connect::{Resolver, SystemResolver};
 pub use error::{Blame, BodyError, FetchError, Phase, RedirectRefusal, TlsFault, TlsSetupError};
@@ -56,3 +58,4 @@ pub use redirect::{Redirects, named_by};
 pub use settings::{Settings, Timeouts};
 pub use sources::DownSource;
 pub use tls::Roots;
+pub use wrong_bytes::Subject;

@@ -1,5 +1,5 @@
 //! The health of every source that was asked lately, and the ticket that one attempt holds. The judgement is
-//! in [`super::health`]; here are the clock, the jitter and the lock.
+//! in [`super::health`] and [`super::wrong_bytes`]; here are the clock, the jitter and the locks.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::health::{Health, Outcome, ProbeId, Verdict};
 use super::plan::{Parent, Source};
+use super::wrong_bytes::{Noted, Subject, WrongBytes};
 use crate::telemetry::Metrics;
 
 /// Sources that are remembered at once. Names under a wildcard rule are the clients' choice, so there must be
@@ -29,6 +30,7 @@ pub struct DownSource {
 /// The table of sources.
 pub(super) struct Sources {
     table: Mutex<HashMap<Source, Health>>,
+    wrong: Mutex<WrongBytes>,
     metrics: Arc<Metrics>,
     comebacks: watch::Sender<()>,
 }
@@ -45,14 +47,68 @@ pub(super) struct Ticket {
 impl Sources {
     /// Of which nothing is known; the parents are shown as up.
     pub(super) fn new(metrics: Arc<Metrics>, parents: &[Parent]) -> Self {
-        let sources = Self { table: Mutex::default(), metrics, comebacks: watch::Sender::default() };
-        parents.iter().for_each(|parent| sources.show(&Source::parent(parent), true));
+        let (table, wrong, comebacks) = (Mutex::default(), Mutex::default(), watch::Sender::default());
+        let sources = Self { table, wrong, metrics, comebacks };
+        for parent in parents.iter().map(Source::parent) {
+            sources.show(&parent, true);
+            sources.show_lowered(&parent, false);
+        }
         sources
     }
 
     fn show(&self, source: &Source, is_up: bool) {
         if source.parent.is_some() {
             self.metrics.parent_up.with_label_values(&[&source.peer.to_string()]).set(i64::from(is_up));
+        }
+    }
+
+    fn show_lowered(&self, source: &Source, is_lowered: bool) {
+        if source.parent.is_some() {
+            self.metrics.parent_lowered.with_label_values(&[&source.peer.to_string()]).set(i64::from(is_lowered));
+        }
+    }
+
+    /// Puts those last that gave wrong bytes for several contents lately, and behind them `wrong`, who gave them for this one.
+    pub(super) fn arrange(&self, sources: &mut [Source], wrong: Option<&Source>, now: Instant) {
+        self.tell_of_ends(now);
+        let table = self.wrong.lock();
+        sources.sort_by_key(|source| (wrong == Some(source), table.is_lowered(now, source)));
+    }
+
+    /// The sources that are asked after the others, since they gave wrong bytes for several contents.
+    pub(super) fn lowered(&self, now: Instant) -> Vec<Source> {
+        self.tell_of_ends(now);
+        self.wrong.lock().lowered(now).cloned().collect()
+    }
+
+    fn tell_of_ends(&self, now: Instant) {
+        let ended = self.wrong.lock().ended(now);
+        for source in ended {
+            tracing::info!(%source, "the source is asked in its turn again");
+            self.show_lowered(&source, false);
+        }
+    }
+
+    /// All bytes of something that is not what `subject` says came from `source`.
+    pub(super) fn gave_wrong(&self, source: &Source, subject: Subject) {
+        let noted = self.wrong.lock().note(Instant::now(), source, subject);
+        match noted {
+            Noted::Counted => {}
+            Noted::Lowered { contents, time } => {
+                tracing::warn!(%source, contents, ?time, "the source gave wrong bytes for several contents: it is asked after the others");
+                self.show_lowered(source, true);
+            }
+            Noted::Disputed { with, restored } => {
+                let what = match subject {
+                    Subject::Digest(_) => "the digest that is configured for it",
+                    Subject::Key(_) | Subject::Asked(_) => "the digest that is said of it",
+                };
+                tracing::warn!(%source, %with, ?subject, "two sources give a content that has not {what}: that may be wrong, and it counts for neither");
+                if restored {
+                    tracing::info!(source = %with, "the source is asked in its turn again");
+                    self.show_lowered(&with, false);
+                }
+            }
         }
     }
 

@@ -1,11 +1,13 @@
 //! Chains of caches: each level asks the one above it, and devices notice nothing of what happens between the levels.
 
+mod mended;
 mod namespaces;
 mod neighbours;
 mod proxies;
 mod secured;
 mod soak;
 mod trusted;
+mod wrong_bytes;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -13,10 +13,11 @@ use crate::content::ByteRange;
 use crate::fill::demand::TO_THE_END;
 use crate::fill::fields;
 use crate::fill::flight::Permit;
+use crate::fill::giver::Giver;
 use crate::fill::judge::{Answered, Asked, Judged, judge};
 use crate::fill::slide::Running;
 use crate::fill::stream::{Batch, Ending, Stream};
-use crate::upstream::{BodyError, FetchError, FetchRequest, FetchResponse, Source};
+use crate::upstream::{BodyError, FetchError, FetchRequest, FetchResponse, Source, Subject};
 
 /// Answers that do not fit what was asked before a source counts as one that does no ranges.
 const MISFITS: u32 = 4;
@@ -51,9 +52,10 @@ impl Copying<'_> {
         };
         let id = self.claim(at, end);
         let deadline = Instant::now() + self.inner.upstream.settings().timeouts.request;
-        let avoid = self.avoid.at(Instant::now()).or_else(|| self.inner.wrong_source(&self.want));
+        let (avoid, wrong) = (self.avoid.at(Instant::now()), self.inner.wrong_source(&self.want));
         let standing = self.age.of_the_same();
-        let request = FetchRequest { avoid, standing, ..self.want.request(Method::GET, headers, None, deadline) };
+        let request =
+            FetchRequest { avoid, wrong, standing, ..self.want.request(Method::GET, headers, None, deadline) };
         let inner = Arc::clone(self.inner);
         self.events.push(Box::pin(async move {
             let answer = inner.upstream.fetch(request, &*inner.redirects).await;
@@ -181,6 +183,7 @@ impl Copying<'_> {
         let came_to = batch.at.saturating_add(batch.size);
         let range = ByteRange::new(batch.at, came_to.min(claim.end));
         if let Some(range) = range {
+            self.giver.note(stream.source());
             // Before anybody can have all of a part that was cut.
             if self.unfinished.is_wrong(batch.at, &batch.bytes) {
                 return Some(End::WrongPart);
@@ -202,10 +205,14 @@ impl Copying<'_> {
                 self.claims.retain(|claim| claim.id != id);
                 self.length = self.length.or(Some(came_to));
             }
-            Some(Ending::WrongDigest { given_out: true }) => return Some(End::WrongPart),
+            Some(Ending::WrongDigest { given_out: true }) => {
+                self.giver = Giver::alone(stream.source().clone());
+                return Some(End::WrongPart);
+            }
             Some(Ending::WrongDigest { given_out: false }) => {
                 tracing::warn!(key = %self.want.key, at = claim.at, "a part is not what its Content-Digest says");
                 self.wrong_parts += 1;
+                self.inner.upstream.gave_wrong(stream.source(), Subject::Key(self.want.key.hash()));
                 self.fail_of(id, stream.source().clone());
                 return (self.wrong_parts >= WRONG_PARTS).then_some(End::GaveUp);
             }

@@ -170,6 +170,7 @@ fn get(origin: Origin, target: &str) -> FetchRequest {
         policy: Arc::new(private_policy()),
         body: None,
         avoid: None,
+        wrong: None,
         interims: None,
         deadline: Instant::now() + Duration::from_secs(30),
     }

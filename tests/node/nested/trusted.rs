@@ -6,16 +6,16 @@ use super::super::rig::tls::{Authority, CACHE, Terminator, put};
 use super::*;
 
 /// Another URL that may have the same content.
-const OTHER: &str = "/westus2/contoso--fleet/fedcba9876543210fedcba9876543210/image.swu";
+pub(super) const OTHER: &str = "/westus2/contoso--fleet/fedcba9876543210fedcba9876543210/image.swu";
 /// What a cache adds to say that the digest is its own word.
 const OWN: &str = "l5; hit; digest=own";
 
-fn url_of(path: &str) -> String {
+pub(super) fn url_of(path: &str) -> String {
     format!("{path}?cacheHostOrigin={HOST}")
 }
 
 /// The level that reaches the origin, with a TLS listener; `more` are further settings of that.
-fn secured(origin: &FakeOrigin, site: &Authority, mode: Mode, more: &[(&str, &str)]) -> Setup {
+pub(super) fn secured(origin: &FakeOrigin, site: &Authority, mode: Mode, more: &[(&str, &str)]) -> Setup {
     let setup = top(origin, mode.rule());
     let directory = setup.path("");
     site.pair(CACHE, 2000..2200).write(&directory);
@@ -26,12 +26,12 @@ fn secured(origin: &FakeOrigin, site: &Authority, mode: Mode, more: &[(&str, &st
     files.fold(setup, |setup, (name, file)| setup.set(&format!("listen.tls.{name}"), json!(directory.join(file))))
 }
 
-fn parent(address: SocketAddr, trusted: bool) -> Value {
+pub(super) fn parent(address: SocketAddr, trusted: bool) -> Value {
     json!({ "url": format!("https://{address}"), "tls_name": CACHE, "trusted": trusted })
 }
 
 /// A level that trusts the certificates of `site`.
-fn child(parents: &[Value], site: &Authority, rule: Value) -> Setup {
+pub(super) fn child(parents: &[Value], site: &Authority, rule: Value) -> Setup {
     let setup = below(parents, rule);
     let directory = setup.path("");
     put(&directory, "ca.pem", &site.pem());
