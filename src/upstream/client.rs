@@ -109,7 +109,8 @@ impl Upstream {
         roots: Roots,
         resolver: Arc<dyn Resolver>,
     ) -> Result<Self, TlsSetupError> {
-        let connector = Connector::new(resolver, Dialect::new(settings.tls.clone(), roots)?, own_addresses);
+        let connector =
+            Connector::new(resolver, Dialect::new(settings.tls.clone(), roots)?, own_addresses, Arc::clone(&pseudonym));
         let pool = Arc::default();
         let sources = Arc::new(Sources::new(Arc::clone(&metrics), &settings.parents));
         let throttle = || Mutex::new(Throttle::new(5, Duration::from_secs(60), std::time::Instant::now()));

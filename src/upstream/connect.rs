@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use http::HeaderMap;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::RwLock;
@@ -27,7 +28,7 @@ use super::identity::Dialect;
 use super::plan::Source;
 use super::pool::Link;
 use super::socket::Socket;
-use super::{tls, tunnel};
+use super::{loops, tls, tunnel};
 
 /// Head start of an address before the next one is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -79,11 +80,18 @@ pub(super) struct Connector {
     resolver: Arc<dyn Resolver>,
     tls: Arc<Dialect>,
     own_addresses: Arc<RwLock<Vec<SocketAddr>>>,
+    /// As whom a proxy on the way is asked.
+    pseudonym: Arc<str>,
 }
 
 impl Connector {
-    pub(super) fn new(resolver: Arc<dyn Resolver>, dialect: Dialect, own_addresses: Vec<SocketAddr>) -> Self {
-        Self { resolver, tls: Arc::new(dialect), own_addresses: Arc::new(RwLock::new(own_addresses)) }
+    pub(super) fn new(
+        resolver: Arc<dyn Resolver>,
+        dialect: Dialect,
+        own_addresses: Vec<SocketAddr>,
+        pseudonym: Arc<str>,
+    ) -> Self {
+        Self { resolver, tls: Arc::new(dialect), own_addresses: Arc::new(RwLock::new(own_addresses)), pseudonym }
     }
 
     pub(super) fn set_own_addresses(&self, addresses: Vec<SocketAddr>) {
@@ -94,7 +102,11 @@ impl Connector {
     pub(super) async fn connect(&self, source: &Source, limit: Instant) -> Result<Link, FetchError> {
         let host = &source.peer.host;
         let stream = match source.proxy.as_ref().filter(|_| source.is_tunnelled()) {
-            Some(proxy) => tunnel::through(proxy, source, self.dial(source, limit).await?, limit).await?,
+            Some(proxy) => {
+                // One connection is for requests of many clients: only this cache has asked for it.
+                let marks = loops::passed_on(&HeaderMap::new(), &self.pseudonym);
+                tunnel::through(proxy, source, self.dial(source, limit).await?, marks, limit).await?
+            }
             None => self.dial(source, limit).await?,
         };
         let socket = Socket::new(stream);
@@ -333,7 +345,7 @@ mod tests {
     fn own_listeners_are_refused_in_every_spelling() {
         let tls = Dialect::new(TlsFiles::default(), tls::Roots::System).unwrap();
         let own = vec!["[::]:8081".parse().unwrap(), "192.0.2.7:5001".parse().unwrap()];
-        let connector = Connector::new(Arc::new(SystemResolver::default()), tls, own);
+        let connector = Connector::new(Arc::new(SystemResolver::default()), tls, own, "x".into());
         for (address, refused) in [
             ("127.0.0.1:8081", true),
             ("127.9.9.9:8081", true),

@@ -228,7 +228,7 @@ impl Upstream {
             let outcome = match error {
                 FetchError::Timeout { .. } if !whole => None,
                 // Asking again and again would lock an account, and no certificate changes within seconds.
-                FetchError::ProxyFailed { status, .. } if status.is_client_error() => Some(Outcome::Refused),
+                FetchError::ProxyFailed { .. } if error.is_refusal() => Some(Outcome::Refused),
                 FetchError::TlsFailed { .. } => Some(Outcome::Refused),
                 FetchError::Timeout { .. }
                 | FetchError::ConnectFailed { own: false, .. }

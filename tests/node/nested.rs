@@ -1,5 +1,6 @@
 //! Chains of caches: each level asks the one above it, and devices notice nothing of what happens between the levels.
 
+mod circles;
 mod namespaces;
 mod neighbours;
 mod proxies;
