@@ -240,7 +240,7 @@ impl<'a> Copying<'a> {
         self.retry_at = None;
         for _ in 0..STEPS {
             match self.next(permit.demands()) {
-                Step::Ask(asked) => self.ask(asked),
+                Step::Ask(asked) => self.ask(asked, permit.demands()),
                 Step::Shorten { id, end } => {
                     self.claims.iter_mut().filter(|claim| claim.id == id).for_each(|claim| claim.end = end);
                 }
@@ -257,11 +257,11 @@ impl<'a> Copying<'a> {
         if !self.inner.upstream.has_budget() {
             return;
         }
-        let (waiting, _) = permit.demands().all();
+        let clients = permit.demands().clients();
         let present = self.writer.partial().present();
         for (id, standing) in &self.standings {
             let claim = self.claims.iter().find(|claim| claim.id == *id);
-            standing.set(claim.map_or(Urgency::Background, |claim| schedule::urgency(claim, &waiting, &present)));
+            standing.set(claim.map_or(Urgency::Background, |claim| schedule::urgency(claim, &clients, &present)));
         }
     }
 

@@ -20,6 +20,7 @@ use crate::content::{ByteRange, KeyHash};
 use crate::decide::FirstAsked;
 use crate::store::{Body, Entry, Partial};
 use crate::telemetry::Metrics;
+use crate::upstream::Urgency;
 
 /// What anybody waits for at least.
 const FIRST_BYTE: ByteRange = match ByteRange::new(0, 1) {
@@ -142,7 +143,7 @@ impl FlightTable {
             if token.is_some() && token != want.token && !want.proven {
                 return Role::NeedsProof;
             }
-            let guard = FlightGuard::new(flight, want.begin());
+            let guard = FlightGuard::new(flight, want.begin(), want.urgency());
             if !flight.asked_like(want) {
                 flight.others.join(&guard.place, want);
             }
@@ -151,7 +152,7 @@ impl FlightTable {
         let flight = Arc::new(Flight::new(Stage::Open, Credentials::of(want)));
         listed.push(Arc::clone(&flight));
         self.metrics.fills_active.inc();
-        let guard = FlightGuard::new(&flight, want.begin());
+        let guard = FlightGuard::new(&flight, want.begin(), want.urgency());
         let permit = Permit {
             flight,
             flights: Arc::clone(&self.flights),
@@ -160,9 +161,7 @@ impl FlightTable {
         };
         Role::Lead(permit, guard)
     }
-}
 
-impl FlightTable {
     /// Nobody joins the flights of `key` any more. Those whose body is on its way go on for who joined them; what the
     /// others are going to be answered is of the time before.
     pub(super) fn part_from(&self, key: KeyHash) {
@@ -186,7 +185,8 @@ impl FlightTable {
 impl FlightGuard {
     /// A client of a flight that nobody leads.
     pub(crate) fn of_no_flight() -> Self {
-        Self::new(&Arc::new(Flight::new(Stage::Over, Credentials::default())), FirstAsked::ToEnd(0))
+        let flight = Arc::new(Flight::new(Stage::Over, Credentials::default()));
+        Self::new(&flight, FirstAsked::ToEnd(0), Urgency::Awaited)
     }
 }
 
@@ -379,9 +379,9 @@ impl Drop for Permit {
 }
 
 impl FlightGuard {
-    fn new(flight: &Arc<Flight>, begin: FirstAsked) -> Self {
+    fn new(flight: &Arc<Flight>, begin: FirstAsked, urgency: Urgency) -> Self {
         flight.clients.fetch_add(1, Ordering::AcqRel);
-        let place = flight.demands.join(demand_of(begin));
+        let place = flight.demands.join(demand_of(begin), urgency);
         Self { flight: Arc::clone(flight), place }
     }
 

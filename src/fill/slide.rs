@@ -29,7 +29,7 @@ use super::{Want, write};
 use crate::content::{ByteRange, Record, Verifier};
 use crate::decide::FirstAsked;
 use crate::store::Entry;
-use crate::upstream::{BodyError, FetchRequest, Source, Standing};
+use crate::upstream::{FetchRequest, Source, Standing};
 
 /// How long a window waits for another client when the last one has gone: an agent that asks for pieces comes back.
 const LINGERS: Duration = Duration::from_secs(2);
@@ -247,6 +247,8 @@ impl<'a> Slide<'a> {
     /// The next bytes.
     async fn bring(&mut self, wanted: u64) {
         let Some(stream) = &mut self.stream else { return self.ask(wanted).await };
+        let urgency = self.leader.permit.demands().urgency();
+        stream.standing().into_iter().for_each(|standing| standing.set(urgency));
         let batch = tokio::select! {
             biased;
             () = self.leader.permit.clients_left() => return,
@@ -289,7 +291,7 @@ impl<'a> Slide<'a> {
                 self.stream = None;
             }
             Some(Ending::Marked) if !self.stream.as_ref().is_some_and(Stream::is_short) => self.stream = None,
-            Some(Ending::Broken(BodyError::OverBudget { .. })) => {
+            Some(Ending::Broken(error)) if self.stream.as_ref().is_some_and(|stream| stream.is_as_agreed(error)) => {
                 // No fault of the source's.
                 let stream = self.stream.take();
                 stream.and_then(Stream::unfinished).into_iter().for_each(|check| self.unfinished.add(check));
@@ -325,6 +327,7 @@ impl<'a> Slide<'a> {
         let deadline = Instant::now() + upstream.settings().timeouts.request;
         let avoid = self.avoid.at(Instant::now());
         let standing = self.age.of_the_same();
+        standing.set(leader.permit.demands().urgency());
         let request = FetchRequest { avoid, standing, ..leader.want.request(Method::GET, headers, None, deadline) };
         let response = match upstream.fetch(request, &*leader.inner.redirects).await {
             Ok(response) => response,

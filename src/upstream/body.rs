@@ -36,6 +36,8 @@ pub struct UpstreamBody {
     stall: Duration,
     /// Until when the first byte must be there.
     first_byte: Instant,
+    /// Whether its source was told that others may come first: then its silence is no fault.
+    yields: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -63,6 +65,8 @@ pub(super) struct Connection {
 pub(super) struct BodyLimits {
     pub(super) first_byte: Instant,
     pub(super) stall: Duration,
+    /// Whether the source was told that others may come first.
+    pub(super) yields: bool,
 }
 
 impl UpstreamBody {
@@ -85,6 +89,7 @@ impl UpstreamBody {
             may_be_cut: false,
             stall: limits.stall,
             first_byte: limits.first_byte,
+            yields: limits.yields,
             metrics,
         };
         body.end_if_satisfied();
@@ -147,7 +152,7 @@ impl UpstreamBody {
                 }
                 Err(_elapsed) => {
                     let error = BodyError::Stalled { received: self.received };
-                    return Some(Err(self.fail(error, Some(Outcome::Stall))));
+                    return Some(Err(self.fail(error, (!self.yields).then_some(Outcome::Stall))));
                 }
             }
         }
@@ -163,6 +168,11 @@ impl UpstreamBody {
     /// How much its bytes matter, where not all may come at once.
     pub fn standing(&self) -> Option<&Standing> {
         self.spending.as_ref().map(Spending::standing)
+    }
+
+    /// Whether its source was told that others may come first.
+    pub fn yields(&self) -> bool {
+        self.yields
     }
 
     /// Body bytes received so far.
@@ -220,7 +230,8 @@ impl UpstreamBody {
             let outcome = outcome.filter(|outcome| *outcome != Outcome::Cut || self.received == 0);
             outcome.into_iter().for_each(|outcome| reading.ticket.report(outcome));
             tracing::debug!(source = %reading.connection.source, %error, "an upstream body broke");
-            if !matches!(error, BodyError::OverBudget { .. }) {
+            let is_agreed = self.yields && matches!(error, BodyError::Stalled { .. });
+            if !is_agreed && !matches!(error, BodyError::OverBudget { .. }) {
                 self.metrics.upstream_faults.with_label_values(&[error.as_str()]).inc();
             }
         }

@@ -46,6 +46,7 @@ impl Upstream {
                 body: None,
                 deadline,
                 by_digest: true,
+                yields: false,
                 interims: None,
             };
             let limit = share(Instant::now(), deadline, sources.len() - index);

@@ -181,7 +181,9 @@ impl Upstream {
         let FetchRequest { method, origin, target, headers, policy, body, deadline, avoid, standing, interims } =
             request;
         let (headers, by_digest) = (end_to_end(&headers), false);
-        let mut ask = Ask { method, origin, target, headers, policy, body, deadline, standing, by_digest, interims };
+        let yields = false;
+        let mut ask =
+            Ask { method, origin, target, headers, policy, body, deadline, standing, by_digest, interims, yields };
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&mut ask, redirects, avoid.as_ref()).await?;
             let Some((origin, target, policy)) = ask.redirected(&response, redirects)? else {

@@ -7,6 +7,7 @@ mod proxies;
 mod secured;
 mod soak;
 mod trusted;
+mod urgent;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -10,13 +10,14 @@ use tokio::time::Instant;
 
 use super::{Copying, End, Ways};
 use crate::content::ByteRange;
-use crate::fill::demand::TO_THE_END;
+use crate::fill::demand::{Demands, TO_THE_END};
 use crate::fill::fields;
 use crate::fill::flight::Permit;
 use crate::fill::judge::{Answered, Asked, Judged, judge};
+use crate::fill::schedule::{Claim, urgency_to_tell};
 use crate::fill::slide::Running;
 use crate::fill::stream::{Batch, Ending, Stream};
-use crate::upstream::{BodyError, FetchError, FetchRequest, FetchResponse, Source};
+use crate::upstream::{FetchError, FetchRequest, FetchResponse, Source};
 
 /// Answers that do not fit what was asked before a source counts as one that does no ranges.
 const MISFITS: u32 = 4;
@@ -33,7 +34,7 @@ pub(super) enum Event {
 }
 
 impl Copying<'_> {
-    pub(super) fn ask(&mut self, asked: Asked) {
+    pub(super) fn ask(&mut self, asked: Asked, demands: &Demands) {
         let validator = self.writer.entry().record.validator();
         let mut headers = fields::for_fetch(&self.want);
         let (at, end) = match asked {
@@ -49,10 +50,14 @@ impl Copying<'_> {
             }
             Asked::Whole => (0, self.length.unwrap_or(TO_THE_END)),
         };
+        let claim = Claim { id: self.next_id, at, end };
+        let (clients, present) = (demands.clients(), self.writer.partial().present());
+        let urgency = urgency_to_tell(&claim, &self.claims, &clients, &present, self.rate.per_second());
         let id = self.claim(at, end);
         let deadline = Instant::now() + self.inner.upstream.settings().timeouts.request;
         let avoid = self.avoid.at(Instant::now()).or_else(|| self.inner.wrong_source(&self.want));
         let standing = self.age.of_the_same();
+        standing.set(urgency);
         let request = FetchRequest { avoid, standing, ..self.want.request(Method::GET, headers, None, deadline) };
         let inner = Arc::clone(self.inner);
         self.events.push(Box::pin(async move {
@@ -76,7 +81,7 @@ impl Copying<'_> {
 
     pub(super) async fn handle(&mut self, event: Event, permit: &Permit) -> Option<End> {
         let (id, asked, answer) = match event {
-            Event::Came(id, stream, batch) => return self.came(id, stream, batch).await,
+            Event::Came(id, stream, batch) => return self.came(id, stream, batch, permit).await,
             Event::Answered(id, asked, answer) => (id, asked, *answer),
         };
         match answer {
@@ -121,6 +126,14 @@ impl Copying<'_> {
         self.fail(id);
     }
 
+    /// A source had others to serve first, as it was told that it may. No client stands before these bytes; when one does, the
+    /// next request says so.
+    fn rest_for_clients(&mut self, permit: &Permit) {
+        if permit.has_clients() {
+            self.patience.rest(Instant::now());
+        }
+    }
+
     fn answered(&mut self, id: u64, asked: Asked, response: FetchResponse, permit: &Permit) -> Option<End> {
         if std::mem::take(&mut self.down) {
             // Others that were refused meanwhile need not wait.
@@ -155,6 +168,10 @@ impl Copying<'_> {
                 }
                 self.fail_of(id, response.source);
             }
+            Judged::Passing if response.body.yields() => {
+                self.rest_for_clients(permit);
+                self.fail(id);
+            }
             Judged::Passing => self.fail_of(id, response.source),
             Judged::Final if is_refusal(response.status) && self.hand_over(id, permit) => self.fail(id),
             Judged::Final => return Some(End::GaveUp),
@@ -176,7 +193,7 @@ impl Copying<'_> {
         true
     }
 
-    async fn came(&mut self, id: u64, stream: Box<Stream>, batch: Batch) -> Option<End> {
+    async fn came(&mut self, id: u64, stream: Box<Stream>, batch: Batch, permit: &Permit) -> Option<End> {
         let claim = *self.claims.iter().find(|claim| claim.id == id)?;
         let came_to = batch.at.saturating_add(batch.size);
         let range = ByteRange::new(batch.at, came_to.min(claim.end));
@@ -209,8 +226,11 @@ impl Copying<'_> {
                 self.fail_of(id, stream.source().clone());
                 return (self.wrong_parts >= WRONG_PARTS).then_some(End::GaveUp);
             }
-            Some(Ending::Broken(BodyError::OverBudget { .. })) => {
+            Some(Ending::Broken(error)) if stream.is_as_agreed(error) => {
                 // No fault of the source's.
+                if stream.yields() {
+                    self.rest_for_clients(permit);
+                }
                 stream.unfinished().into_iter().for_each(|check| self.unfinished.add(check));
                 self.claims.retain(|claim| claim.id != id);
                 return self.whole_after_all().await;
