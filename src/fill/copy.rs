@@ -36,7 +36,7 @@ use exchange::Event;
 const TICK: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// No byte for this long from a source that cannot be asked: who comes now is told so at once.
-const DOWN_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+pub(super) const DOWN_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 /// Steps of one plan. Each takes a place, so a handful is all that can be.
 const STEPS: usize = 16;
 
@@ -108,6 +108,8 @@ pub(super) struct Copying<'a> {
     comebacks: watch::Receiver<()>,
     retry_at: Option<Instant>,
     down: bool,
+    /// When the budget opens, if that was closed when something was asked for last.
+    shut_until: Option<Instant>,
     misfits: u32,
     wrong_parts: u32,
     unfinished: Unfinished,
@@ -154,6 +156,7 @@ impl<'a> Copying<'a> {
             comebacks: inner.upstream.comebacks(),
             retry_at: None,
             down: false,
+            shut_until: None,
             misfits: 0,
             wrong_parts: 0,
             unfinished: Unfinished::default(),
@@ -200,7 +203,10 @@ impl<'a> Copying<'a> {
                 }
                 () = permit.demands().changed() => {}
                 // Whoever it is: one that is still down says so at once.
-                Ok(()) = self.comebacks.changed() => self.retry_at = None,
+                Ok(()) = self.comebacks.changed() => {
+                    // Nobody is to give up at a word that holds no more.
+                    (self.retry_at, self.shut_until, self.foreseen) = (None, None, Instant::now());
+                }
                 () = sleep_until(wake) => {}
             }
         }
@@ -353,8 +359,9 @@ impl<'a> Copying<'a> {
         self.foreseen = now + TICK;
         let left = self.length.map(|length| length.saturating_sub(self.writer.partial().present_total()));
         let whole_by = left.and_then(|left| self.rate.time_for(now, left)).map(|time| now + time);
-        let down = self.down && self.patience.silence(now) > DOWN_AFTER;
-        permit.foresee(Outlook { whole_by, down });
+        let is_silent = self.patience.silence(now) > DOWN_AFTER;
+        let shut_until = self.shut_until.filter(|_| is_silent && self.claims.is_empty());
+        permit.foresee(Outlook { whole_by, down: self.down && is_silent, shut_until });
     }
 }
 

@@ -8,10 +8,17 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::content::{ByteRange, RangeSet};
+use crate::decide::FirstAsked;
 use crate::upstream::Urgency;
 
 /// The end of a range that goes to the end of a body whose length is not known.
 pub(super) const TO_THE_END: u64 = u64::MAX;
+
+/// What anybody waits for at least.
+const FIRST_BYTE: ByteRange = match ByteRange::new(0, 1) {
+    Some(range) => range,
+    None => unreachable!(),
+};
 
 /// Where one client is: from its position to the end of what it reads.
 #[derive(Debug)]
@@ -103,6 +110,17 @@ impl Demands {
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
+}
+
+/// What a client waits for, as far as its request alone can tell.
+pub(super) fn demand_of(begin: FirstAsked) -> ByteRange {
+    let (start, end) = match begin {
+        FirstAsked::ToEnd(start) => (start, TO_THE_END),
+        FirstAsked::Within(range) => (range.start(), range.end()),
+        // Where that is only the length can tell; the first byte's answer has it.
+        FirstAsked::Suffix(_) => (0, 1),
+    };
+    ByteRange::new(start, end).unwrap_or(FIRST_BYTE)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::credentials::{Credentials, Others};
-use super::demand::{Demands, Place, TO_THE_END};
+use super::demand::{Demands, Place, TO_THE_END, demand_of};
 use super::passage::Passage;
 use super::want::Answer;
 use super::{FillError, Want};
@@ -21,12 +21,6 @@ use crate::decide::FirstAsked;
 use crate::store::{Body, Entry, Partial};
 use crate::telemetry::Metrics;
 use crate::upstream::Urgency;
-
-/// What anybody waits for at least.
-const FIRST_BYTE: ByteRange = match ByteRange::new(0, 1) {
-    Some(range) => range,
-    None => unreachable!(),
-};
 
 /// What a flight has found out so far. It goes from `Pending` to one of the others once.
 #[derive(Clone)]
@@ -89,6 +83,8 @@ pub struct Outlook {
     pub whole_by: Option<Instant>,
     /// No source can be asked at present, and nothing has come for a while.
     pub down: bool,
+    /// Nothing comes before this moment, as far as is known, since the budget is closed; and nothing has come for a while.
+    pub shut_until: Option<Instant>,
 }
 
 /// All flights, by key. Several under one key are variants of it.
@@ -424,17 +420,6 @@ impl FlightGuard {
     pub fn outlook(&self) -> watch::Receiver<Outlook> {
         self.flight.outlook.subscribe()
     }
-}
-
-/// What a client waits for, as far as its request alone can tell.
-fn demand_of(begin: FirstAsked) -> ByteRange {
-    let (start, end) = match begin {
-        FirstAsked::ToEnd(start) => (start, TO_THE_END),
-        FirstAsked::Within(range) => (range.start(), range.end()),
-        // Where that is only the length can tell; the first byte's answer has it.
-        FirstAsked::Suffix(_) => (0, 1),
-    };
-    ByteRange::new(start, end).unwrap_or(FIRST_BYTE)
 }
 
 impl Drop for FlightGuard {

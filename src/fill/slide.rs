@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::avoid::Avoid;
-use super::copy::{Copying, Ways};
+use super::copy::{Copying, DOWN_AFTER, Ways};
 use super::demand::TO_THE_END;
 use super::flight::{Head, Outlook};
 use super::judge::{Answered, Asked, Judged, judge};
@@ -29,7 +29,7 @@ use super::{Want, write};
 use crate::content::{ByteRange, Record, Verifier};
 use crate::decide::FirstAsked;
 use crate::store::Entry;
-use crate::upstream::{FetchRequest, Source, Standing};
+use crate::upstream::{FetchError, FetchRequest, Source, Standing};
 
 /// How long a window waits for another client when the last one has gone: an agent that asks for pieces comes back.
 const LINGERS: Duration = Duration::from_secs(2);
@@ -63,6 +63,8 @@ pub(super) struct Slide<'a> {
     /// Who gave the first bytes, and said what they are.
     giver: Option<Source>,
     retry_at: Option<Instant>,
+    /// When the budget opens, if that was closed when something was asked for last.
+    shut_until: Option<Instant>,
     comebacks: watch::Receiver<()>,
     patience: Patience,
     avoid: Avoid,
@@ -170,6 +172,7 @@ impl<'a> Slide<'a> {
             stream: None,
             giver: None,
             retry_at: None,
+            shut_until: None,
             comebacks: leader.inner.upstream.comebacks(),
             patience: Patience::new(now),
             avoid: Avoid::default(),
@@ -227,7 +230,7 @@ impl<'a> Slide<'a> {
                 tokio::select! {
                     () = self.passage.is_taken() => {}
                     () = permit.demands().changed() => {}
-                    Ok(()) = self.comebacks.changed() => self.retry_at = None,
+                    Ok(()) = self.comebacks.changed() => (self.retry_at, self.shut_until) = (None, None),
                     () = sleep_until(self.retry_at.map_or(wait, |at| at.min(wait))) => {}
                 }
                 continue;
@@ -330,8 +333,13 @@ impl<'a> Slide<'a> {
         standing.set(leader.permit.demands().urgency());
         let request = FetchRequest { avoid, standing, ..leader.want.request(Method::GET, headers, None, deadline) };
         let response = match upstream.fetch(request, &*leader.inner.redirects).await {
-            Ok(response) => response,
+            Ok(response) => {
+                self.shut_until = None;
+                response
+            }
             Err(error) => {
+                let opens = error.ask_again_at().filter(|_| matches!(error, FetchError::OverBudget { .. }));
+                self.shut_until = opens.map(Instant::from_std);
                 tracing::debug!(key = %self.record.key, %error, "a source failed while a body is passed on");
                 self.fail();
                 match error.ask_again_at() {
@@ -392,6 +400,8 @@ impl<'a> Slide<'a> {
             }
             _ => Some(now + Duration::from_secs(3600)),
         };
-        self.leader.permit.foresee(Outlook { whole_by, down: false });
+        let is_silent = self.stream.is_none() && self.patience.silence(now) > DOWN_AFTER;
+        let shut_until = self.shut_until.filter(|_| is_silent);
+        self.leader.permit.foresee(Outlook { whole_by, down: false, shut_until });
     }
 }

@@ -89,8 +89,10 @@ impl Copying<'_> {
                 let end = self.answered(id, asked, response, permit);
                 if end.is_some() { self.whole_after_all().await.or(end) } else { end }
             }
-            Err(FetchError::KnownDown { until, .. } | FetchError::OverBudget { until }) => {
+            Err(ref error @ (FetchError::KnownDown { until, .. } | FetchError::OverBudget { until })) => {
                 self.claims.retain(|claim| claim.id != id);
+                let is_shut = matches!(error, FetchError::OverBudget { .. });
+                self.shut_until = is_shut.then(|| Instant::from_std(until));
                 self.down = true;
                 self.retry_at = Some(Instant::from_std(until));
                 None
@@ -135,6 +137,7 @@ impl Copying<'_> {
     }
 
     fn answered(&mut self, id: u64, asked: Asked, response: FetchResponse, permit: &Permit) -> Option<End> {
+        self.shut_until = None;
         if std::mem::take(&mut self.down) {
             // Others that were refused meanwhile need not wait.
             self.retry_at = None;

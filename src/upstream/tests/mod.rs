@@ -1,6 +1,7 @@
 //! Fetches from scripted servers on the loopback interface. Here is what the tests share; each file tells one
 //! part of the story.
 
+mod closing;
 mod differential;
 mod faults;
 mod guard;
