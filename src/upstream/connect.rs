@@ -25,6 +25,7 @@ use crate::content::{Scheme, refuse_address};
 use super::error::{FetchError, Phase};
 use super::fetch::OutgoingBody;
 use super::identity::Dialect;
+use super::names::Names;
 use super::plan::Source;
 use super::pool::Link;
 use super::socket::Socket;
@@ -39,7 +40,7 @@ const MAX_BUFFER: usize = 256 * 1024;
 /// Largest head of an answer, in bytes, and of its trailers: a client could hardly do with more.
 const MAX_HEAD: usize = 64 * 1024;
 /// Names that are looked up at once: each occupies a thread until the system gives up.
-const LOOKUPS: usize = 32;
+pub(super) const LOOKUPS: usize = 32;
 
 /// Finds the addresses of a name.
 pub trait Resolver: Send + Sync + fmt::Debug {
@@ -77,7 +78,7 @@ impl Resolver for SystemResolver {
 /// Makes connections.
 #[derive(Clone)]
 pub(super) struct Connector {
-    resolver: Arc<dyn Resolver>,
+    names: Names,
     tls: Arc<Dialect>,
     own_addresses: Arc<RwLock<Vec<SocketAddr>>>,
     /// As whom a proxy on the way is asked.
@@ -91,7 +92,8 @@ impl Connector {
         own_addresses: Vec<SocketAddr>,
         pseudonym: Arc<str>,
     ) -> Self {
-        Self { resolver, tls: Arc::new(dialect), own_addresses: Arc::new(RwLock::new(own_addresses)), pseudonym }
+        let own_addresses = Arc::new(RwLock::new(own_addresses));
+        Self { names: Names::new(resolver), tls: Arc::new(dialect), own_addresses, pseudonym }
     }
 
     pub(super) fn set_own_addresses(&self, addresses: Vec<SocketAddr>) {
@@ -132,7 +134,8 @@ impl Connector {
     pub(super) async fn dial(&self, source: &Source, limit: Instant) -> Result<TcpStream, FetchError> {
         let host = source.proxy.as_ref().map_or(&source.peer.host, |proxy| &proxy.host);
         let late = |phase| FetchError::Timeout { host: host.to_string(), phase };
-        let addresses = timeout_at(limit, self.addresses(source)).await.map_err(|_elapsed| late(Phase::Resolve))??;
+        let addresses =
+            timeout_at(limit, self.addresses(source, limit)).await.map_err(|_elapsed| late(Phase::Resolve))??;
         let stream = timeout_at(limit, dial(addresses)).await.map_err(|_elapsed| late(Phase::Connect))?;
         let stream = stream.map_err(|error| FetchError::ConnectFailed {
             to: source.to_string(),
@@ -144,7 +147,7 @@ impl Connector {
     }
 
     /// The addresses of `source` that the guard lets pass, at least one.
-    async fn addresses(&self, source: &Source) -> Result<Vec<SocketAddr>, FetchError> {
+    async fn addresses(&self, source: &Source, limit: Instant) -> Result<Vec<SocketAddr>, FetchError> {
         let (host, port) = target(source)?;
         self.refuse_behind_proxy(source)?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
@@ -152,7 +155,7 @@ impl Connector {
         let found = match bare.parse::<IpAddr>() {
             Ok(literal) => vec![SocketAddr::new(literal, port)],
             Err(_) => {
-                let found = self.resolver.resolve(Arc::clone(&host), port).await;
+                let found = self.names.resolve(Arc::clone(&host), port, limit).await;
                 found.map_err(|error| unknown(error.to_string()))?
             }
         };

@@ -5,6 +5,7 @@ mod closing;
 mod differential;
 mod faults;
 mod guard;
+mod lookups;
 mod reader;
 mod redirects;
 mod reuse;
