@@ -11,6 +11,7 @@ mod redirects;
 mod reuse;
 mod tls;
 mod uploads;
+mod urgency;
 
 use std::io;
 use std::net::SocketAddr;
