@@ -99,6 +99,8 @@ pub(super) struct Copying<'a> {
     claims: Vec<Claim>,
     /// How much what each request brings matters.
     standings: Vec<(u64, Standing)>,
+    /// Requests that were said to be less urgent, and when a byte of each came last.
+    modest: Vec<(u64, Instant)>,
     /// How long it has been there among those that share the budget.
     age: Standing,
     next_id: u64,
@@ -148,6 +150,7 @@ impl<'a> Copying<'a> {
             events: FuturesUnordered::new(),
             claims: Vec::new(),
             standings: Vec::new(),
+            modest: Vec::new(),
             age: Standing::default(),
             next_id: 0,
             rate: Rate::new(now),
@@ -233,6 +236,7 @@ impl<'a> Copying<'a> {
         let now = Instant::now();
         self.rate.note(now, 0);
         self.weigh(permit);
+        self.hurry(permit, now);
         // Who waits is to learn that nothing comes; what nobody waits for has time.
         if !permit.has_clients() && self.want.policy.budgeted && self.inner.upstream.is_shut() {
             self.patience.rest(now);

@@ -23,7 +23,7 @@ use super::fetch::{Ask, FetchResponse, RequestBody};
 use super::headers::end_to_end;
 use super::identity::Dialect;
 use super::interims::Interims;
-use super::plan::{Source, plan, share};
+use super::plan::{ParentKind, Source, plan, share};
 use super::pool::Pool;
 use super::redirect::{self, MAX_REDIRECTS, Redirects};
 use super::sources::{DownSource, Sources};
@@ -145,6 +145,11 @@ impl Upstream {
     /// Obeys another budget from now on.
     pub fn set_budget(&self, settings: BudgetSettings) {
         self.inner.budget.change(settings);
+    }
+
+    /// Whether there is a parent that is told how urgent requests are.
+    pub fn tells_urgency(&self) -> bool {
+        self.inner.settings.parents.iter().any(|parent| parent.kind == ParentKind::ConnectedCache)
     }
 
     /// Whether there is a budget to obey.

@@ -14,10 +14,10 @@ use crate::fill::demand::{Demands, TO_THE_END};
 use crate::fill::fields;
 use crate::fill::flight::Permit;
 use crate::fill::judge::{Answered, Asked, Judged, judge};
-use crate::fill::schedule::{Claim, urgency_to_tell};
+use crate::fill::schedule::{Claim, urgency, urgency_to_tell};
 use crate::fill::slide::Running;
 use crate::fill::stream::{Batch, Ending, Stream};
-use crate::upstream::{FetchError, FetchRequest, FetchResponse, Source};
+use crate::upstream::{FetchError, FetchRequest, FetchResponse, Source, Urgency};
 
 /// Answers that do not fit what was asked before a source counts as one that does no ranges.
 const MISFITS: u32 = 4;
@@ -26,6 +26,9 @@ const WRONG_PARTS: u32 = 3;
 /// A stream that is silent for so long is given up for a new request, which costs next to nothing where ranges work: a
 /// client must not notice, and an agent's patience ends soon after the source's own limit.
 const SILENT: Duration = Duration::from_secs(6);
+
+/// So long one that was said to be less urgent may bring nothing while a client stands before its bytes.
+const MODEST: Duration = Duration::from_secs(2);
 
 /// What a request has come to.
 pub(super) enum Event {
@@ -52,12 +55,15 @@ impl Copying<'_> {
         };
         let claim = Claim { id: self.next_id, at, end };
         let (clients, present) = (demands.clients(), self.writer.partial().present());
-        let urgency = urgency_to_tell(&claim, &self.claims, &clients, &present, self.rate.per_second());
+        let told = urgency_to_tell(&claim, &self.claims, &clients, &present, self.rate.per_second());
         let id = self.claim(at, end);
+        if told != Urgency::Awaited && self.inner.upstream.tells_urgency() {
+            self.modest.push((id, Instant::now()));
+        }
         let deadline = Instant::now() + self.inner.upstream.settings().timeouts.request;
         let avoid = self.avoid.at(Instant::now()).or_else(|| self.inner.wrong_source(&self.want));
         let standing = self.age.of_the_same();
-        standing.set(urgency);
+        standing.set(told);
         let request = FetchRequest { avoid, standing, ..self.want.request(Method::GET, headers, None, deadline) };
         let inner = Arc::clone(self.inner);
         self.events.push(Box::pin(async move {
@@ -70,6 +76,10 @@ impl Copying<'_> {
         if self.ways != Ways::Again {
             stream.can_be_resumed(SILENT);
         }
+        // It is about what comes next, and of who was told so.
+        let (now, yields) = (Instant::now(), stream.yields());
+        self.modest.retain(|(known, _)| *known != id || yields);
+        self.modest.iter_mut().filter(|(known, _)| *known == id).for_each(|(_, came)| *came = now);
         if !self.standings.iter().any(|(known, _)| *known == id) {
             self.standings.extend(stream.standing().map(|standing| (id, standing.clone())));
         }
@@ -126,6 +136,19 @@ impl Copying<'_> {
     fn fail_of(&mut self, id: u64, source: Source) {
         self.avoid.note(source, Instant::now());
         self.fail(id);
+    }
+
+    /// Lets go of requests that were said to be less urgent and bring nothing, once a client stands before their bytes: the next
+    /// one says that it does.
+    pub(super) fn hurry(&mut self, permit: &Permit, now: Instant) {
+        let claims = &mut self.claims;
+        self.modest.retain(|(id, _)| claims.iter().any(|claim| claim.id == *id));
+        if self.modest.is_empty() {
+            return;
+        }
+        let (clients, present) = (permit.demands().clients(), self.writer.partial().present());
+        let is_silent = |id| self.modest.iter().any(|(known, came)| *known == id && now > *came + MODEST);
+        claims.retain(|claim| !is_silent(claim.id) || urgency(claim, &clients, &present) != Urgency::Awaited);
     }
 
     /// A source had others to serve first, as it was told that it may. No client stands before these bytes; when one does, the

@@ -1,6 +1,11 @@
 //! What a level tells the one above of how urgent its requests are (RFC 9218), and whose bytes come first there.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use super::super::rig::slow_client::{self, Pace};
 use super::*;
@@ -76,5 +81,59 @@ async fn who_waits_at_the_parent_comes_before_what_a_child_reads_ahead() {
         assert!(came < 1.4e6, "stays: {stays}: {came} bytes came meanwhile, of which 1 MB were waited for");
         assert!(parent.metric("waystation_fills_active", "").await >= 1.0, "the child's fill goes on");
         drop(kept);
+    }
+}
+
+/// A parent that gives nothing to who is told to come after others, as if there were always some. One that answers has the
+/// head; the other one has not even that.
+async fn busy_parent(pattern: Pattern, answers: bool) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, modest) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&modest);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while stream.read_buf(&mut head).await.is_ok_and(|count| count > 0) {
+                    if !head.ends_with(b"\r\n\r\n") {
+                        continue;
+                    }
+                    let text = String::from_utf8(std::mem::take(&mut head)).unwrap().to_lowercase();
+                    let range = text.split("range: bytes=").nth(1).unwrap().lines().next().unwrap();
+                    let (from, to) = range.split_once('-').unwrap();
+                    let (from, to) = (from.parse::<u64>().unwrap(), to.parse::<u64>().unwrap().min(pattern.len - 1));
+                    let answer = format!(
+                        "HTTP/1.1 206 Partial Content\r\nETag: \"1\"\r\nContent-Range: bytes {from}-{to}/{}\r\n\
+                         Content-Length: {}\r\n\r\n",
+                        pattern.len,
+                        to + 1 - from
+                    );
+                    let is_modest = text.contains("\r\npriority: u=");
+                    count.fetch_add(usize::from(is_modest), Ordering::Relaxed);
+                    if is_modest && !answers {
+                        continue;
+                    }
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                    if !is_modest {
+                        let _ = stream.write_all(&pattern.slice(from, to + 1)).await;
+                    }
+                }
+            });
+        }
+    });
+    (address, modest)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_ahead_is_asked_for_anew_when_a_client_stands_before_it() {
+    for answers in [true, false] {
+        let pattern = Pattern::new(684, 20 * MIB);
+        let (address, modest) = busy_parent(pattern, answers).await;
+        let node = below(&[url(address)], json!({ "fill": "ranged" })).start();
+        let agent = DoAgent::new(node.data);
+        agent.download(HOST, LEFT, pattern, &[]).await.must_be(pattern, pattern.sha256());
+        assert!(!agent.has_bans() && modest.load(Ordering::Relaxed) > 0, "{answers}");
+        assert_eq!(state(&node).await["state"], "online", "the parent is not at fault");
     }
 }
