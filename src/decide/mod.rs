@@ -17,6 +17,7 @@ pub mod fuzzing;
 mod language;
 mod list;
 mod own_digest;
+mod priority;
 mod range_request;
 #[cfg(test)]
 mod sample;
@@ -35,6 +36,7 @@ pub use digest_rule::{UnderRule, under_rule};
 pub use forwards::{Forwards, forwards};
 pub use freshness::{Freshness, LifetimeSource, age};
 pub use own_digest::{own_digest, said_digest, verified_sha_512};
+pub use priority::urgency;
 pub use range_request::{FirstAsked, RangeOutcome, first_asked, is_asked_for, is_behind, is_for_one_range, ranges};
 pub use status::{CacheStatus, FwdReason};
 pub use storable::{NotStorable, Storable, may_serve_get, storable};

@@ -37,7 +37,7 @@ use exchange::Event;
 const TICK: std::time::Duration = std::time::Duration::from_millis(250);
 
 /// No byte for this long from a source that cannot be asked: who comes now is told so at once.
-const DOWN_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+pub(super) const DOWN_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 /// Steps of one plan. Each takes a place, so a handful is all that can be.
 const STEPS: usize = 16;
 
@@ -100,6 +100,8 @@ pub(super) struct Copying<'a> {
     claims: Vec<Claim>,
     /// How much what each request brings matters.
     standings: Vec<(u64, Standing)>,
+    /// Requests that were said to be less urgent, and when a byte of each came last.
+    modest: Vec<(u64, Instant)>,
     /// How long it has been there among those that share the budget.
     age: Standing,
     next_id: u64,
@@ -109,6 +111,8 @@ pub(super) struct Copying<'a> {
     comebacks: watch::Receiver<()>,
     retry_at: Option<Instant>,
     down: bool,
+    /// When the budget opens, if that was closed when something was asked for last.
+    shut_until: Option<Instant>,
     misfits: u32,
     wrong_parts: u32,
     unfinished: Unfinished,
@@ -148,6 +152,7 @@ impl<'a> Copying<'a> {
             events: FuturesUnordered::new(),
             claims: Vec::new(),
             standings: Vec::new(),
+            modest: Vec::new(),
             age: Standing::default(),
             next_id: 0,
             rate: Rate::new(now),
@@ -156,6 +161,7 @@ impl<'a> Copying<'a> {
             comebacks: inner.upstream.comebacks(),
             retry_at: None,
             down: false,
+            shut_until: None,
             misfits: 0,
             wrong_parts: 0,
             unfinished: Unfinished::default(),
@@ -202,7 +208,10 @@ impl<'a> Copying<'a> {
                 }
                 () = permit.demands().changed() => {}
                 // Whoever it is: one that is still down says so at once.
-                Ok(()) = self.comebacks.changed() => self.retry_at = None,
+                Ok(()) = self.comebacks.changed() => {
+                    // Nobody is to give up at a word that holds no more.
+                    (self.retry_at, self.shut_until, self.foreseen) = (None, None, Instant::now());
+                }
                 () = sleep_until(wake) => {}
             }
         }
@@ -229,6 +238,7 @@ impl<'a> Copying<'a> {
         let now = Instant::now();
         self.rate.note(now, 0);
         self.weigh(permit);
+        self.hurry(permit, now);
         // Who waits is to learn that nothing comes; what nobody waits for has time.
         if !permit.has_clients() && self.want.policy.budgeted && self.inner.upstream.is_shut() {
             self.patience.rest(now);
@@ -242,7 +252,7 @@ impl<'a> Copying<'a> {
         self.retry_at = None;
         for _ in 0..STEPS {
             match self.next(permit.demands()) {
-                Step::Ask(asked) => self.ask(asked),
+                Step::Ask(asked) => self.ask(asked, permit.demands()),
                 Step::Shorten { id, end } => {
                     self.claims.iter_mut().filter(|claim| claim.id == id).for_each(|claim| claim.end = end);
                 }
@@ -259,11 +269,11 @@ impl<'a> Copying<'a> {
         if !self.inner.upstream.has_budget() {
             return;
         }
-        let (waiting, _) = permit.demands().all();
+        let clients = permit.demands().clients();
         let present = self.writer.partial().present();
         for (id, standing) in &self.standings {
             let claim = self.claims.iter().find(|claim| claim.id == *id);
-            standing.set(claim.map_or(Urgency::Background, |claim| schedule::urgency(claim, &waiting, &present)));
+            standing.set(claim.map_or(Urgency::Background, |claim| schedule::urgency(claim, &clients, &present)));
         }
     }
 
@@ -355,8 +365,9 @@ impl<'a> Copying<'a> {
         self.foreseen = now + TICK;
         let left = self.length.map(|length| length.saturating_sub(self.writer.partial().present_total()));
         let whole_by = left.and_then(|left| self.rate.time_for(now, left)).map(|time| now + time);
-        let down = self.down && self.patience.silence(now) > DOWN_AFTER;
-        permit.foresee(Outlook { whole_by, down });
+        let is_silent = self.patience.silence(now) > DOWN_AFTER;
+        let shut_until = self.shut_until.filter(|_| is_silent && self.claims.is_empty());
+        permit.foresee(Outlook { whole_by, down: self.down && is_silent, shut_until });
     }
 }
 

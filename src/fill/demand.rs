@@ -8,15 +8,25 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::content::{ByteRange, RangeSet};
+use crate::decide::FirstAsked;
+use crate::upstream::Urgency;
 
 /// The end of a range that goes to the end of a body whose length is not known.
 pub(super) const TO_THE_END: u64 = u64::MAX;
+
+/// What anybody waits for at least.
+const FIRST_BYTE: ByteRange = match ByteRange::new(0, 1) {
+    Some(range) => range,
+    None => unreachable!(),
+};
 
 /// Where one client is: from its position to the end of what it reads.
 #[derive(Debug)]
 pub(super) struct Place {
     position: AtomicU64,
     end: AtomicU64,
+    /// How much its bytes matter at most.
+    urgency: Urgency,
 }
 
 /// The demands of all clients of one flight.
@@ -33,8 +43,8 @@ struct State {
 }
 
 impl Place {
-    fn new(range: ByteRange) -> Self {
-        Self { position: AtomicU64::new(range.start()), end: AtomicU64::new(range.end()) }
+    fn new(range: ByteRange, urgency: Urgency) -> Self {
+        Self { position: AtomicU64::new(range.start()), end: AtomicU64::new(range.end()), urgency }
     }
 
     /// The client has come to `position`.
@@ -49,9 +59,9 @@ impl Place {
 }
 
 impl Demands {
-    /// A client has come that will read `range`.
-    pub(super) fn join(&self, range: ByteRange) -> Arc<Place> {
-        let place = Arc::new(Place::new(range));
+    /// A client has come that will read `range`, whose bytes are as urgent as this at most.
+    pub(super) fn join(&self, range: ByteRange, urgency: Urgency) -> Arc<Place> {
+        let place = Arc::new(Place::new(range, urgency));
         self.state.lock().places.push(Arc::clone(&place));
         self.changed.notify_one();
         place
@@ -85,10 +95,32 @@ impl Demands {
         (state.places.iter().filter_map(|place| place.range()).collect(), state.owed.clone())
     }
 
+    /// What each client waits for, and how urgent its bytes are at most.
+    pub(super) fn clients(&self) -> Vec<(ByteRange, Urgency)> {
+        let state = self.state.lock();
+        state.places.iter().filter_map(|place| Some((place.range()?, place.urgency))).collect()
+    }
+
+    /// How urgent the bytes are of the client for whom they are most.
+    pub(super) fn urgency(&self) -> Urgency {
+        self.clients().into_iter().map(|(_, urgency)| urgency).min().unwrap_or(Urgency::Background)
+    }
+
     /// Resolves when a client came or asked for something else since the last call.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
+}
+
+/// What a client waits for, as far as its request alone can tell.
+pub(super) fn demand_of(begin: FirstAsked) -> ByteRange {
+    let (start, end) = match begin {
+        FirstAsked::ToEnd(start) => (start, TO_THE_END),
+        FirstAsked::Within(range) => (range.start(), range.end()),
+        // Where that is only the length can tell; the first byte's answer has it.
+        FirstAsked::Suffix(_) => (0, 1),
+    };
+    ByteRange::new(start, end).unwrap_or(FIRST_BYTE)
 }
 
 #[cfg(test)]
@@ -102,10 +134,11 @@ mod tests {
     #[test]
     fn what_clients_wait_for_goes_with_them_and_what_is_owed_stays() {
         let demands = Demands::default();
-        let (a, b) = (demands.join(range(0, 10)), demands.join(range(5, TO_THE_END)));
+        let (a, b) = (demands.join(range(0, 10), Urgency::Ahead), demands.join(range(5, TO_THE_END), Urgency::Awaited));
         a.advance(4);
         assert_eq!(demands.all().0, [range(4, 10), range(5, TO_THE_END)]);
         demands.set(&b, range(20, 30), Some(range(20, 30)));
+        assert_eq!(demands.clients(), [(range(4, 10), Urgency::Ahead), (range(20, 30), Urgency::Awaited)]);
         a.advance(10);
         assert_eq!(demands.all().0, [range(20, 30)], "a client that has all waits for nothing");
         demands.leave(&b);

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::credentials::{Credentials, Others};
-use super::demand::{Demands, Place, TO_THE_END};
+use super::demand::{Demands, Place, TO_THE_END, demand_of};
 use super::passage::Passage;
 use super::want::Answer;
 use super::{FillError, Want};
@@ -20,12 +20,7 @@ use crate::content::{ByteRange, KeyHash};
 use crate::decide::FirstAsked;
 use crate::store::{Body, Entry, Partial};
 use crate::telemetry::Metrics;
-
-/// What anybody waits for at least.
-const FIRST_BYTE: ByteRange = match ByteRange::new(0, 1) {
-    Some(range) => range,
-    None => unreachable!(),
-};
+use crate::upstream::Urgency;
 
 /// What a flight has found out so far. It goes from `Pending` to one of the others once.
 #[derive(Clone)]
@@ -88,6 +83,8 @@ pub struct Outlook {
     pub whole_by: Option<Instant>,
     /// No source can be asked at present, and nothing has come for a while.
     pub down: bool,
+    /// Nothing comes before this moment, as far as is known, since the budget is closed; and nothing has come for a while.
+    pub shut_until: Option<Instant>,
 }
 
 /// All flights, by key. Several under one key are variants of it.
@@ -142,7 +139,7 @@ impl FlightTable {
             if token.is_some() && token != want.token && !want.proven {
                 return Role::NeedsProof;
             }
-            let guard = FlightGuard::new(flight, want.begin());
+            let guard = FlightGuard::new(flight, want.begin(), want.urgency());
             if !flight.asked_like(want) {
                 flight.others.join(&guard.place, want);
             }
@@ -151,7 +148,7 @@ impl FlightTable {
         let flight = Arc::new(Flight::new(Stage::Open, Credentials::of(want)));
         listed.push(Arc::clone(&flight));
         self.metrics.fills_active.inc();
-        let guard = FlightGuard::new(&flight, want.begin());
+        let guard = FlightGuard::new(&flight, want.begin(), want.urgency());
         let permit = Permit {
             flight,
             flights: Arc::clone(&self.flights),
@@ -160,9 +157,7 @@ impl FlightTable {
         };
         Role::Lead(permit, guard)
     }
-}
 
-impl FlightTable {
     /// Nobody joins the flights of `key` any more. Those whose body is on its way go on for who joined them; what the
     /// others are going to be answered is of the time before.
     pub(super) fn part_from(&self, key: KeyHash) {
@@ -186,7 +181,8 @@ impl FlightTable {
 impl FlightGuard {
     /// A client of a flight that nobody leads.
     pub(crate) fn of_no_flight() -> Self {
-        Self::new(&Arc::new(Flight::new(Stage::Over, Credentials::default())), FirstAsked::ToEnd(0))
+        let flight = Arc::new(Flight::new(Stage::Over, Credentials::default()));
+        Self::new(&flight, FirstAsked::ToEnd(0), Urgency::Awaited)
     }
 }
 
@@ -379,9 +375,9 @@ impl Drop for Permit {
 }
 
 impl FlightGuard {
-    fn new(flight: &Arc<Flight>, begin: FirstAsked) -> Self {
+    fn new(flight: &Arc<Flight>, begin: FirstAsked, urgency: Urgency) -> Self {
         flight.clients.fetch_add(1, Ordering::AcqRel);
-        let place = flight.demands.join(demand_of(begin));
+        let place = flight.demands.join(demand_of(begin), urgency);
         Self { flight: Arc::clone(flight), place }
     }
 
@@ -424,17 +420,6 @@ impl FlightGuard {
     pub fn outlook(&self) -> watch::Receiver<Outlook> {
         self.flight.outlook.subscribe()
     }
-}
-
-/// What a client waits for, as far as its request alone can tell.
-fn demand_of(begin: FirstAsked) -> ByteRange {
-    let (start, end) = match begin {
-        FirstAsked::ToEnd(start) => (start, TO_THE_END),
-        FirstAsked::Within(range) => (range.start(), range.end()),
-        // Where that is only the length can tell; the first byte's answer has it.
-        FirstAsked::Suffix(_) => (0, 1),
-    };
-    ByteRange::new(start, end).unwrap_or(FIRST_BYTE)
 }
 
 impl Drop for FlightGuard {

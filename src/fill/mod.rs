@@ -327,7 +327,8 @@ impl Fill {
         Answerable { upstream: self.inner.upstream.clone(), source: response.source.clone(), subject }
     }
 
-    /// Connects to a host for a tunnel; what passes through it is never stored.
+    /// Connects to a host for the tunnel that a request with the fields `received` asks for; what passes through it is never
+    /// stored.
     ///
     /// # Errors
     /// When the host may not or cannot be reached.
@@ -336,8 +337,9 @@ impl Fill {
         host: Arc<str>,
         port: u16,
         allow_private: bool,
+        received: &HeaderMap,
     ) -> Result<(TcpStream, Toll), FetchError> {
-        self.inner.upstream.connect(host, port, allow_private).await
+        self.inner.upstream.connect(host, port, allow_private, received).await
     }
 
     /// Asks upstream whether it accepts this request's token, with at most one byte of transfer.

@@ -119,20 +119,32 @@ pub(super) fn next(picture: &Picture<'_>) -> Next {
     }
 }
 
-/// How much what `claim` brings matters: most when a client stands before it, or will in a moment.
-pub(super) fn urgency(claim: &Claim, waiting: &[ByteRange], present: &RangeSet) -> Urgency {
+/// How much what `claim` brings matters: most when a client stands before it, or will in a moment. To no client does it matter
+/// more than that client's bytes may.
+pub(super) fn urgency(claim: &Claim, clients: &[(ByteRange, Urgency)], present: &RangeSet) -> Urgency {
     let stands_in = |range: &ByteRange| {
         let absent = present.available_from(range.start());
         let is_near = absent < range.end() && absent - range.start() < FAR;
         is_near && (claim.at..claim.end).contains(&absent)
     };
-    if waiting.is_empty() {
-        Urgency::Background
-    } else if waiting.iter().any(stands_in) {
-        Urgency::Awaited
-    } else {
-        Urgency::Ahead
-    }
+    let own = |range: &ByteRange| if stands_in(range) { Urgency::Awaited } else { Urgency::Ahead };
+    clients.iter().map(|(range, most)| own(range).max(*most)).min().unwrap_or(Urgency::Background)
+}
+
+/// The same of a request that is made now, beside those that bring `others` at `rate`: what they bring within half a second is
+/// as good as there. Who is told how urgent a request is will not be told again.
+pub(super) fn urgency_to_tell(
+    claim: &Claim,
+    others: &[Claim],
+    clients: &[(ByteRange, Urgency)],
+    present: &RangeSet,
+    rate: Option<u64>,
+) -> Urgency {
+    let soon = rate.unwrap_or(0) / 2 / (others.len().max(1) as u64);
+    let mut there = present.clone();
+    let nearly_done = others.iter().filter(|other| other.end.saturating_sub(other.at) <= soon);
+    nearly_done.filter_map(|other| ByteRange::new(other.at, other.end)).for_each(|range| there.insert(range));
+    urgency(claim, clients, &there)
 }
 
 /// The range to begin with when nothing is known of the body but that it has to be fetched from `from` on, up to

@@ -126,8 +126,38 @@ fn what_comes_matters_most_to_who_stands_before_it() {
         (&[range(19 * MIB, 20 * MIB)], Urgency::Ahead),
         (&[range(0, 20 * MIB), range(10 * MIB, 20 * MIB)], Urgency::Awaited),
     ] {
-        assert_eq!(urgency(&claim, clients, &present), expected, "{clients:?}");
+        let as_urgent_as = |most| clients.iter().map(|range| (*range, most)).collect::<Vec<_>>();
+        assert_eq!(urgency(&claim, &as_urgent_as(Urgency::Awaited), &present), expected, "{clients:?}");
+        // Nobody makes it more urgent than it is.
+        for most in [Urgency::Ahead, Urgency::Background] {
+            let expected = expected.max(most);
+            assert_eq!(urgency(&claim, &as_urgent_as(most), &present), expected, "{clients:?} {most:?}");
+        }
     }
+}
+
+#[test]
+fn the_most_urgent_client_counts() {
+    let (claim, present) = (Claim { id: 1, at: 0, end: MIB }, RangeSet::new());
+    let standing = |most| (range(0, 20 * MIB), most);
+    let ahead = (range(10 * MIB, 20 * MIB), Urgency::Awaited);
+    assert_eq!(
+        urgency(&claim, &[standing(Urgency::Background), standing(Urgency::Awaited)], &present),
+        Urgency::Awaited
+    );
+    assert_eq!(urgency(&claim, &[standing(Urgency::Background), ahead], &present), Urgency::Ahead);
+}
+
+#[test]
+fn a_request_behind_one_that_is_nearly_done_is_told_to_be_awaited() {
+    let claim = Claim { id: 2, at: MIB, end: 2 * MIB };
+    let told = |at: u64, rate: u64| {
+        let clients = [(range(at, 20 * MIB), Urgency::Awaited)];
+        let present = std::iter::once(range(0, at)).collect();
+        urgency_to_tell(&claim, &[Claim { id: 1, at, end: MIB }], &clients, &present, Some(rate))
+    };
+    assert_eq!(told(MIB - 40_000, 100_000), Urgency::Awaited);
+    assert_eq!(told(MIB - 60_000, 100_000), Urgency::Ahead);
 }
 
 #[test]

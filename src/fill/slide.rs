@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::avoid::Avoid;
-use super::copy::{Copying, Ways};
+use super::copy::{Copying, DOWN_AFTER, Ways};
 use super::demand::TO_THE_END;
 use super::flight::{Head, Outlook};
 use super::giver::Giver;
@@ -30,7 +30,7 @@ use super::{Want, write};
 use crate::content::{ByteRange, Record, Verifier};
 use crate::decide::FirstAsked;
 use crate::store::Entry;
-use crate::upstream::{BodyError, FetchRequest, Standing, Subject};
+use crate::upstream::{FetchError, FetchRequest, Standing, Subject};
 
 /// How long a window waits for another client when the last one has gone: an agent that asks for pieces comes back.
 const LINGERS: Duration = Duration::from_secs(2);
@@ -65,6 +65,8 @@ pub(super) struct Slide<'a> {
     stream: Option<Stream>,
     giver: Giver,
     retry_at: Option<Instant>,
+    /// When the budget opens, if that was closed when something was asked for last.
+    shut_until: Option<Instant>,
     comebacks: watch::Receiver<()>,
     patience: Patience,
     avoid: Avoid,
@@ -173,6 +175,7 @@ impl<'a> Slide<'a> {
             stream: None,
             giver: Giver::default(),
             retry_at: None,
+            shut_until: None,
             comebacks: leader.inner.upstream.comebacks(),
             patience: Patience::new(now),
             avoid: Avoid::default(),
@@ -230,7 +233,7 @@ impl<'a> Slide<'a> {
                 tokio::select! {
                     () = self.passage.is_taken() => {}
                     () = permit.demands().changed() => {}
-                    Ok(()) = self.comebacks.changed() => self.retry_at = None,
+                    Ok(()) = self.comebacks.changed() => (self.retry_at, self.shut_until) = (None, None),
                     () = sleep_until(self.retry_at.map_or(wait, |at| at.min(wait))) => {}
                 }
                 continue;
@@ -250,6 +253,8 @@ impl<'a> Slide<'a> {
     /// The next bytes.
     async fn bring(&mut self, wanted: u64) {
         let Some(stream) = &mut self.stream else { return self.ask(wanted).await };
+        let urgency = self.leader.permit.demands().urgency();
+        stream.standing().into_iter().for_each(|standing| standing.set(urgency));
         let batch = tokio::select! {
             biased;
             () = self.leader.permit.clients_left() => return,
@@ -299,7 +304,7 @@ impl<'a> Slide<'a> {
                 self.stream = None;
             }
             Some(Ending::Marked) if !self.stream.as_ref().is_some_and(Stream::is_short) => self.stream = None,
-            Some(Ending::Broken(BodyError::OverBudget { .. })) => {
+            Some(Ending::Broken(error)) if self.stream.as_ref().is_some_and(|stream| stream.is_as_agreed(error)) => {
                 // No fault of the source's.
                 let stream = self.stream.take();
                 stream.and_then(Stream::unfinished).into_iter().for_each(|check| self.unfinished.add(check));
@@ -335,11 +340,17 @@ impl<'a> Slide<'a> {
         let deadline = Instant::now() + upstream.settings().timeouts.request;
         let (avoid, wrong) = (self.avoid.at(Instant::now()), leader.inner.wrong_source(&self.want));
         let standing = self.age.of_the_same();
+        standing.set(leader.permit.demands().urgency());
         let request =
             FetchRequest { avoid, wrong, standing, ..leader.want.request(Method::GET, headers, None, deadline) };
         let response = match upstream.fetch(request, &*leader.inner.redirects).await {
-            Ok(response) => response,
+            Ok(response) => {
+                self.shut_until = None;
+                response
+            }
             Err(error) => {
+                let opens = error.ask_again_at().filter(|_| matches!(error, FetchError::OverBudget { .. }));
+                self.shut_until = opens.map(Instant::from_std);
                 tracing::debug!(key = %self.record.key, %error, "a source failed while a body is passed on");
                 self.fail();
                 match error.ask_again_at() {
@@ -402,6 +413,8 @@ impl<'a> Slide<'a> {
             }
             _ => Some(now + Duration::from_secs(3600)),
         };
-        self.leader.permit.foresee(Outlook { whole_by, down: false });
+        let is_silent = self.stream.is_none() && self.patience.silence(now) > DOWN_AFTER;
+        let shut_until = self.shut_until.filter(|_| is_silent);
+        self.leader.permit.foresee(Outlook { whole_by, down: false, shut_until });
     }
 }

@@ -94,6 +94,21 @@ impl Stream {
         self.body.standing()
     }
 
+    /// Whether its source was told that others may come first.
+    pub(super) fn yields(&self) -> bool {
+        self.body.yields()
+    }
+
+    /// Whether it ends by this without a fault of its source: the budget closed, or the source serves others first. The next
+    /// request says how urgent the rest is then.
+    pub(super) fn is_as_agreed(&self, error: BodyError) -> bool {
+        match error {
+            BodyError::OverBudget { .. } => true,
+            BodyError::Stalled { .. } => self.yields(),
+            BodyError::Cut { .. } | BodyError::Malformed { .. } => false,
+        }
+    }
+
     /// What is missing can be asked for again: a body of which no byte comes for so long counts as stalled.
     pub(super) fn can_be_resumed(&mut self, silence: Duration) {
         self.body.can_be_resumed(silence);

@@ -11,7 +11,7 @@ use super::{FillError, FlightGuard};
 use crate::content::{CacheKey, ExpectedDigest, Origin, Policy, Record};
 use crate::decide::{self, FirstAsked, UnderRule};
 use crate::store::{Entry, Partial};
-use crate::upstream::{FetchRequest, FetchResponse, Interims, RequestBody, Standing};
+use crate::upstream::{FetchRequest, FetchResponse, Interims, RequestBody, Standing, Urgency};
 
 /// Stands for a token without holding it: a keyed hash.
 pub type TokenId = [u8; 32];
@@ -124,6 +124,16 @@ impl Want {
         !self.headers.contains_key(RANGE) || decide::is_for_one_range(&self.headers)
     }
 
+    /// How much the bytes may matter that this client waits for: a cache that reads ahead says so in `Priority` (RFC 9218
+    /// section 4.1). Nobody can say that they matter more than those of all who wait.
+    pub(super) fn urgency(&self) -> Urgency {
+        match decide::urgency(&self.headers) {
+            0..=3 => Urgency::Awaited,
+            4..=6 => Urgency::Ahead,
+            _ => Urgency::Background,
+        }
+    }
+
     /// A request upstream for this content, with these fields.
     pub(super) fn request(
         &self,
@@ -142,7 +152,7 @@ impl Want {
             deadline,
             avoid: None,
             wrong: None,
-            standing: Standing::default(),
+            standing: Standing::new(self.urgency()),
             interims: self.interims.clone(),
         }
     }

@@ -40,7 +40,7 @@ impl Handler {
         }
         let target = resolve_connect(inbound, &self.resolve.connect).map_err(|refusal| rescue::refused(&refusal))?;
         account.tunnels_to(&target);
-        let connected = self.fill.connect(target.host, target.port, target.allow_private).await;
+        let connected = self.fill.connect(target.host, target.port, target.allow_private, inbound.headers).await;
         connected.map_err(|error| rescue::unreached(&error))
     }
 }

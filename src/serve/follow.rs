@@ -8,12 +8,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::body::{BodyCut, Segment};
 use super::gather::Told;
 use crate::content::ByteRange;
-use crate::fill::{Arrived, Arriving, FlightGuard};
+use crate::fill::{Arrived, Arriving, FlightGuard, Outlook};
 use crate::store::Progress;
 
 /// Most bytes held back from an agent.
@@ -29,7 +30,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(1);
 const STALL: Duration = Duration::from_secs(12);
 
 /// After this long without a new byte other clients are cut. They bear more than an agent, and a fill that goes on
-/// after a pause is worth more to them than a new attempt.
+/// after a pause is worth more to them than a new attempt. Who would wait for so long in vain is cut before.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// One sip of the reserve, given out each [`SIP_EVERY`]: 5 KB/s, above the agent's 4000 B/s.
@@ -54,6 +55,7 @@ pub(super) struct Follow {
     hold: Option<HeldEnd>,
     reserve: Option<Reserve>,
     guard: Arc<FlightGuard>,
+    outlook: watch::Receiver<Outlook>,
     begun: bool,
     /// Whom to tell that the client was given wrong bytes.
     told: Option<Told>,
@@ -109,7 +111,8 @@ impl Follow {
             let present = body.present_until(start);
             Reserve { seen: present, free: present, window: (Instant::now(), present), fast: false, sipping: false }
         });
-        Self { body, position: start, end, hold, reserve, guard, begun: false, told: None }
+        let outlook = guard.outlook();
+        Self { body, position: start, end, hold, reserve, guard, outlook, begun: false, told: None }
     }
 
     /// The same, which tells `told` when bytes turn out to be wrong.
@@ -138,7 +141,17 @@ impl Follow {
             self.guard.advance(from);
             // How long to wait, and what to do then.
             let (patience, held) = self.patience();
-            let progress = match timeout(patience, self.body.wait(from)).await {
+            let latest = Instant::now() + patience;
+            let is_cut_then = !held && self.reserve.is_none();
+            let in_vain = |outlook: &Outlook| is_cut_then && outlook.shut_until.is_some_and(|until| until > latest);
+            let waited = tokio::select! {
+                biased;
+                waited = timeout_at(latest, self.body.wait(from)) => waited,
+                Ok(_) = self.outlook.wait_for(in_vain) => {
+                    return Some(Err(BodyCut("the upstream budget is closed".to_owned())));
+                }
+            };
+            let progress = match waited {
                 Ok(progress) => progress,
                 Err(_) if held => return Some(self.take(self.position + SIP.min(self.early()))),
                 Err(_) if self.reserve.is_some() => return Some(self.sip()),

@@ -42,6 +42,10 @@ pub(super) fn unreached(error: &FetchError) -> Outcome {
     let status = match error {
         FetchError::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
         FetchError::NoSource { .. } | FetchError::ConnectFailed { own: true, .. } => StatusCode::SERVICE_UNAVAILABLE,
+        // A proxy that has seen the request before, or that was told so by the next one, is as of no use as none.
+        FetchError::ProxyFailed { status, .. } if matches!(status.as_u16(), 503 | 508) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         _ => StatusCode::BAD_GATEWAY,
     };
     Outcome {
@@ -94,7 +98,8 @@ pub(super) fn no_such_digest() -> Outcome {
 /// The request has been here before (RFC 8586 section 2).
 pub(super) fn looped() -> Outcome {
     let reason =
-        "the request has passed through this cache already: its sources form a loop; check the parents".to_owned();
+        "the request has passed through this cache already: its sources form a loop; check the parents and proxies"
+            .to_owned();
     Outcome {
         reply: Reply::Own { status: StatusCode::LOOP_DETECTED, reason, allow: None },
         result: RequestResult::Error,

@@ -22,6 +22,9 @@ use super::plan::Source;
 use super::pool::{Link, Pool};
 use super::sources::Ticket;
 
+/// How long the mark of the end is waited for when no more bytes may come: it follows the last of them at once.
+const END_MARK: Duration = Duration::from_secs(1);
+
 /// A body that is being received. Dropping it before its end closes the connection.
 pub struct UpstreamBody {
     state: State,
@@ -33,9 +36,13 @@ pub struct UpstreamBody {
     spending: Option<Spending>,
     /// Whether the budget may close in its middle.
     may_be_cut: bool,
+    /// Until when its end is waited for, once the budget is closed.
+    end_by: Option<Instant>,
     stall: Duration,
     /// Until when the first byte must be there.
     first_byte: Instant,
+    /// Whether its source was told that others may come first: then its silence is no fault.
+    yields: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -63,6 +70,8 @@ pub(super) struct Connection {
 pub(super) struct BodyLimits {
     pub(super) first_byte: Instant,
     pub(super) stall: Duration,
+    /// Whether the source was told that others may come first.
+    pub(super) yields: bool,
 }
 
 impl UpstreamBody {
@@ -83,8 +92,10 @@ impl UpstreamBody {
             held: Bytes::new(),
             spending,
             may_be_cut: false,
+            end_by: None,
             stall: limits.stall,
             first_byte: limits.first_byte,
+            yields: limits.yields,
             metrics,
         };
         body.end_if_satisfied();
@@ -106,6 +117,10 @@ impl UpstreamBody {
             }
             let is_reading = self.may_be_cut && matches!(self.state, State::Reading(_));
             if is_reading && self.spending.as_ref().is_some_and(Spending::is_shut) {
+                if self.is_at_its_end().await {
+                    self.end();
+                    return None;
+                }
                 let error = BodyError::OverBudget { received: self.received };
                 return Some(Err(self.fail(error, None)));
             }
@@ -147,7 +162,7 @@ impl UpstreamBody {
                 }
                 Err(_elapsed) => {
                     let error = BodyError::Stalled { received: self.received };
-                    return Some(Err(self.fail(error, Some(Outcome::Stall))));
+                    return Some(Err(self.fail(error, (!self.yields).then_some(Outcome::Stall))));
                 }
             }
         }
@@ -163,6 +178,11 @@ impl UpstreamBody {
     /// How much its bytes matter, where not all may come at once.
     pub fn standing(&self) -> Option<&Standing> {
         self.spending.as_ref().map(Spending::standing)
+    }
+
+    /// Whether its source was told that others may come first.
+    pub fn yields(&self) -> bool {
+        self.yields
     }
 
     /// Body bytes received so far.
@@ -189,6 +209,24 @@ impl UpstreamBody {
         };
         // Late or not, the caller goes on.
         let _ = timeout_at(until, read).await;
+    }
+
+    /// Whether nothing of it is missing but the mark of its end, which costs no byte of the budget. May be dropped while
+    /// waiting.
+    async fn is_at_its_end(&mut self) -> bool {
+        // Where a length tells it, it would have ended.
+        let State::Reading(reading) = &mut self.state else { return false };
+        if matches!(self.framing, Framing::Length(_)) {
+            return false;
+        }
+        let until = *self.end_by.get_or_insert_with(|| Instant::now() + END_MARK);
+        loop {
+            match timeout_at(until, reading.incoming.frame()).await {
+                Ok(None) => return true,
+                Ok(Some(Ok(frame))) if frame.data_ref().is_none_or(Bytes::is_empty) => {}
+                Ok(Some(_)) | Err(_) => return false,
+            }
+        }
     }
 
     /// The end is known before the connection says so when nothing can follow.
@@ -220,7 +258,8 @@ impl UpstreamBody {
             let outcome = outcome.filter(|outcome| *outcome != Outcome::Cut || self.received == 0);
             outcome.into_iter().for_each(|outcome| reading.ticket.report(outcome));
             tracing::debug!(source = %reading.connection.source, %error, "an upstream body broke");
-            if !matches!(error, BodyError::OverBudget { .. }) {
+            let is_agreed = self.yields && matches!(error, BodyError::Stalled { .. });
+            if !is_agreed && !matches!(error, BodyError::OverBudget { .. }) {
                 self.metrics.upstream_faults.with_label_values(&[error.as_str()]).inc();
             }
         }

@@ -71,6 +71,7 @@ impl Upstream {
             body: None,
             deadline: limit,
             by_digest: true,
+            yields: false,
             interims: None,
         };
         let result = self.attempt(&mut ask, source, limit).await;

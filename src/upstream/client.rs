@@ -23,7 +23,7 @@ use super::fetch::{Ask, FetchResponse, RequestBody};
 use super::headers::end_to_end;
 use super::identity::Dialect;
 use super::interims::Interims;
-use super::plan::{Source, plan, share};
+use super::plan::{ParentKind, Source, plan, share};
 use super::pool::Pool;
 use super::redirect::{self, MAX_REDIRECTS, Redirects};
 use super::sources::{DownSource, Sources};
@@ -112,7 +112,8 @@ impl Upstream {
         roots: Roots,
         resolver: Arc<dyn Resolver>,
     ) -> Result<Self, TlsSetupError> {
-        let connector = Connector::new(resolver, Dialect::new(settings.tls.clone(), roots)?, own_addresses);
+        let connector =
+            Connector::new(resolver, Dialect::new(settings.tls.clone(), roots)?, own_addresses, Arc::clone(&pseudonym));
         let pool = Arc::default();
         let sources = Arc::new(Sources::new(Arc::clone(&metrics), &settings.parents));
         let throttle = || Mutex::new(Throttle::new(5, Duration::from_secs(60), std::time::Instant::now()));
@@ -161,6 +162,11 @@ impl Upstream {
         self.inner.budget.change(settings);
     }
 
+    /// Whether there is a parent that is told how urgent requests are.
+    pub fn tells_urgency(&self) -> bool {
+        self.inner.settings.parents.iter().any(|parent| parent.kind == ParentKind::ConnectedCache)
+    }
+
     /// Whether there is a budget to obey.
     pub fn has_budget(&self) -> bool {
         self.inner.budget.is_obeyed()
@@ -195,7 +201,9 @@ impl Upstream {
         let FetchRequest { method, origin, target, headers, policy, body, deadline, standing, interims, .. } = request;
         let (avoid, wrong) = (request.avoid, request.wrong);
         let (headers, by_digest) = (end_to_end(&headers), false);
-        let mut ask = Ask { method, origin, target, headers, policy, body, deadline, standing, by_digest, interims };
+        let yields = false;
+        let mut ask =
+            Ask { method, origin, target, headers, policy, body, deadline, standing, by_digest, interims, yields };
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&mut ask, redirects, (avoid.as_ref(), wrong.as_ref())).await?;
             let Some((origin, target, policy)) = ask.redirected(&response, redirects)? else {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use http::HeaderMap;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::RwLock;
@@ -24,10 +25,11 @@ use crate::content::{Scheme, refuse_address};
 use super::error::{FetchError, Phase};
 use super::fetch::OutgoingBody;
 use super::identity::Dialect;
+use super::names::Names;
 use super::plan::Source;
 use super::pool::Link;
 use super::socket::Socket;
-use super::{tls, tunnel};
+use super::{loops, tls, tunnel};
 
 /// Head start of an address before the next one is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -38,7 +40,7 @@ const MAX_BUFFER: usize = 256 * 1024;
 /// Largest head of an answer, in bytes, and of its trailers: a client could hardly do with more.
 const MAX_HEAD: usize = 64 * 1024;
 /// Names that are looked up at once: each occupies a thread until the system gives up.
-const LOOKUPS: usize = 32;
+pub(super) const LOOKUPS: usize = 32;
 
 /// Finds the addresses of a name.
 pub trait Resolver: Send + Sync + fmt::Debug {
@@ -76,14 +78,22 @@ impl Resolver for SystemResolver {
 /// Makes connections.
 #[derive(Clone)]
 pub(super) struct Connector {
-    resolver: Arc<dyn Resolver>,
+    names: Names,
     tls: Arc<Dialect>,
     own_addresses: Arc<RwLock<Vec<SocketAddr>>>,
+    /// As whom a proxy on the way is asked.
+    pseudonym: Arc<str>,
 }
 
 impl Connector {
-    pub(super) fn new(resolver: Arc<dyn Resolver>, dialect: Dialect, own_addresses: Vec<SocketAddr>) -> Self {
-        Self { resolver, tls: Arc::new(dialect), own_addresses: Arc::new(RwLock::new(own_addresses)) }
+    pub(super) fn new(
+        resolver: Arc<dyn Resolver>,
+        dialect: Dialect,
+        own_addresses: Vec<SocketAddr>,
+        pseudonym: Arc<str>,
+    ) -> Self {
+        let own_addresses = Arc::new(RwLock::new(own_addresses));
+        Self { names: Names::new(resolver), tls: Arc::new(dialect), own_addresses, pseudonym }
     }
 
     pub(super) fn set_own_addresses(&self, addresses: Vec<SocketAddr>) {
@@ -94,7 +104,11 @@ impl Connector {
     pub(super) async fn connect(&self, source: &Source, limit: Instant) -> Result<Link, FetchError> {
         let host = &source.peer.host;
         let stream = match source.proxy.as_ref().filter(|_| source.is_tunnelled()) {
-            Some(proxy) => tunnel::through(proxy, source, self.dial(source, limit).await?, limit).await?,
+            Some(proxy) => {
+                // One connection is for requests of many clients: only this cache has asked for it.
+                let marks = loops::passed_on(&HeaderMap::new(), &self.pseudonym);
+                tunnel::through(proxy, source, self.dial(source, limit).await?, marks, limit).await?
+            }
             None => self.dial(source, limit).await?,
         };
         let socket = Socket::new(stream);
@@ -120,7 +134,8 @@ impl Connector {
     pub(super) async fn dial(&self, source: &Source, limit: Instant) -> Result<TcpStream, FetchError> {
         let host = source.proxy.as_ref().map_or(&source.peer.host, |proxy| &proxy.host);
         let late = |phase| FetchError::Timeout { host: host.to_string(), phase };
-        let addresses = timeout_at(limit, self.addresses(source)).await.map_err(|_elapsed| late(Phase::Resolve))??;
+        let addresses =
+            timeout_at(limit, self.addresses(source, limit)).await.map_err(|_elapsed| late(Phase::Resolve))??;
         let stream = timeout_at(limit, dial(addresses)).await.map_err(|_elapsed| late(Phase::Connect))?;
         let stream = stream.map_err(|error| FetchError::ConnectFailed {
             to: source.to_string(),
@@ -132,7 +147,7 @@ impl Connector {
     }
 
     /// The addresses of `source` that the guard lets pass, at least one.
-    async fn addresses(&self, source: &Source) -> Result<Vec<SocketAddr>, FetchError> {
+    async fn addresses(&self, source: &Source, limit: Instant) -> Result<Vec<SocketAddr>, FetchError> {
         let (host, port) = target(source)?;
         self.refuse_behind_proxy(source)?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&host);
@@ -140,7 +155,7 @@ impl Connector {
         let found = match bare.parse::<IpAddr>() {
             Ok(literal) => vec![SocketAddr::new(literal, port)],
             Err(_) => {
-                let found = self.resolver.resolve(Arc::clone(&host), port).await;
+                let found = self.names.resolve(Arc::clone(&host), port, limit).await;
                 found.map_err(|error| unknown(error.to_string()))?
             }
         };
@@ -333,7 +348,7 @@ mod tests {
     fn own_listeners_are_refused_in_every_spelling() {
         let tls = Dialect::new(TlsFiles::default(), tls::Roots::System).unwrap();
         let own = vec!["[::]:8081".parse().unwrap(), "192.0.2.7:5001".parse().unwrap()];
-        let connector = Connector::new(Arc::new(SystemResolver::default()), tls, own);
+        let connector = Connector::new(Arc::new(SystemResolver::default()), tls, own, "x".into());
         for (address, refused) in [
             ("127.0.0.1:8081", true),
             ("127.9.9.9:8081", true),

@@ -251,7 +251,7 @@ impl FetchError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::MiddlemanRefused { .. } => true,
-            Self::ProxyFailed { status, .. } => status.is_client_error(),
+            Self::ProxyFailed { status, .. } => status.is_client_error() || *status == StatusCode::LOOP_DETECTED,
             _ => false,
         }
     }
@@ -345,7 +345,7 @@ fn hint(status: StatusCode) -> &'static str {
     match status.as_u16() {
         407 => "; check the user and password for it",
         403 => "; check whom it allows",
-        508 => "; the parents form a loop",
+        508 => "; the parents or proxies form a loop",
         _ => "",
     }
 }

@@ -86,6 +86,8 @@ pub(super) struct Ask {
     pub(super) by_digest: bool,
     /// Who is told of interim responses.
     pub(super) interims: Option<Interims>,
+    /// Whether the source that was asked last was told that others may come first.
+    pub(super) yields: bool,
 }
 
 /// How an exchange on a connection failed.
@@ -156,6 +158,12 @@ impl Ask {
         if source.trusted {
             fields.insert(form::WANT_REPR_DIGEST, form::WANTED_DIGEST);
         }
+        let urgency = form::urgency(source, self.standing.urgency());
+        self.yields = urgency.is_some();
+        // What the client of this request has said of it is not said better.
+        urgency.into_iter().for_each(|urgency| {
+            fields.entry(form::PRIORITY).or_insert(urgency);
+        });
         loops::mark_request(&mut fields, pseudonym);
         // RFC 9110 section 8.6: a method that expects content is told that there is none.
         let expects_content = [Method::POST, Method::PUT, Method::PATCH].contains(&self.method);
@@ -228,7 +236,7 @@ impl Upstream {
             let outcome = match error {
                 FetchError::Timeout { .. } if !whole => None,
                 // Asking again and again would lock an account, and no certificate changes within seconds.
-                FetchError::ProxyFailed { status, .. } if status.is_client_error() => Some(Outcome::Refused),
+                FetchError::ProxyFailed { .. } if error.is_refusal() => Some(Outcome::Refused),
                 FetchError::TlsFailed { .. } => Some(Outcome::Refused),
                 FetchError::Timeout { .. }
                 | FetchError::ConnectFailed { own: false, .. }
@@ -271,7 +279,7 @@ impl Upstream {
             Ok(Err(error)) => Err(failure(&error, host)),
             Err(_elapsed) => Err(Failure {
                 error: FetchError::Timeout { host, phase: Phase::FirstByte },
-                outcome: whole.then_some(Outcome::Timeout),
+                outcome: (whole && !ask.yields).then_some(Outcome::Timeout),
                 stale: false,
             }),
         }
@@ -324,6 +332,7 @@ impl Upstream {
         let limits = BodyLimits {
             first_byte: earlier(Instant::now() + timeouts.first_byte, ask.deadline).0,
             stall: timeouts.stall,
+            yields: ask.yields,
         };
         let pool = (!dimensions.is_last).then(|| Arc::clone(&self.inner.pool));
         let connection = Connection { link, source: source.clone(), pool };

@@ -10,6 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::content::{Origin, Scheme};
 
+use super::budget::Urgency;
 use super::error::FetchError;
 use super::plan::{ParentKind, Source};
 
@@ -23,6 +24,9 @@ pub(super) const TIME_LEFT: HeaderName = HeaderName::from_static("waystation-tim
 /// What tells a cache that its own word for what the content hashes to is wanted (RFC 9530 section 4).
 pub(super) const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
 pub(super) const WANTED_DIGEST: HeaderValue = HeaderValue::from_static("sha-256=10");
+
+/// How urgent a request is (RFC 9218 section 4).
+pub(super) const PRIORITY: HeaderName = HeaderName::from_static("priority");
 
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -74,6 +78,17 @@ pub(super) fn write_own(source: &Source, target: &str, left: Duration) -> Result
     let (uri, mut fields) = write(&direct, &source.peer, target, left)?;
     fields.insert(TIME_LEFT, HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)));
     Ok((uri, fields))
+}
+
+/// What a parent is told of a request that is less urgent than those of who waits (RFC 9218 section 4.1): 3 is what counts
+/// without a word, 7 is for what nobody waits for.
+pub(super) fn urgency(source: &Source, urgency: Urgency) -> Option<HeaderValue> {
+    let value = match urgency {
+        Urgency::Awaited => return None,
+        Urgency::Ahead => HeaderValue::from_static("u=5"),
+        Urgency::Background => HeaderValue::from_static("u=7"),
+    };
+    (source.parent == Some(ParentKind::ConnectedCache)).then_some(value)
 }
 
 /// The time in which the first byte must be there, as a cache below says it. A value that is none counts as not given.
@@ -148,6 +163,19 @@ mod tests {
                 written(&source, origin, target),
                 (uri.to_owned(), fields.iter().map(|f| (*f).to_owned()).collect())
             );
+        }
+    }
+
+    #[test]
+    fn only_parents_in_the_form_of_connected_cache_are_told_what_is_less_urgent() {
+        let direct = Source::origin(origin(Scheme::Http, "l4.lan", 8081), None, false);
+        let parent = |kind| Source { parent: Some(kind), ..direct.clone() };
+        let cache = parent(ParentKind::ConnectedCache);
+        assert_eq!(urgency(&cache, Urgency::Awaited), None);
+        assert_eq!(urgency(&cache, Urgency::Ahead).unwrap(), "u=5");
+        assert_eq!(urgency(&cache, Urgency::Background).unwrap(), "u=7");
+        for other in [direct.clone(), parent(ParentKind::ForwardProxy)] {
+            assert_eq!(urgency(&other, Urgency::Background), None);
         }
     }
 

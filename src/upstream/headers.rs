@@ -9,7 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, StatusCode};
 
-use super::form::TIME_LEFT;
+use super::form::{PRIORITY, TIME_LEFT};
 
 /// What becomes of the answer, and so which request fields may influence it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,8 @@ pub fn request_fields(client: &HeaderMap, forwarding: Forwarding, identity_only:
         let dropped = is_hop_by_hop(name, &named)
             || NEVER_FORWARDED.contains(name)
             || name.as_str().starts_with("x-forwarded-")
-            || (forwarding == Forwarding::Cacheable && NOT_WHEN_CACHEABLE.contains(name))
+            // How urgent one client's request is says nothing of the one for all.
+            || (forwarding == Forwarding::Cacheable && (NOT_WHEN_CACHEABLE.contains(name) || name == PRIORITY))
             || (identity_only && name == ACCEPT_ENCODING);
         if !dropped {
             fields.append(name, value.clone());
@@ -207,6 +208,7 @@ mod tests {
         ("cdn-loop", true, true),
         ("x-anything", true, true),
         ("cookie", false, true),
+        ("priority", false, true),
         ("want-repr-digest", false, true),
         ("want-content-digest", false, true),
         ("range", false, true),

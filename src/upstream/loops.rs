@@ -29,6 +29,17 @@ pub fn request_loops(headers: &HeaderMap, pseudonym: &str) -> bool {
     in_cdn_loop || in_via
 }
 
+/// Both fields for a request that goes on under another form, as CONNECT does: those of the one that was `received`, and this
+/// cache behind them.
+pub(super) fn passed_on(received: &HeaderMap, pseudonym: &str) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    for name in [VIA, CDN_LOOP] {
+        fields.extend(received.get_all(&name).iter().map(|value| (name.clone(), value.clone())));
+    }
+    mark_request(&mut fields, pseudonym);
+    fields
+}
+
 /// Adds this cache to both fields; what others wrote stays.
 pub(super) fn mark_request(headers: &mut HeaderMap, pseudonym: &str) {
     let pseudonym = token(pseudonym);
@@ -110,6 +121,18 @@ mod tests {
         mark_request(&mut headers, "site-7");
         assert_eq!(headers.get_all(CDN_LOOP).iter().collect::<Vec<_>>(), ["other; x=1", "site-7; v=1"]);
         assert_eq!(headers[VIA], "1.1 site-7");
+    }
+
+    #[test]
+    fn what_goes_on_has_the_marks_of_all_and_nothing_else() {
+        let mut received = HeaderMap::new();
+        for (name, value) in [("via", "1.1 a"), ("via", "1.0 b (x)"), ("cdn-loop", "a"), ("cookie", "secret")] {
+            received.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let fields = passed_on(&received, "me");
+        assert_eq!(fields.get_all(VIA).iter().collect::<Vec<_>>(), ["1.1 a", "1.0 b (x)", "1.1 me"]);
+        assert_eq!(fields.get_all(CDN_LOOP).iter().collect::<Vec<_>>(), ["a", "me; v=1"]);
+        assert_eq!(fields.len(), 5);
     }
 
     proptest! {

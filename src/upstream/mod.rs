@@ -23,6 +23,7 @@ mod identity;
 mod interims;
 mod loops;
 mod middleman;
+mod names;
 mod plan;
 mod pool;
 mod proxy;

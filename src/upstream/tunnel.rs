@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Request;
 use http::header::{HOST, PROXY_AUTHORIZATION};
+use http::{HeaderMap, Request};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -18,11 +18,13 @@ use crate::content::{Origin, Scheme};
 use super::budget::Toll;
 use super::client::Upstream;
 use super::error::{FetchError, Phase};
+use super::loops;
 use super::plan::Source;
 use super::proxy::Proxy;
 
 impl Upstream {
-    /// Connects to `host:port` within `upstream.timeouts.connect`.
+    /// Connects to `host:port` within `upstream.timeouts.connect`, for a request with the fields `received`: a proxy on the
+    /// way is told by whom it was passed on.
     ///
     /// # Errors
     /// When nothing may be asked directly or at this time, the name has no address that may be connected to, or none answers.
@@ -31,6 +33,7 @@ impl Upstream {
         host: Arc<str>,
         port: u16,
         allow_private: bool,
+        received: &HeaderMap,
     ) -> Result<(TcpStream, Toll), FetchError> {
         let settings = &self.inner.settings;
         if !settings.direct {
@@ -46,7 +49,10 @@ impl Upstream {
         let limit = Instant::now() + settings.timeouts.connect;
         let stream = self.inner.connector.dial(&source, limit).await?;
         let stream = match &source.proxy {
-            Some(proxy) => through(proxy, &source, stream, limit).await?,
+            Some(proxy) => {
+                let marks = loops::passed_on(received, &self.inner.pseudonym);
+                through(proxy, &source, stream, marks, limit).await?
+            }
             None => stream,
         };
         Ok((stream, toll))
@@ -54,10 +60,12 @@ impl Upstream {
 }
 
 /// Asks `proxy`, to which `stream` leads, for a tunnel to the peer of `source`, and returns the connection once it stands.
+/// `marks` keep caches that are each other's proxy from asking in circles.
 pub(super) async fn through(
     proxy: &Proxy,
     source: &Source,
     stream: TcpStream,
+    marks: HeaderMap,
     limit: Instant,
 ) -> Result<TcpStream, FetchError> {
     let host = &source.peer.host;
@@ -66,7 +74,7 @@ pub(super) async fn through(
         let (mut sender, connection) =
             http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await.map_err(|_error| closed())?;
         tokio::spawn(connection.with_upgrades());
-        let response = sender.send_request(request(proxy, source)?).await.map_err(|_error| closed())?;
+        let response = sender.send_request(request(proxy, source, marks)?).await.map_err(|_error| closed())?;
         let status = response.status();
         if !status.is_success() {
             let (proxy, host) = (proxy.to_string(), host.to_string());
@@ -81,11 +89,14 @@ pub(super) async fn through(
     timeout_at(limit, asked).await.map_err(late)?
 }
 
-fn request(proxy: &Proxy, source: &Source) -> Result<Request<Empty<Bytes>>, FetchError> {
+fn request(proxy: &Proxy, source: &Source, marks: HeaderMap) -> Result<Request<Empty<Bytes>>, FetchError> {
     let authority = format!("{}:{}", source.peer.host, source.peer.port);
     let mut request = Request::connect(&authority).header(HOST, &authority);
     if let Some(credentials) = &proxy.credentials {
         request = request.header(PROXY_AUTHORIZATION, credentials.value());
     }
-    request.body(Empty::new()).map_err(|error| FetchError::InvalidRequest { reason: error.to_string() })
+    let request = request.body(Empty::new());
+    let mut request = request.map_err(|error| FetchError::InvalidRequest { reason: error.to_string() })?;
+    request.headers_mut().extend(marks);
+    Ok(request)
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::rig::client::{Answer, Connection, get, once};
+use super::rig::client::{Answer, Connection, Head, get, once};
 use super::rig::do_client::DoAgent;
 use super::rig::fake_origin::FakeOrigin;
 use super::rig::origin_reply::Reply;
@@ -136,6 +136,66 @@ async fn a_budget_that_closes_in_the_middle_of_a_body_loses_none_of_it() {
     }
 }
 
+/// A download of a file of which the budget lets about a megabyte come before it is closed.
+async fn begun(node: &RunningNode, agent: &str) -> (Connection, Head) {
+    let mut connection = Connection::open(node.data).await;
+    connection.send(&get(&asked("/image.swu"), &[&format!("User-Agent: {agent}")])).await;
+    let head = connection.head().await;
+    assert_eq!(head.status, 200, "{}", head.raw);
+    (connection, head)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_would_wait_in_vain_for_the_budget_to_open_is_cut_and_resumes() {
+    for mode in Mode::BOTH {
+        let pattern = Pattern::new(923, 6 * MB);
+        let origin = FakeOrigin::with("/image.swu", Reply::file(pattern)).await;
+        origin.limit_rate(MB);
+        origin.keep_sockets_short();
+        let node = with_budget(origin.address, mode.rule(), json!({ "rate": null })).start();
+        let (mut plain, head) = begun(&node, "curl/8").await;
+        let (agent, _) = begun(&node, "Microsoft-Delivery-Optimization/10.1").await;
+        until("no byte comes", async || (node.metric("waystation_upstream_bytes_total", "").await > 1e6).then_some(()))
+            .await;
+        change_budget(&node, json!({ "rate": "closed" }));
+        let cut = plain.checked(&head, pattern, 0).await;
+        assert!(cut.len > 0 && cut.len < pattern.len && cut.first_difference.is_none(), "{mode:?}: {cut:?}");
+        assert!(node.says("\"cut\":\"the upstream budget is closed\""));
+        assert_eq!(node.said().matches("\"cut\":").count(), 1, "an agent has rules of its own: {}", node.said());
+        drop(agent);
+        change_budget(&node, json!({ "rate": null }));
+        assert!(node.says("the upstream budget is open"));
+        until("it cannot be resumed", async || {
+            let rest = node.get(&asked("/image.swu"), &[&format!("Range: bytes={}-", cut.len)]).await;
+            assert_eq!(rest.head.status, 206, "{mode:?}: {}", rest.head.raw);
+            (rest.body == pattern.slice(cut.len, pattern.len)).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_opening_that_is_near_is_waited_for() {
+    let pattern = Pattern::new(924, 3 * MB);
+    let origin = FakeOrigin::with("/image.swu", Reply::file(pattern)).await;
+    origin.limit_rate(MB);
+    let node = with_budget(origin.address, json!({}), json!({ "rate": null })).start();
+    let (mut plain, head) = begun(&node, "curl/8").await;
+    // Longer than it takes to be sure that nothing comes.
+    let second = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let window = json!({ "from": clock(second + 10), "to": clock(second + 3610) });
+    change_budget(&node, json!({ "rate": "closed", "windows": [window] }));
+    assert!(node.says("the upstream budget is closed until"));
+    let checked = plain.checked(&head, pattern, 0).await;
+    assert_eq!((checked.len, checked.first_difference), (pattern.len, None), "{checked:?}");
+}
+
+/// A time of day.
+fn clock(second: u64) -> String {
+    let second = second % 86_400;
+    format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
 #[tokio::test]
 async fn the_bytes_of_a_day_are_counted_over_restarts() {
     let pattern = Pattern::new(914, 1_200_000);
@@ -191,11 +251,7 @@ async fn what_a_client_waits_for_comes_before_what_nobody_does() {
 async fn a_window_opens_by_the_clock() {
     let pattern = Pattern::new(917, 100_000);
     let origin = FakeOrigin::with("/file", Reply::file(pattern)).await;
-    let second = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() % 86_400;
-    let clock = |second: u64| {
-        let second = second % 86_400;
-        format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
-    };
+    let second = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let window = json!({ "from": clock(second + 4), "to": clock(second + 3604) });
     let budget = json!({ "rate": "closed", "windows": [window] });
     let node = with_budget(origin.address, json!({}), budget).start();

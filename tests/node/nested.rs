@@ -1,5 +1,6 @@
 //! Chains of caches: each level asks the one above it, and devices notice nothing of what happens between the levels.
 
+mod circles;
 mod mended;
 mod namespaces;
 mod neighbours;
@@ -7,6 +8,7 @@ mod proxies;
 mod secured;
 mod soak;
 mod trusted;
+mod urgent;
 mod wrong_bytes;
 
 use std::net::SocketAddr;

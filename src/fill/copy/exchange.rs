@@ -10,14 +10,15 @@ use tokio::time::Instant;
 
 use super::{Copying, End, Ways};
 use crate::content::ByteRange;
-use crate::fill::demand::TO_THE_END;
+use crate::fill::demand::{Demands, TO_THE_END};
 use crate::fill::fields;
 use crate::fill::flight::Permit;
 use crate::fill::giver::Giver;
 use crate::fill::judge::{Answered, Asked, Judged, judge};
+use crate::fill::schedule::{Claim, urgency, urgency_to_tell};
 use crate::fill::slide::Running;
 use crate::fill::stream::{Batch, Ending, Stream};
-use crate::upstream::{BodyError, FetchError, FetchRequest, FetchResponse, Source, Subject};
+use crate::upstream::{FetchError, FetchRequest, FetchResponse, Source, Subject, Urgency};
 
 /// Answers that do not fit what was asked before a source counts as one that does no ranges.
 const MISFITS: u32 = 4;
@@ -27,6 +28,9 @@ const WRONG_PARTS: u32 = 3;
 /// client must not notice, and an agent's patience ends soon after the source's own limit.
 const SILENT: Duration = Duration::from_secs(6);
 
+/// So long one that was said to be less urgent may bring nothing while a client stands before its bytes.
+const MODEST: Duration = Duration::from_secs(2);
+
 /// What a request has come to.
 pub(super) enum Event {
     Answered(u64, Asked, Box<Result<FetchResponse, FetchError>>),
@@ -34,7 +38,7 @@ pub(super) enum Event {
 }
 
 impl Copying<'_> {
-    pub(super) fn ask(&mut self, asked: Asked) {
+    pub(super) fn ask(&mut self, asked: Asked, demands: &Demands) {
         let validator = self.writer.entry().record.validator();
         let mut headers = fields::for_fetch(&self.want);
         let (at, end) = match asked {
@@ -50,10 +54,17 @@ impl Copying<'_> {
             }
             Asked::Whole => (0, self.length.unwrap_or(TO_THE_END)),
         };
+        let claim = Claim { id: self.next_id, at, end };
+        let (clients, present) = (demands.clients(), self.writer.partial().present());
+        let told = urgency_to_tell(&claim, &self.claims, &clients, &present, self.rate.per_second());
         let id = self.claim(at, end);
+        if told != Urgency::Awaited && self.inner.upstream.tells_urgency() {
+            self.modest.push((id, Instant::now()));
+        }
         let deadline = Instant::now() + self.inner.upstream.settings().timeouts.request;
         let (avoid, wrong) = (self.avoid.at(Instant::now()), self.inner.wrong_source(&self.want));
         let standing = self.age.of_the_same();
+        standing.set(told);
         let request =
             FetchRequest { avoid, wrong, standing, ..self.want.request(Method::GET, headers, None, deadline) };
         let inner = Arc::clone(self.inner);
@@ -67,6 +78,10 @@ impl Copying<'_> {
         if self.ways != Ways::Again {
             stream.can_be_resumed(SILENT);
         }
+        // It is about what comes next, and of who was told so.
+        let (now, yields) = (Instant::now(), stream.yields());
+        self.modest.retain(|(known, _)| *known != id || yields);
+        self.modest.iter_mut().filter(|(known, _)| *known == id).for_each(|(_, came)| *came = now);
         if !self.standings.iter().any(|(known, _)| *known == id) {
             self.standings.extend(stream.standing().map(|standing| (id, standing.clone())));
         }
@@ -78,7 +93,7 @@ impl Copying<'_> {
 
     pub(super) async fn handle(&mut self, event: Event, permit: &Permit) -> Option<End> {
         let (id, asked, answer) = match event {
-            Event::Came(id, stream, batch) => return self.came(id, stream, batch).await,
+            Event::Came(id, stream, batch) => return self.came(id, stream, batch, permit).await,
             Event::Answered(id, asked, answer) => (id, asked, *answer),
         };
         match answer {
@@ -86,8 +101,10 @@ impl Copying<'_> {
                 let end = self.answered(id, asked, response, permit);
                 if end.is_some() { self.whole_after_all().await.or(end) } else { end }
             }
-            Err(FetchError::KnownDown { until, .. } | FetchError::OverBudget { until }) => {
+            Err(ref error @ (FetchError::KnownDown { until, .. } | FetchError::OverBudget { until })) => {
                 self.claims.retain(|claim| claim.id != id);
+                let is_shut = matches!(error, FetchError::OverBudget { .. });
+                self.shut_until = is_shut.then(|| Instant::from_std(until));
                 self.down = true;
                 self.retry_at = Some(Instant::from_std(until));
                 None
@@ -123,7 +140,29 @@ impl Copying<'_> {
         self.fail(id);
     }
 
+    /// Lets go of requests that were said to be less urgent and bring nothing, once a client stands before their bytes: the next
+    /// one says that it does.
+    pub(super) fn hurry(&mut self, permit: &Permit, now: Instant) {
+        let claims = &mut self.claims;
+        self.modest.retain(|(id, _)| claims.iter().any(|claim| claim.id == *id));
+        if self.modest.is_empty() {
+            return;
+        }
+        let (clients, present) = (permit.demands().clients(), self.writer.partial().present());
+        let is_silent = |id| self.modest.iter().any(|(known, came)| *known == id && now > *came + MODEST);
+        claims.retain(|claim| !is_silent(claim.id) || urgency(claim, &clients, &present) != Urgency::Awaited);
+    }
+
+    /// A source had others to serve first, as it was told that it may. No client stands before these bytes; when one does, the
+    /// next request says so.
+    fn rest_for_clients(&mut self, permit: &Permit) {
+        if permit.has_clients() {
+            self.patience.rest(Instant::now());
+        }
+    }
+
     fn answered(&mut self, id: u64, asked: Asked, response: FetchResponse, permit: &Permit) -> Option<End> {
+        self.shut_until = None;
         if std::mem::take(&mut self.down) {
             // Others that were refused meanwhile need not wait.
             self.retry_at = None;
@@ -157,6 +196,10 @@ impl Copying<'_> {
                 }
                 self.fail_of(id, response.source);
             }
+            Judged::Passing if response.body.yields() => {
+                self.rest_for_clients(permit);
+                self.fail(id);
+            }
             Judged::Passing => self.fail_of(id, response.source),
             Judged::Final if is_refusal(response.status) && self.hand_over(id, permit) => self.fail(id),
             Judged::Final => return Some(End::GaveUp),
@@ -178,7 +221,7 @@ impl Copying<'_> {
         true
     }
 
-    async fn came(&mut self, id: u64, stream: Box<Stream>, batch: Batch) -> Option<End> {
+    async fn came(&mut self, id: u64, stream: Box<Stream>, batch: Batch, permit: &Permit) -> Option<End> {
         let claim = *self.claims.iter().find(|claim| claim.id == id)?;
         let came_to = batch.at.saturating_add(batch.size);
         let range = ByteRange::new(batch.at, came_to.min(claim.end));
@@ -216,8 +259,11 @@ impl Copying<'_> {
                 self.fail_of(id, stream.source().clone());
                 return (self.wrong_parts >= WRONG_PARTS).then_some(End::GaveUp);
             }
-            Some(Ending::Broken(BodyError::OverBudget { .. })) => {
+            Some(Ending::Broken(error)) if stream.is_as_agreed(error) => {
                 // No fault of the source's.
+                if stream.yields() {
+                    self.rest_for_clients(permit);
+                }
                 stream.unfinished().into_iter().for_each(|check| self.unfinished.add(check));
                 self.claims.retain(|claim| claim.id != id);
                 return self.whole_after_all().await;

@@ -1,14 +1,17 @@
 //! Fetches from scripted servers on the loopback interface. Here is what the tests share; each file tells one
 //! part of the story.
 
+mod closing;
 mod differential;
 mod faults;
 mod guard;
+mod lookups;
 mod reader;
 mod redirects;
 mod reuse;
 mod tls;
 mod uploads;
+mod urgency;
 
 use std::io;
 use std::net::SocketAddr;

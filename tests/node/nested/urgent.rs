@@ -1,0 +1,139 @@
+//! What a level tells the one above of how urgent its requests are (RFC 9218), and whose bytes come first there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::super::rig::slow_client::{self, Pace};
+use super::*;
+
+const LEFT: &str = "/left.swu";
+const MB: u64 = 1_000_000;
+
+/// A download of [`LEFT`] that takes next to nothing of what comes.
+async fn begun(node: &RunningNode, fields: &[&str]) -> Connection {
+    let pace = Pace { window: 16 * 1024, bytes_per_second: 1, sip: 1 };
+    let mut connection = slow_client::connect(node.data, pace).await;
+    connection.send(&get(&format!("{LEFT}?cacheHostOrigin={HOST}"), fields)).await;
+    assert_eq!(connection.head().await.status, 200);
+    connection
+}
+
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parent_is_told_what_is_read_ahead_and_what_nobody_waits_for() {
+    let parent = FakeOrigin::with(LEFT, Reply::file(Pattern::new(681, 100 * MB))).await;
+    parent.limit_rate(8 * MB);
+    let rule = json!({ "fill": "ranged", "abandon": "complete" });
+    let node = below(&[url(parent.address)], rule).start();
+    let said = |value: Option<&str>| {
+        let requests = parent.received();
+        requests.iter().any(|request| request.field("Priority") == value)
+    };
+    // What a client says of its own is not said of a request for all.
+    let client = begun(&node, &["Priority: u=1, i"]).await;
+    until("read-ahead is not told", async || said(Some("u=5"))).await;
+    assert!(parent.received()[0].field("Priority").is_none() && !said(Some("u=7")));
+    drop(client);
+    until("that nobody waits is not told", async || said(Some("u=7"))).await;
+    assert!(!parent.received().iter().any(|request| request.field("Priority").is_some_and(|it| it.contains("u=1"))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_at_the_parent_comes_before_what_a_child_reads_ahead() {
+    for stays in [true, false] {
+        let (left, wanted) = (Pattern::new(682, 120 * MB), Pattern::new(683, MB));
+        let origin = FakeOrigin::with(LEFT, Reply::file(left)).await;
+        origin.serve("/wanted", Reply::file(wanted));
+        let rule = json!({ "fill": "ranged", "abandon": "complete" });
+        let budget = |rate: &str| json!({ "rate": rate });
+        let parent = top(&origin, rule.clone()).set("upstream.budget", budget("20 MB/s")).start();
+        let child = below(&[url(parent.data)], rule).start();
+        let client = begun(&child, &[]).await;
+        // By then all that is asked for lies far ahead of the client, and of what its sockets took.
+        until("the child does not read ahead", async || {
+            child.metric("waystation_upstream_bytes_total", "").await > 3e7
+        })
+        .await;
+        let kept = stays.then_some(client);
+        if !stays {
+            until("the client is not missed", async || child.metric("waystation_requests_in_flight", "").await == 0.0)
+                .await;
+        }
+        let _command = parent.setup().clone().set("upstream.budget", budget("400 kB/s")).command();
+        parent.signal(Signal::HUP);
+        until("the budget is not obeyed", async || {
+            parent.metric("waystation_upstream_budget_rate_bytes", "").await == 4e5
+        })
+        .await;
+        let before = parent.metric("waystation_upstream_bytes_total", "").await;
+        must_be(&parent.get(&format!("/wanted?cacheHostOrigin={HOST}"), &[]).await, wanted);
+        let came = parent.metric("waystation_upstream_bytes_total", "").await - before;
+        assert!(came < 1.4e6, "stays: {stays}: {came} bytes came meanwhile, of which 1 MB were waited for");
+        assert!(parent.metric("waystation_fills_active", "").await >= 1.0, "the child's fill goes on");
+        drop(kept);
+    }
+}
+
+/// A parent that gives nothing to who is told to come after others, as if there were always some. One that answers has the
+/// head; the other one has not even that.
+async fn busy_parent(pattern: Pattern, answers: bool) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, modest) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&modest);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while stream.read_buf(&mut head).await.is_ok_and(|count| count > 0) {
+                    if !head.ends_with(b"\r\n\r\n") {
+                        continue;
+                    }
+                    let text = String::from_utf8(std::mem::take(&mut head)).unwrap().to_lowercase();
+                    let range = text.split("range: bytes=").nth(1).unwrap().lines().next().unwrap();
+                    let (from, to) = range.split_once('-').unwrap();
+                    let (from, to) = (from.parse::<u64>().unwrap(), to.parse::<u64>().unwrap().min(pattern.len - 1));
+                    let answer = format!(
+                        "HTTP/1.1 206 Partial Content\r\nETag: \"1\"\r\nContent-Range: bytes {from}-{to}/{}\r\n\
+                         Content-Length: {}\r\n\r\n",
+                        pattern.len,
+                        to + 1 - from
+                    );
+                    let is_modest = text.contains("\r\npriority: u=");
+                    count.fetch_add(usize::from(is_modest), Ordering::Relaxed);
+                    if is_modest && !answers {
+                        continue;
+                    }
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                    if !is_modest {
+                        let _ = stream.write_all(&pattern.slice(from, to + 1)).await;
+                    }
+                }
+            });
+        }
+    });
+    (address, modest)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_ahead_is_asked_for_anew_when_a_client_stands_before_it() {
+    for answers in [true, false] {
+        let pattern = Pattern::new(684, 20 * MIB);
+        let (address, modest) = busy_parent(pattern, answers).await;
+        let node = below(&[url(address)], json!({ "fill": "ranged" })).start();
+        let agent = DoAgent::new(node.data);
+        agent.download(HOST, LEFT, pattern, &[]).await.must_be(pattern, pattern.sha256());
+        assert!(!agent.has_bans() && modest.load(Ordering::Relaxed) > 0, "{answers}");
+        assert_eq!(state(&node).await["state"], "online", "the parent is not at fault");
+    }
+}
