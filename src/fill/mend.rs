@@ -8,12 +8,12 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use moka::sync::Cache;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::by_digest::ByDigest;
 use super::judge::{Answered, Asked, Judged, judge};
 use super::patience::Patience;
-use super::stream::Stream;
+use super::stream::{SKIPPED, Stream};
 use super::{Fill, FillError, Want, fields};
 use crate::content::{BodyRef, ByteRange, Digest, Record};
 use crate::store::{Broken, Entry, Mended, Patch, ReadError};
@@ -23,8 +23,6 @@ use crate::upstream::{FetchResponse, share_of_time};
 const UNLIKE: u32 = 2;
 /// Bytes that are held while more of the same body are needed to prove them.
 const HELD: u64 = 64 * 1024 * 1024;
-/// Bytes that are read for nothing before a block, from a source that does no ranges.
-pub(super) const SKIPPED: u64 = 64 * 1024 * 1024;
 /// What came until so long before the deadline is put in place, whatever is missing of it.
 const TO_PUT_IN_PLACE: Duration = Duration::from_secs(1);
 /// Bodies that are being mended at a time, at most, without meeting another's turn.
@@ -65,7 +63,7 @@ enum Brought {
 }
 
 /// Why one request brought no more.
-pub(super) enum Stop {
+enum Stop {
     /// It ended, or failed: what is missing may be asked for again.
     Failed(FillError),
     /// It need not be asked again.
@@ -254,7 +252,7 @@ impl Fill {
             Err(error) => return Stop::Failed(error),
         };
         match begin_of(record, range, &response) {
-            Ok(at) => collect(Stream::new(response, at), range, want.deadline, kept).await,
+            Ok(at) => Stop::Failed(Stream::new(response, at).keep(range, want.deadline, kept).await),
             Err(stop) => stop,
         }
     }
@@ -293,26 +291,5 @@ fn begin_of(record: &Record, range: ByteRange, response: &FetchResponse) -> Resu
         Judged::Misfit => Err(Stop::Refused(bad("another range than was asked for"))),
         Judged::Passing => Err(Stop::Failed(bad("a failure that may pass"))),
         Judged::Final => Err(Stop::Refused(bad("a refusal"))),
-    }
-}
-
-/// Reads up to the end of `range`, and keeps the bytes in it. Says why it ended.
-pub(super) async fn collect(mut stream: Stream, range: ByteRange, until: Instant, kept: &mut Vec<Bytes>) -> Stop {
-    loop {
-        let Ok(batch) = timeout_at(until, stream.next()).await else {
-            return Stop::Failed(FillError::Deadline);
-        };
-        let mut at = batch.at;
-        for bytes in batch.bytes {
-            let here = ByteRange::new(at, at.saturating_add(bytes.len() as u64));
-            if let Some(common) = here.and_then(|here| here.intersect(range)) {
-                // Both ends are within `bytes`, whose length is a usize.
-                kept.push(bytes.slice((common.start() - at) as usize..(common.end() - at) as usize));
-            }
-            at = at.saturating_add(bytes.len() as u64);
-        }
-        if batch.end.is_some() || at >= range.end() {
-            return Stop::Failed(FillError::BadAnswer("a body that ends too soon"));
-        }
     }
 }

@@ -6,15 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::task::yield_now;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::part_check::{HeldRoom, PartCheck};
+use super::{FillError, write};
 use crate::content::ByteRange;
 use crate::decide;
 use crate::upstream::{BodyError, FetchResponse, Source, Standing, UpstreamBody};
 
 /// What arrived is given out when no more is there at once, or when this much is, in bytes.
 const BATCH: u64 = 512 * 1024;
+
+/// Bytes that are read for nothing before a block, from a source that does no ranges.
+pub(super) const SKIPPED: u64 = 64 * 1024 * 1024;
 
 /// The body of one answer.
 pub(super) struct Stream {
@@ -121,6 +125,17 @@ impl Stream {
             let Some(check) = &mut self.check else { return batch };
             if let Some(batch) = check.take(batch, Instant::now()) {
                 return batch;
+            }
+        }
+    }
+
+    /// Reads up to the end of `range`, or until `until`, and keeps the bytes in it. Says why it ended.
+    pub(super) async fn keep(mut self, range: ByteRange, until: Instant, kept: &mut Vec<Bytes>) -> FillError {
+        loop {
+            let Ok(batch) = timeout_at(until, self.next()).await else { return FillError::Deadline };
+            kept.extend(write::slices(&batch.bytes, batch.at, range));
+            if batch.end.is_some() || batch.at.saturating_add(batch.size) >= range.end() {
+                return FillError::BadAnswer("a body that ends too soon");
             }
         }
     }
