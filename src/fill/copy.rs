@@ -108,7 +108,9 @@ pub(super) struct Copying<'a> {
     rate: Rate,
     patience: Patience,
     avoid: Avoid,
-    comebacks: watch::Receiver<()>,
+    comebacks: watch::Receiver<u64>,
+    /// The last of them that was heard of.
+    heard: u64,
     retry_at: Option<Instant>,
     down: bool,
     /// When the budget opens, if that was closed when something was asked for last.
@@ -138,6 +140,8 @@ impl Ways {
 impl<'a> Copying<'a> {
     pub(super) fn new(inner: &'a Arc<Inner>, want: &'a Want, writer: PartialWriter, ways: Ways) -> Self {
         let now = Instant::now();
+        let comebacks = inner.upstream.comebacks();
+        let heard = *comebacks.borrow();
         let length = writer.entry().record.length;
         let is_new = writer.partial().present_total() == 0;
         let giver = if is_new { Giver::default() } else { Giver::of_a_rest() };
@@ -156,9 +160,10 @@ impl<'a> Copying<'a> {
             age: Standing::default(),
             next_id: 0,
             rate: Rate::new(now),
-            patience: Patience::new(now),
+            patience: inner.patience(),
             avoid: Avoid::default(),
-            comebacks: inner.upstream.comebacks(),
+            heard,
+            comebacks,
             retry_at: None,
             down: false,
             shut_until: None,
@@ -209,8 +214,10 @@ impl<'a> Copying<'a> {
                 () = permit.demands().changed() => {}
                 // Whoever it is: one that is still down says so at once.
                 Ok(()) = self.comebacks.changed() => {
+                    self.heard = *self.comebacks.borrow();
                     // Nobody is to give up at a word that holds no more.
-                    (self.retry_at, self.shut_until, self.foreseen) = (None, None, Instant::now());
+                    (self.retry_at, self.down, self.shut_until) = (None, false, None);
+                    self.foreseen = Instant::now();
                 }
                 () = sleep_until(wake) => {}
             }
@@ -367,7 +374,8 @@ impl<'a> Copying<'a> {
         let whole_by = left.and_then(|left| self.rate.time_for(now, left)).map(|time| now + time);
         let is_silent = self.patience.silence(now) > DOWN_AFTER;
         let shut_until = self.shut_until.filter(|_| is_silent && self.claims.is_empty());
-        permit.foresee(Outlook { whole_by, down: self.down && is_silent, shut_until });
+        let down_after = (self.down && is_silent).then_some(self.heard);
+        permit.foresee(Outlook { whole_by, down_after, shut_until });
     }
 }
 

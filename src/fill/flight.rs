@@ -81,8 +81,8 @@ pub(super) struct Flight {
 pub struct Outlook {
     /// When the whole body will be there at the present rate.
     pub whole_by: Option<Instant>,
-    /// No source can be asked at present, and nothing has come for a while.
-    pub down: bool,
+    /// No source could be asked after so many comebacks, and nothing has come for a while.
+    pub down_after: Option<u64>,
     /// Nothing comes before this moment, as far as is known, since the budget is closed; and nothing has come for a while.
     pub shut_until: Option<Instant>,
 }

@@ -13,7 +13,6 @@ use super::copy::{Copying, End, Start};
 use super::flight::{Head, Permit};
 use super::giver::Giver;
 use super::judge::{Answered, Judged, judge};
-use super::patience::Patience;
 use super::{FillError, Inner, Want, answer, fields, known, schedule};
 use crate::content::{BodyRef, ByteRange, ExpectedDigest, Record};
 use crate::decide::{self, FirstAsked};
@@ -156,7 +155,7 @@ impl Leader<'_> {
         mut response: FetchResponse,
         exclusive: oneshot::Sender<FetchResponse>,
     ) -> Result<(), FillError> {
-        let mut patience = Patience::new(Instant::now());
+        let mut patience = self.inner.patience();
         while is_misfit(&response) {
             let next = patience.failed(Instant::now(), false);
             if next >= self.want.deadline {
@@ -361,7 +360,7 @@ impl Leader<'_> {
     /// Asks upstream, again and again after failures that may pass, as long as a client waits, nothing stored can be served
     /// instead, and the source is not known to be down.
     pub(super) async fn fetch(&self, headers: HeaderMap) -> Result<FetchResponse, FillError> {
-        let mut patience = Patience::new(Instant::now());
+        let mut patience = self.inner.patience();
         let mut before = None;
         loop {
             let deadline = (Instant::now() + self.inner.upstream.settings().timeouts.request).max(self.want.deadline);

@@ -12,7 +12,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::by_digest::ByDigest;
 use super::judge::{Answered, Asked, Judged, judge};
-use super::patience::Patience;
 use super::stream::{SKIPPED, Stream};
 use super::{Fill, FillError, Want, fields};
 use crate::content::{BodyRef, ByteRange, Digest, Record};
@@ -196,7 +195,7 @@ impl Fill {
         block_size: u64,
         by_digest: &mut ByDigest<'_>,
     ) -> Brought {
-        let mut patience = Patience::new(Instant::now());
+        let mut patience = self.inner.patience();
         let mut kept: Vec<Bytes> = Vec::new();
         let mut rest = range;
         loop {

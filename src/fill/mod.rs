@@ -41,7 +41,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use moka::sync::Cache;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 pub use arriving::{Arrived, Arriving};
 pub use error::FillError;
@@ -68,6 +68,7 @@ use giver::Giver;
 use mend::Mending;
 use part_check::HeldRoom;
 use passage::WindowMemory;
+use patience::{LONGEST_PAUSE, Patience};
 
 /// How long a key whose answer could not be shared is fetched by each client for itself, so that clients do not
 /// queue behind one another for answers that none of them can use.
@@ -135,6 +136,14 @@ impl Inner {
         self.wrong_sources.get(&want.key.hash())
     }
 
+    /// When a source is asked again after a failure. A parent that has nothing yet may have it at any moment, as its own link
+    /// comes back: what it is asked for is what it uses its link for.
+    fn patience(&self) -> Patience {
+        let settings = self.upstream.settings();
+        let longest = if settings.parents.is_empty() { LONGEST_PAUSE } else { settings.look_every() };
+        Patience::new(Instant::now(), longest.min(LONGEST_PAUSE))
+    }
+
     /// Content turned out not to be what `subject` says.
     fn note_mismatch(&self, want: &Want, giver: &Giver, subject: Subject) {
         let key = want.key.hash();
@@ -180,6 +189,12 @@ impl Fill {
     /// From the end of a request's head to the first body byte of its answer, at most.
     pub fn request_time(&self) -> Duration {
         self.inner.upstream.settings().timeouts.request
+    }
+
+    /// How often a source could be reached again so far, or the budget opened. What a flight says of sources that are down is
+    /// of the time before if it knows of fewer.
+    pub fn comebacks(&self) -> u64 {
+        *self.inner.upstream.comebacks().borrow()
     }
 
     /// Whether the request has passed through this cache before (RFC 8586 section 2, RFC 9110 section 7.6.3).

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Pause after the second failure in a row; it doubles up to [`LONGEST_PAUSE`]. After the first one there is none.
+/// Pause after the second failure in a row; it doubles up to the longest. After the first one there is none.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The longest pause where an origin is asked.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The longest pause of a fill that nobody waits for.
 const LONGEST_PAUSE_ALONE: Duration = Duration::from_secs(30);
 
@@ -33,11 +34,13 @@ pub(super) struct Patience {
     /// Bytes since then.
     gained: u64,
     pause: Duration,
+    longest: Duration,
 }
 
 impl Patience {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { progress: now, asked: now, gained: 0, pause: Duration::ZERO }
+    /// With pauses up to `longest` while somebody waits.
+    pub(super) fn new(now: Instant, longest: Duration) -> Self {
+        Self { progress: now, asked: now, gained: 0, pause: Duration::ZERO, longest }
     }
 
     /// Bytes have come that were not there. A source that gives a few and then fails, again and again, is asked slowly all
@@ -58,9 +61,9 @@ impl Patience {
 
     /// A request failed: when to ask again.
     pub(super) fn failed(&mut self, now: Instant, alone: bool) -> Instant {
-        let longest = if alone { LONGEST_PAUSE_ALONE } else { LONGEST_PAUSE };
+        let longest = if alone { LONGEST_PAUSE_ALONE } else { self.longest };
         let next = now + self.pause.min(longest);
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, longest);
+        self.pause = (self.pause * 2).max(FIRST_PAUSE).min(longest);
         (self.asked, self.gained) = (next, 0);
         next
     }
@@ -83,7 +86,7 @@ mod tests {
     #[test]
     fn the_first_failure_costs_no_time_and_later_ones_more_and_more() {
         let start = Instant::now();
-        let mut patience = Patience::new(start);
+        let mut patience = Patience::new(start, LONGEST_PAUSE);
         let mut at = start;
         let mut pauses = Vec::new();
         for _ in 0..7 {
@@ -98,10 +101,24 @@ mod tests {
         assert_eq!(patience.failed(at, false), at);
     }
 
+    #[test]
+    fn no_pause_is_longer_than_the_longest_however_short_that_is() {
+        for longest in [Duration::from_millis(500), Duration::from_millis(25), Duration::ZERO] {
+            let mut now = Instant::now();
+            let mut patience = Patience::new(now, longest);
+            for _ in 0..7 {
+                let next = patience.failed(now, false);
+                assert!(next - now <= longest);
+                now = next;
+            }
+            assert_eq!(patience.failed(now, false) - now, longest);
+        }
+    }
+
     /// Pauses of a source that gives so many bytes in this time after each request and then fails.
     fn pauses(bytes: u64, after: Duration) -> Vec<u128> {
         let mut now = Instant::now();
-        let mut patience = Patience::new(now);
+        let mut patience = Patience::new(now, LONGEST_PAUSE);
         let failures = (0..7).map(|_| {
             now += after;
             patience.progress(now, bytes);
@@ -124,7 +141,7 @@ mod tests {
     #[test]
     fn any_byte_ends_the_silence() {
         let start = Instant::now();
-        let mut patience = Patience::new(start);
+        let mut patience = Patience::new(start, LONGEST_PAUSE);
         let late = start + WITH_CLIENTS * 2;
         patience.progress(late, 1);
         assert_eq!((patience.silence(late), patience.is_over(late, false)), (Duration::ZERO, false));

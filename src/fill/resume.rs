@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep_until};
 use super::copy::{Copying, Start, Ways};
 use super::judge::{Answered, Asked, Judged, judge};
 use super::lead::Leader;
-use super::patience::Patience;
 use super::stream::Stream;
 use super::{FillError, answer, fields, schedule};
 use crate::content::{ByteRange, Record};
@@ -90,7 +89,7 @@ impl Leader<'_> {
         asked: Asked,
         headers: HeaderMap,
     ) -> Result<FetchResponse, FillError> {
-        let mut patience = Patience::new(Instant::now());
+        let mut patience = self.inner.patience();
         let mut comebacks = self.inner.upstream.comebacks();
         let mut failure = None;
         loop {

@@ -67,7 +67,7 @@ pub(super) struct Slide<'a> {
     retry_at: Option<Instant>,
     /// When the budget opens, if that was closed when something was asked for last.
     shut_until: Option<Instant>,
-    comebacks: watch::Receiver<()>,
+    comebacks: watch::Receiver<u64>,
     patience: Patience,
     avoid: Avoid,
     rate: Rate,
@@ -177,7 +177,7 @@ impl<'a> Slide<'a> {
             retry_at: None,
             shut_until: None,
             comebacks: leader.inner.upstream.comebacks(),
-            patience: Patience::new(now),
+            patience: leader.inner.patience(),
             avoid: Avoid::default(),
             rate: Rate::new(now),
             age: Standing::default(),
@@ -415,6 +415,6 @@ impl<'a> Slide<'a> {
         };
         let is_silent = self.stream.is_none() && self.patience.silence(now) > DOWN_AFTER;
         let shut_until = self.shut_until.filter(|_| is_silent);
-        self.leader.permit.foresee(Outlook { whole_by, down: false, shut_until });
+        self.leader.permit.foresee(Outlook { whole_by, down_after: None, shut_until });
     }
 }

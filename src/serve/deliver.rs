@@ -20,7 +20,7 @@ use super::verify::{Verdict, verified_soon};
 use super::{multipart, rescue, respond, wanted};
 use crate::content::{ByteRange, RangeSet, Record};
 use crate::decide::{self, CacheStatus, Freshness, FwdReason, Precondition, RangeOutcome};
-use crate::fill::{Arriving, FlightGuard};
+use crate::fill::{Arriving, FlightGuard, Outlook};
 use crate::store::{Body, Entry, Gift, Progress};
 use crate::telemetry::RequestResult;
 
@@ -178,7 +178,7 @@ pub(super) async fn growing(handler: &Handler, ask: &Ask, growing: Growing, reas
             Some(_) => first,
         };
     }
-    match first_byte(&body, first, &guard, ask.deadline).await {
+    match first_byte(handler, &body, first, &guard, ask.deadline).await {
         Some(Progress::Present(_) | Progress::Ended(_)) => {}
         Some(Progress::Stopped) => return Delivery::Unusable,
         None => return Delivery::Done(come_back("deadline", body, guard)),
@@ -221,12 +221,20 @@ fn found_places(segments: &VecDeque<Segment>, found: &RangeSet) -> Option<Vec<By
 }
 
 /// Waits for the byte at `first` until the deadline, or until it is known that no source can bring it.
-async fn first_byte(body: &Arriving, first: u64, guard: &FlightGuard, deadline: Instant) -> Option<Progress> {
+async fn first_byte(
+    handler: &Handler,
+    body: &Arriving,
+    first: u64,
+    guard: &FlightGuard,
+    deadline: Instant,
+) -> Option<Progress> {
     let mut outlook = guard.outlook();
+    // What a source that is back since has not told the fill yet is no reason to turn a client away.
+    let is_down = |outlook: &Outlook| outlook.down_after.is_some_and(|count| count >= handler.fill.comebacks());
     tokio::select! {
         biased;
         progress = body.wait(first) => Some(progress),
-        _ = outlook.wait_for(|outlook| outlook.down) => None,
+        _ = outlook.wait_for(is_down) => None,
         () = sleep_until(deadline) => None,
     }
 }

@@ -32,7 +32,7 @@ pub(super) async fn verified_soon(body: &Arriving, guard: &FlightGuard, latest: 
     tokio::pin!(ended);
     loop {
         let seen = *outlook.borrow_and_update();
-        if seen.down || seen.whole_by.is_some_and(|by| by > Instant::now() + WORTH_WAITING) {
+        if seen.down_after.is_some() || seen.whole_by.is_some_and(|by| by > Instant::now() + WORTH_WAITING) {
             return Verdict::TooLong;
         }
         tokio::select! {

@@ -152,8 +152,8 @@ impl Upstream {
         self.inner.sources.gave_wrong(source, subject);
     }
 
-    /// Tells when a source that could not be reached can be, whichever.
-    pub fn comebacks(&self) -> watch::Receiver<()> {
+    /// Tells when a source that could not be reached can be, whichever, or the budget opens: as the number of times.
+    pub fn comebacks(&self) -> watch::Receiver<u64> {
         self.inner.sources.comebacks()
     }
 

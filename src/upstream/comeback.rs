@@ -6,18 +6,19 @@ use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout};
 
 use super::client::{Inner, Upstream};
 use super::plan::Source;
+use super::pool::Link;
 
 /// Sources that are looked for at once. Names under a wildcard rule are the clients' choice.
 const SOUGHT: usize = 16;
 /// So long an origin is looked for, since names that never were may have been asked for; a parent for ever.
 const LONGEST: Duration = Duration::from_secs(600);
-/// The first pause between two attempts is this part of the time that one may take; it grows to the whole.
-const FIRST_PAUSE: u32 = 6;
 
 /// Who is being looked for.
 #[derive(Debug, Default)]
@@ -45,21 +46,35 @@ impl Upstream {
 }
 
 async fn seek(inner: Weak<Inner>, source: Source) {
-    let (began, mut pause) = (Instant::now(), None);
+    let began = Instant::now();
+    let mut attempts = FuturesUnordered::new();
     while let Some(inner) = inner.upgrade() {
-        let limit = inner.settings.timeouts.connect;
+        let (limit, pause) = (inner.settings.timeouts.connect, inner.settings.look_every());
         let is_over = source.parent.is_none() && began.elapsed() > LONGEST;
         if is_over || !inner.sources.is_unreachable(&source) {
             return inner.sought.end(&source);
         }
-        if let Ok(link) = inner.connector.connect(&source, Instant::now() + limit).await {
+        attempts.push(connect(Arc::clone(&inner), source.clone(), Instant::now() + limit));
+        drop(inner);
+        if let Ok((inner, link)) = timeout(pause, first_of(&mut attempts)).await {
             inner.pool.put(source.clone(), link);
             inner.sought.end(&source);
             return inner.sources.reached(&source);
         }
-        drop(inner);
-        let next = pause.map_or(limit / FIRST_PAUSE, |before| limit.min(before * 2));
-        pause = Some(next);
-        sleep(next).await;
     }
+}
+
+async fn connect(inner: Arc<Inner>, source: Source, limit: Instant) -> Option<(Arc<Inner>, Link)> {
+    let link = inner.connector.connect(&source, limit).await.ok()?;
+    Some((inner, link))
+}
+
+/// The first of the attempts that comes to something; until the end of time if none does.
+async fn first_of<T>(attempts: &mut FuturesUnordered<impl Future<Output = Option<T>>>) -> T {
+    while let Some(attempt) = attempts.next().await {
+        if let Some(made) = attempt {
+            return made;
+        }
+    }
+    std::future::pending().await
 }

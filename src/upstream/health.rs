@@ -158,6 +158,8 @@ impl Health {
             return;
         }
         match self.state {
+            // A probe that began before it was reached says nothing new.
+            State::Closed { .. } if probe.is_some() => {}
             State::Closed { weight, last_fault } => {
                 let recent = last_fault.is_some_and(|at| now.saturating_duration_since(at) <= FORGET_AFTER);
                 let weight = if recent { weight } else { 0 }.saturating_add(outcome.weight());
@@ -190,7 +192,8 @@ impl Health {
 
     /// Whether the source is down because there is no connection to it.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self.state, State::Open { cause: Outcome::ConnectFailure, .. })
+        let (State::Open { cause, .. } | State::HalfOpen { cause, .. }) = self.state else { return false };
+        cause == Outcome::ConnectFailure
     }
 
     /// There is a connection to it at `now`: everybody may ask, and the next fault is enough for the next pause. Whether it

@@ -170,6 +170,21 @@ fn a_source_that_can_be_reached_again_need_not_be_waited_for() {
     }
 }
 
+#[test]
+fn a_probe_that_is_still_under_way_delays_nobody_once_the_source_is_reached() {
+    let now = Instant::now();
+    let mut health = Health::default();
+    for _ in 0..2 {
+        health.record(now, Outcome::ConnectFailure, None, 0.5);
+    }
+    let later = now + Duration::from_secs(1);
+    let before = probe(&mut health, later);
+    assert!(matches!(health.verdict(later), Verdict::Down { .. }));
+    assert!(health.is_unreachable() && health.reached(later));
+    health.record(later, Outcome::ConnectFailure, Some(before), 0.5);
+    assert_eq!(health.verdict(later), Verdict::Allowed, "its packets went before the link was back");
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Ask,

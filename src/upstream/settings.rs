@@ -52,7 +52,17 @@ impl Default for Timeouts {
     }
 }
 
+/// A source that cannot be reached is looked for this often in the time that a connection may take. What a link that was away
+/// swallowed is not sent again for seconds (RFC 6298 section 2), and of a window of half a minute each of them counts: so one
+/// attempt does not wait for another.
+const LOOKS: u32 = 6;
+
 impl Settings {
+    /// How often a source that cannot be reached is looked for, and a parent asked again that has nothing yet.
+    pub fn look_every(&self) -> Duration {
+        self.timeouts.connect / LOOKS
+    }
+
     /// Whether anybody may be asked.
     pub fn may_fetch(&self) -> bool {
         self.direct || !self.parents.is_empty()

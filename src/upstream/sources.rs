@@ -32,7 +32,8 @@ pub(super) struct Sources {
     table: Mutex<HashMap<Source, Health>>,
     wrong: Mutex<WrongBytes>,
     metrics: Arc<Metrics>,
-    comebacks: watch::Sender<()>,
+    /// How many there have been.
+    comebacks: watch::Sender<u64>,
 }
 
 /// One attempt at a source. Dropped without a report it says nothing of the source, but frees the probe.
@@ -139,11 +140,11 @@ impl Sources {
 
     /// Who waits for a source may ask again.
     pub(super) fn tell_of_comeback(&self) {
-        self.comebacks.send_replace(());
+        self.comebacks.send_modify(|count| *count += 1);
     }
 
-    /// Tells of each source that can be reached again.
-    pub(super) fn comebacks(&self) -> watch::Receiver<()> {
+    /// Tells of each source that can be reached again, as their number.
+    pub(super) fn comebacks(&self) -> watch::Receiver<u64> {
         self.comebacks.subscribe()
     }
 
