@@ -20,10 +20,10 @@ use super::*;
 const LEVELS: [&str; 6] = ["origin", "l5", "l4", "proxy", "l3", "leaf"];
 
 /// Each link with loss and delay of its own, from the origin down, as in a factory: a line of the Internet, one between two
-/// sites, two within the house, and radio to the devices, which is near and bad. At 0.2 % and 20 ms there and back one
-/// connection of TCP Reno gets about 2 MB/s (Mathis et al., 1997: 1.22 segments / (time there and back * square root of the
-/// loss)), so that 512 MiB are some minutes.
-const WEATHER: [Weather; 5] = [weather(10, 200), weather(10, 100), weather(3, 100), weather(3, 100), weather(5, 500)];
+/// sites, two within the house, and radio to the devices. At 0.2 % and 40 ms there and back one connection of TCP Reno gets
+/// about 1 MB/s (Mathis et al., 1997: 1.22 segments / (time there and back * square root of the loss)). Worse links show no
+/// more, but 512 MiB take longer: over the last one they go 20 times.
+const WEATHER: [Weather; 5] = [weather(20, 200), weather(10, 200), weather(5, 100), weather(5, 100), weather(3, 200)];
 
 /// A delay in milliseconds in each direction, and how many of 100,000 packets are lost.
 const fn weather(delay: u64, lost: u64) -> Weather {
