@@ -1,6 +1,7 @@
 //! Chains of caches: each level asks the one above it, and devices notice nothing of what happens between the levels.
 
 mod circles;
+mod lossy;
 mod mended;
 mod namespaces;
 mod neighbours;
