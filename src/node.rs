@@ -320,6 +320,9 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain, all_budgeted: bo
     // What is outside of the budget can be had while it is closed.
     let can_fetch = (shut.is_none() || !all_budgeted) && (settings.direct || parents_down < settings.parents.len());
     reasons.extend(shut);
+    if !settings.direct && settings.parents.is_empty() {
+        reasons.push("nobody may be asked: upstream.direct is false, and there are no parents".to_owned());
+    }
     let state = match (in_service, can_fetch) {
         (0, false) => NodeState::Unavailable,
         (_, false) => NodeState::Offline,

@@ -329,3 +329,13 @@ async fn an_origin_of_the_own_level_is_asked_itself() {
     must_be(&node.get("/x?cacheHostOrigin=local.lan", &[]).await, Pattern::new(650, 99));
     assert_eq!((origin.requests(), parent.requests()), (1, 0));
 }
+
+#[tokio::test]
+async fn a_cache_that_may_ask_nobody_says_so() {
+    let node = below(&[], json!({})).set("upstream.direct", json!(false)).start();
+    assert_eq!(node.get(&asked(), &[]).await.head.status, 503);
+    let state = state(&node).await;
+    assert_eq!(state["state"], "offline");
+    let reasons = state["reasons"].to_string();
+    assert!(reasons.contains("upstream.direct is false"), "{reasons}");
+}
