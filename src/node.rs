@@ -314,6 +314,7 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain, all_budgeted: bo
     let lowered = upstream.lowered_sources();
     let wrong = |source| format!("wrong bytes for several contents from {source}: it is asked after the others");
     reasons.extend(lowered.iter().map(wrong));
+    reasons.extend(upstream.refusing_parents().iter().map(|refusal| format!("whatever is asked for: {refusal}")));
     let shut = upstream.shut_text();
     let settings = upstream.settings();
     let parents_down = down.iter().filter(|down| down.source.parent.is_some()).count();

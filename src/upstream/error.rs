@@ -398,7 +398,9 @@ impl fmt::Display for TlsFault {
             Self::Certificate(reason) => write!(f, "its certificate is unfit: {reason}"),
             Self::InvalidName => f.write_str("its name cannot be asked for"),
             Self::Unknown => f.write_str("it asks for a certificate of this cache; set upstream.tls.certificate"),
-            Self::Refused(reason) => write!(f, "it refuses the certificate of this cache ({reason}); check upstream.tls"),
+            Self::Refused(reason) => {
+                write!(f, "it refuses the certificate of this cache ({reason}); check upstream.tls")
+            }
             Self::Disconnected => f.write_str("it closed the connection in the handshake"),
             Self::Protocol(reason) => f.write_str(reason),
         }
