@@ -314,12 +314,16 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain, all_budgeted: bo
     let lowered = upstream.lowered_sources();
     let wrong = |source| format!("wrong bytes for several contents from {source}: it is asked after the others");
     reasons.extend(lowered.iter().map(wrong));
+    reasons.extend(upstream.refusing_parents().iter().map(|refusal| format!("whatever is asked for: {refusal}")));
     let shut = upstream.shut_text();
     let settings = upstream.settings();
     let parents_down = down.iter().filter(|down| down.source.parent.is_some()).count();
     // What is outside of the budget can be had while it is closed.
     let can_fetch = (shut.is_none() || !all_budgeted) && (settings.direct || parents_down < settings.parents.len());
     reasons.extend(shut);
+    if !settings.direct && settings.parents.is_empty() {
+        reasons.push("nobody may be asked: upstream.direct is false, and there are no parents".to_owned());
+    }
     let state = match (in_service, can_fetch) {
         (0, false) => NodeState::Unavailable,
         (_, false) => NodeState::Offline,

@@ -36,5 +36,6 @@ pub(super) fn overlay(root: &mut Node, variables: &BTreeMap<String, String>, not
     }
     if let Some(name) = first(&EXCEPT) {
         set(root, "upstream.no_proxy", exceptions(value(name)), &ValueSource::Variable(name.into()));
+        notes.push(format!("{name}: upstream.no_proxy is set by it, unless the settings say otherwise"));
     }
 }

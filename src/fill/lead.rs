@@ -1,23 +1,25 @@
 //! What a leader does: ask upstream, judge the answer, tell those who wait, have the body copied in, and say what
 //! became of it.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::again::{self, PartlyStored};
 use super::copy::{Copying, End, Start};
 use super::flight::{Head, Permit};
 use super::giver::Giver;
 use super::judge::{Answered, Judged, judge};
+use super::patience::MODEST;
 use super::{FillError, Inner, Want, answer, fields, known, schedule};
 use crate::content::{BodyRef, ByteRange, ExpectedDigest, Record};
 use crate::decide::{self, FirstAsked};
 use crate::store::{CompleteError, Entry, PartialWriter};
-use crate::upstream::{FetchRequest, FetchResponse, Subject};
+use crate::upstream::{FetchRequest, FetchResponse, Subject, Urgency};
 
 /// How often a body whose last bytes turn out to be damaged is taken up again.
 const COMPLETIONS: usize = 3;
@@ -366,7 +368,15 @@ impl Leader<'_> {
             let deadline = (Instant::now() + self.inner.upstream.settings().timeouts.request).max(self.want.deadline);
             let request = self.want.request(Method::GET, headers.clone(), None, deadline);
             let request = FetchRequest { wrong: self.inner.wrong_source(self.want), ..request };
-            let error = match self.inner.upstream.fetch(request, &*self.inner.redirects).await {
+            let told = self.want.urgency().min(self.permit.demands().urgency());
+            request.standing.set(told);
+            let answer = tokio::select! {
+                biased;
+                answer = self.inner.upstream.fetch(request, &*self.inner.redirects) => answer,
+                // The next one says so.
+                () = self.matters_more_than(told) => continue,
+            };
+            let error = match answer {
                 // It may be what was there before a request that changed it: everybody asks again.
                 Ok(_) if self.permit.is_parted() => return Err(FillError::Abandoned),
                 Ok(response) => {
@@ -385,6 +395,18 @@ impl Leader<'_> {
             tracing::debug!(key = %self.want.key, %error, "asking again");
             before = Some(error);
             sleep_until(patience.failed(Instant::now(), false)).await;
+        }
+    }
+
+    /// Resolves when no answer has come for a while to a request that was said to be less urgent than it is to a client that has
+    /// come meanwhile.
+    async fn matters_more_than(&self, told: Urgency) {
+        if told == Urgency::Awaited || !self.inner.upstream.tells_urgency() {
+            return pending().await;
+        }
+        sleep(MODEST).await;
+        while self.permit.demands().urgency() >= told {
+            self.permit.demands().changed().await;
         }
     }
 

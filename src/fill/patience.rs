@@ -24,6 +24,9 @@ const WORTH_TIME: Duration = Duration::from_secs(1);
 /// The longest pause after a failure before which anything came: a source that comes and goes is not to be missed.
 const SOME_PAUSE: Duration = FIRST_PAUSE;
 
+/// So long a request that was said to be less urgent may bring nothing while a client waits for what it brings.
+pub(super) const MODEST: Duration = Duration::from_secs(2);
+
 /// Failures since something worth the asking has come.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {

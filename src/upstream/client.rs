@@ -26,6 +26,7 @@ use super::interims::Interims;
 use super::plan::{ParentKind, Source, plan, share};
 use super::pool::Pool;
 use super::redirect::{self, MAX_REDIRECTS, Redirects};
+use super::refusals::Refusals;
 use super::sources::{DownSource, Sources};
 use super::tls::Roots;
 use super::wrong_bytes::Subject;
@@ -50,8 +51,9 @@ pub(super) struct Inner {
     pub(super) sources: Arc<Sources>,
     pub(super) sought: Sought,
     pub(super) budget: Arc<Budget>,
+    pub(super) refusals: Mutex<Refusals>,
     /// How often it is said that somebody refuses: each request could be the cause of a line.
-    pub(super) refusals: Mutex<Throttle>,
+    pub(super) refused: Mutex<Throttle>,
     /// The same of answers that cannot be used.
     pub(super) nonsense: Mutex<Throttle>,
 }
@@ -117,11 +119,22 @@ impl Upstream {
         let pool = Arc::default();
         let sources = Arc::new(Sources::new(Arc::clone(&metrics), &settings.parents));
         let throttle = || Mutex::new(Throttle::new(5, Duration::from_secs(60), std::time::Instant::now()));
-        let (refusals, nonsense) = (throttle(), throttle());
+        let (refusals, refused, nonsense) = (Mutex::default(), throttle(), throttle());
         let budget = Budget::new(settings.budget.clone(), settings.budget_file.clone(), Arc::clone(&metrics));
         let sought = Sought::default();
-        let inner =
-            Inner { settings, pseudonym, metrics, connector, pool, sources, sought, budget, refusals, nonsense };
+        let inner = Inner {
+            settings,
+            pseudonym,
+            metrics,
+            connector,
+            pool,
+            sources,
+            sought,
+            budget,
+            refusals,
+            refused,
+            nonsense,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -143,6 +156,11 @@ impl Upstream {
     /// The sources that are asked after the others, since they gave wrong bytes for several contents lately.
     pub fn lowered_sources(&self) -> Vec<Source> {
         self.inner.sources.lowered(Instant::now().into_std())
+    }
+
+    /// The parents that refuse whatever they are asked for, and how.
+    pub fn refusing_parents(&self) -> Vec<FetchError> {
+        self.inner.refusals.lock().of_all().collect()
     }
 
     /// What `source` alone gave turned out not to be what `subject` says. It is not the source's fault if another one gives
@@ -244,6 +262,7 @@ impl Upstream {
                 _ => Ok(response),
             });
             self.count(&result);
+            self.inner.refusals.lock().note(source, &result);
             let may_go_on = match &result {
                 Ok(response) => response.status.is_server_error() && ask.is_repeatable(),
                 // What one source may not be says nothing of the next one.
@@ -263,7 +282,7 @@ impl Upstream {
 
     fn tell(&self, source: &Source, error: &FetchError) {
         let allows = |throttle: &Mutex<Throttle>| throttle.lock().allows(std::time::Instant::now());
-        if error.is_refusal() && allows(&self.inner.refusals) {
+        if error.is_refusal() && allows(&self.inner.refused) {
             tracing::warn!(%source, %error, "content is refused on the way to the origin");
         } else if matches!(error, FetchError::BadAnswer { .. }) && allows(&self.inner.nonsense) {
             tracing::warn!(%source, %error, "an answer cannot be used");

@@ -175,6 +175,10 @@ pub enum TlsFault {
     Certificate(String),
     /// The host is no name that TLS can ask for.
     InvalidName,
+    /// It asks who we are and was shown no certificate.
+    Unknown,
+    /// It does not take the certificate that it was shown, for this reason.
+    Refused(String),
     /// The connection ended in the handshake.
     Disconnected,
     /// Any other fault of the protocol.
@@ -393,6 +397,10 @@ impl fmt::Display for TlsFault {
             Self::Revoked => f.write_str("its certificate is revoked"),
             Self::Certificate(reason) => write!(f, "its certificate is unfit: {reason}"),
             Self::InvalidName => f.write_str("its name cannot be asked for"),
+            Self::Unknown => f.write_str("it asks for a certificate of this cache; set upstream.tls.certificate"),
+            Self::Refused(reason) => {
+                write!(f, "it refuses the certificate of this cache ({reason}); check upstream.tls")
+            }
             Self::Disconnected => f.write_str("it closed the connection in the handshake"),
             Self::Protocol(reason) => f.write_str(reason),
         }

@@ -27,7 +27,7 @@ use super::plan::Source;
 use super::pool::Link;
 use super::redirect::{self, Redirects};
 use super::sources::Ticket;
-use super::{form, headers, loops, middleman};
+use super::{form, headers, loops, middleman, tls};
 
 /// A parent that had less time than this says nothing of itself by being late.
 const MEANINGFUL: Duration = Duration::from_secs(2);
@@ -276,7 +276,14 @@ impl Upstream {
             Ok(Err(error)) if error.is_user() && !uploads => {
                 Err(Failure { error: FetchError::Disconnected { host }, outcome: None, stale: true })
             }
-            Ok(Err(error)) => Err(failure(&error, host)),
+            Ok(Err(error)) => {
+                let failure = failure(&error, host);
+                if matches!(failure.error, FetchError::TlsFailed { .. }) {
+                    // As few as those above.
+                    tracing::warn!(%source, error = %failure.error, "no connection");
+                }
+                Err(failure)
+            }
             Err(_elapsed) => Err(Failure {
                 error: FetchError::Timeout { host, phase: Phase::FirstByte },
                 outcome: (whole && !ask.yields).then_some(Outcome::Timeout),
@@ -316,12 +323,16 @@ impl Upstream {
             FetchError::BadAnswer { host: ask.asked(source), fault }
         })?;
         // What a parent could not get says nothing of what it has.
-        if source.parent.is_none() && matches!(head.status.as_u16(), 500 | 502 | 503 | 504) {
+        let is_refused = source.has_middleman() && middleman::refuses(head.status, &head.headers);
+        if is_refused && source.may_ask_for_password() && middleman::asks_for_password(head.status, &head.headers) {
+            // Whatever it is asked for, as where it refuses a tunnel.
+            ticket.report(Outcome::Refused);
+        } else if source.parent.is_none() && matches!(head.status.as_u16(), 500 | 502 | 503 | 504) {
             ticket.report(Outcome::ServerError);
         } else {
             ticket.answered();
         }
-        if source.has_middleman() && middleman::refuses(head.status, &head.headers) {
+        if is_refused {
             let by = source.proxy.as_ref().filter(|_| source.parent.is_none());
             let host = by.map_or_else(|| source.to_string(), |proxy| format!("proxy {proxy}"));
             return Err(FetchError::MiddlemanRefused { host, status: head.status });
@@ -366,7 +377,9 @@ fn failure(error: &hyper::Error, host: String) -> Failure {
         outcome: Some(Outcome::Malformed),
         stale: false,
     };
-    if error.is_parse_too_large() {
+    if let Some(fault) = tls::refused(error) {
+        Failure { error: FetchError::TlsFailed { host, fault }, outcome: Some(Outcome::Refused), stale: false }
+    } else if error.is_parse_too_large() {
         bad(host, AnswerFault::HeadTooLarge)
     } else if error.is_parse() {
         bad(host, AnswerFault::named_by(&error.to_string()))

@@ -15,6 +15,11 @@ pub(super) fn refuses(status: StatusCode, fields: &HeaderMap) -> bool {
     }
 }
 
+/// Whether a proxy does not take the password that it was shown, or was shown none (RFC 9110 section 15.5.8).
+pub(super) fn asks_for_password(status: StatusCode, fields: &HeaderMap) -> bool {
+    status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && !is_of_origin(status, fields)
+}
+
 fn is_of_origin(status: StatusCode, fields: &HeaderMap) -> bool {
     let forwarded = format!("fwd-status={}", status.as_str());
     let says_so = |parameter: &str| parameter == "hit" || parameter == forwarded;

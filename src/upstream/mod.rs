@@ -28,6 +28,7 @@ mod plan;
 mod pool;
 mod proxy;
 mod redirect;
+mod refusals;
 mod settings;
 mod socket;
 mod sources;

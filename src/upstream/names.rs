@@ -200,11 +200,21 @@ fn domain_of(host: &str) -> &str {
     dots.nth(1).and_then(|at| host.get(at + 1..)).unwrap_or(host)
 }
 
-/// Whether the resolver could not tell, rather than say that there is no such name.
+/// What the C libraries say when there is no such name, or none with an address: EAI_NONAME and EAI_NODATA. The standard
+/// library tells their codes by these words only.
+const NO_SUCH_NAME: [&str; 5] = [
+    "Name or service not known",
+    "No address associated with hostname",
+    "Name does not resolve",
+    "Name has no usable address",
+    "nodename nor servname provided",
+];
+
+/// Whether the resolver could not tell, for whatever reason, rather than say that there is no such name (RFC 8767 section 4:
+/// only an answer makes another one untrue). Descriptors may be short here, or a server refuse for a while.
 fn may_pass(error: &io::Error) -> bool {
-    // The standard library tells EAI_AGAIN by the C library's words only.
     let text = error.to_string();
-    error.kind() == io::ErrorKind::TimedOut || text.contains("Temporary failure") || text.contains("Try again")
+    !NO_SUCH_NAME.iter().any(|words| text.contains(words))
 }
 
 fn copy_of(error: &io::Error) -> io::Error {

@@ -58,7 +58,8 @@ impl Resolver for Scripted {
 const LIMIT: Duration = Duration::from_millis(200);
 
 const TEMPORARY: &str = "failed to lookup address information: Temporary failure in name resolution";
-const NO_SUCH_NAME: &str = "failed to lookup address information: Name or service not known";
+const REFUSED: &str = "failed to lookup address information: Non-recoverable failure in name resolution";
+const NONE: &str = "failed to lookup address information: Name or service not known";
 
 fn address(last: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, last], 80))
@@ -122,7 +123,7 @@ async fn all_who_want_one_name_share_one_look_up() {
 
 #[tokio::test(start_paused = true)]
 async fn old_addresses_are_used_while_the_resolver_is_dead() {
-    for dead in [None, Some(Err(TEMPORARY))] {
+    for dead in [None, Some(Err(TEMPORARY)), Some(Err(REFUSED)), Some(Err("Too many open files (os error 24)"))] {
         let resolver = Scripted::new();
         let names = Names::new(Arc::clone(&resolver) as Arc<dyn Resolver>);
         let known = async || resolve(&names, "a.example.com").await;
@@ -149,8 +150,8 @@ async fn a_name_that_is_gone_has_no_old_addresses() {
     let resolver = Scripted::new();
     let names = Names::new(Arc::clone(&resolver) as Arc<dyn Resolver>);
     assert!(resolve(&names, "a.example.com").await.is_ok());
-    resolver.answers(Some(Err(NO_SUCH_NAME)));
-    assert_eq!(resolve(&names, "a.example.com").await, Err(NO_SUCH_NAME.to_owned()));
+    resolver.answers(Some(Err(NONE)));
+    assert_eq!(resolve(&names, "a.example.com").await, Err(NONE.to_owned()));
     resolver.answers(Some(Err(TEMPORARY)));
     assert_eq!(resolve(&names, "a.example.com").await, Err(TEMPORARY.to_owned()));
 }

@@ -87,6 +87,11 @@ impl Source {
         self.parent.is_some() || self.proxy.is_some() && !self.is_tunnelled()
     }
 
+    /// Whether a proxy is asked by which a user and a password may be wanted.
+    pub(super) fn may_ask_for_password(&self) -> bool {
+        self.proxy.is_some() || self.parent == Some(ParentKind::ForwardProxy)
+    }
+
     /// A parent. Who configured it may have it on any network.
     pub(super) fn parent(parent: &Parent) -> Self {
         Self {

@@ -1,10 +1,11 @@
 //! TLS towards sources: the roots that are trusted, and what a failed handshake means.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -74,7 +75,7 @@ fn fault(error: &io::Error) -> TlsFault {
         };
     };
     let rustls::Error::InvalidCertificate(certificate) = error else {
-        return TlsFault::Protocol(error.to_string());
+        return refusal(error).unwrap_or_else(|| TlsFault::Protocol(error.to_string()));
     };
     match certificate {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFault::Expired,
@@ -84,6 +85,39 @@ fn fault(error: &io::Error) -> TlsFault {
         CertificateError::Revoked => TlsFault::Revoked,
         other => TlsFault::Certificate(other.to_string()),
     }
+}
+
+/// What a peer says that does not let this cache in. It judges a certificate only when the handshake is over for us (RFC 8446
+/// section 4.4.4), so this is found where an answer was expected, too.
+pub(super) fn refused(error: &(dyn Error + 'static)) -> Option<TlsFault> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An `io::Error` has what is in it as its inner value, and names as its source what is behind that.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let said = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
+        if let Some(refusal) = said.and_then(refusal) {
+            return Some(refusal);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The same of an alert (RFC 8446 section 6.2).
+fn refusal(error: &rustls::Error) -> Option<TlsFault> {
+    let rustls::Error::AlertReceived(alert) = error else { return None };
+    let reason = match alert {
+        AlertDescription::CertificateRequired => return Some(TlsFault::Unknown),
+        AlertDescription::UnknownCA => "its authority is not known there",
+        AlertDescription::CertificateExpired => "it has expired, or its clock is ahead",
+        AlertDescription::CertificateRevoked => "it is revoked",
+        AlertDescription::AccessDenied | AlertDescription::CertificateUnknown => "it is not one that may come in",
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::NoCertificate => "it is unfit",
+        _ => return None,
+    };
+    Some(TlsFault::Refused(reason.to_owned()))
 }
 
 #[cfg(test)]

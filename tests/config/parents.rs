@@ -58,6 +58,9 @@ fn proxies_come_from_the_environment_in_both_spellings() {
     let loaded = of(&[("http_proxy", "one.lan:3128"), ("NO_PROXY", "localhost, .lan,10.0.0.0/8")]);
     assert_eq!(loaded.config.upstream.proxies.except.len(), 3);
     assert_eq!(loaded.config.upstream.proxies.except[0], Exception::Name("localhost".to_owned(), None));
+    for name in ["http_proxy: upstream.http_proxy", "NO_PROXY: upstream.no_proxy"] {
+        assert!(loaded.config.notes.iter().any(|note| note.starts_with(name)), "{:?}", loaded.config.notes);
+    }
 }
 
 #[test]

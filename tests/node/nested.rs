@@ -330,3 +330,27 @@ async fn an_origin_of_the_own_level_is_asked_itself() {
     must_be(&node.get("/x?cacheHostOrigin=local.lan", &[]).await, Pattern::new(650, 99));
     assert_eq!((origin.requests(), parent.requests()), (1, 0));
 }
+
+#[tokio::test]
+async fn a_cache_that_may_ask_nobody_says_so() {
+    let node = below(&[], json!({})).set("upstream.direct", json!(false)).start();
+    assert_eq!(node.get(&asked(), &[]).await.head.status, 503);
+    let state = state(&node).await;
+    assert_eq!(state["state"], "offline");
+    let reasons = state["reasons"].to_string();
+    assert!(reasons.contains("upstream.direct is false"), "{reasons}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parent_that_does_not_allow_this_cache_is_named() {
+    let parent = Setup::new().set("listen.clients", json!(["192.0.2.0/24"])).start();
+    let node = below(&[url(parent.data)], json!({})).start();
+    for number in 0..10 {
+        let answer = node.get(&format!("/{number}?cacheHostOrigin={HOST}"), &[]).await;
+        assert_eq!(answer.head.status, 503, "{}", answer.head.raw);
+    }
+    let told = state(&node).await;
+    assert_eq!(told["state"], "degraded", "{told}");
+    let reason = format!("parent http://{} refuses to get it: 403 Forbidden; check whom it allows", parent.data);
+    assert!(told["reasons"].to_string().contains(&reason), "{told}");
+}

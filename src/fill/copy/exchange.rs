@@ -15,6 +15,7 @@ use crate::fill::fields;
 use crate::fill::flight::Permit;
 use crate::fill::giver::Giver;
 use crate::fill::judge::{Answered, Asked, Judged, judge};
+use crate::fill::patience::MODEST;
 use crate::fill::schedule::{Claim, urgency, urgency_to_tell};
 use crate::fill::slide::Running;
 use crate::fill::stream::{Batch, Ending, Stream};
@@ -27,9 +28,6 @@ const WRONG_PARTS: u32 = 3;
 /// A stream that is silent for so long is given up for a new request, which costs next to nothing where ranges work: a
 /// client must not notice, and an agent's patience ends soon after the source's own limit.
 const SILENT: Duration = Duration::from_secs(6);
-
-/// So long one that was said to be less urgent may bring nothing while a client stands before its bytes.
-const MODEST: Duration = Duration::from_secs(2);
 
 /// What a request has come to.
 pub(super) enum Event {
@@ -80,8 +78,12 @@ impl Copying<'_> {
         }
         // It is about what comes next, and of who was told so.
         let (now, yields) = (Instant::now(), stream.yields());
-        self.modest.retain(|(known, _)| *known != id || yields);
-        self.modest.iter_mut().filter(|(known, _)| *known == id).for_each(|(_, came)| *came = now);
+        let is_known = self.modest.iter().any(|(known, _)| *known == id);
+        self.modest.retain(|(known, _)| *known != id);
+        // The first one of a fill was asked for by who leads it. All of what cannot be resumed would have to come again.
+        if yields && (is_known || self.ways != Ways::Again) {
+            self.modest.push((id, now));
+        }
         if !self.standings.iter().any(|(known, _)| *known == id) {
             self.standings.extend(stream.standing().map(|standing| (id, standing.clone())));
         }

@@ -121,6 +121,11 @@ async fn a_real_squid_with_a_password_leads_to_the_origin_and_to_the_parent() {
         let answer = ask(&node, &origin).await;
         assert_eq!(answer.head.status, 503, "{}", answer.head.raw);
         assert!(node.says("check the user and password"), "{}", node.said());
+        // The third one is not asked with it: that would lock the account.
+        ask(&node, &origin).await;
+        let answer = ask(&node, &origin).await;
+        assert!(answer.head.raw.contains("detail=known-down"), "{}", answer.head.raw);
+        assert_eq!(state(&node).await["state"], "degraded");
     }
 }
 

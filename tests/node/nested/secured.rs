@@ -47,7 +47,13 @@ async fn a_parent_over_tls_lets_in_whom_it_knows_and_a_renewed_certificate_is_us
         let l4 = child(&l5, &site, signer, name).set("upstream.timeouts.request", json!("1s")).start();
         let answer = l4.get(&asked(), &[]).await;
         assert_eq!(answer.head.status, 503, "{name}: {}", answer.head.raw);
+        assert!(l4.says("it refuses the certificate of this cache"), "{name}: {}", l4.said());
     }
+
+    let nameless = child(&l5, &site, &site, "line1.l4.plant.example");
+    let nameless = nameless.set("upstream.tls.certificate", json!(null)).set("upstream.tls.key", json!(null)).start();
+    assert_eq!(nameless.get(&asked(), &[]).await.head.status, 503);
+    assert!(nameless.says("it asks for a certificate of this cache"), "{}", nameless.said());
 
     // A certificate that does not do is replaced by one that does.
     let l4 = child(&l5, &site, &stranger, "line2.l4.plant.example").start();

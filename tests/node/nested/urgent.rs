@@ -137,3 +137,20 @@ async fn what_was_read_ahead_is_asked_for_anew_when_a_client_stands_before_it() 
         assert_eq!(state(&node).await["state"], "online", "the parent is not at fault");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_does_not_wait_for_what_was_asked_for_as_if_nobody_did() {
+    for answers in [true, false] {
+        let pattern = Pattern::new(685, 20 * MIB);
+        let (address, modest) = busy_parent(pattern, answers).await;
+        let node = below(&[url(address)], json!({ "fill": "ranged" })).start();
+        // As a cache below does that fetches what nobody waits for.
+        let mut child = Connection::open(node.data).await;
+        child.send(&get(&format!("{LEFT}?cacheHostOrigin={HOST}"), &["Priority: u=7"])).await;
+        until("the parent is not asked", async || modest.load(Ordering::Relaxed) > 0).await;
+        let agent = DoAgent::new(node.data);
+        agent.download(HOST, LEFT, pattern, &[]).await.must_be(pattern, pattern.sha256());
+        assert!(!agent.has_bans(), "{answers}");
+        drop(child);
+    }
+}
