@@ -14,7 +14,7 @@ use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::block_sums::BlockSums;
 use super::drive::{Drive, DriveId};
@@ -59,6 +59,8 @@ pub(super) struct Index {
 struct Known {
     drive: Arc<Drive>,
     state: RwLock<State>,
+    /// What the response that was read last says of its blob, and where: whoever looks it up opens that blob next.
+    latest: Mutex<Option<(At, Digest, BlockSums)>>,
 }
 
 struct State {
@@ -75,7 +77,7 @@ struct State {
 
 impl Known {
     fn nothing(drive: &Arc<Drive>) -> Arc<Self> {
-        Arc::new(Self { drive: Arc::clone(drive), state: RwLock::new(State::empty()) })
+        Arc::new(Self { drive: Arc::clone(drive), state: RwLock::new(State::empty()), latest: Mutex::default() })
     }
 }
 

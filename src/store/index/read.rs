@@ -77,21 +77,35 @@ impl Index {
         let known = self.of(drive)?;
         let found = known.state.read().objects.of_key(key);
         let found = found.into_iter().filter(|found| found.has_blob);
-        found.map(|found| as_row(entry_now(&known.drive.dir, found.at.into())?, &found)).collect()
+        let row = |found: Found| {
+            let mut entry = entry_now(&known.drive.dir, found.at.into())?;
+            let sums = if let JournalEntry::Stored { sums, .. } = &mut entry { sums.take() } else { None };
+            let row = as_row(entry, &found)?;
+            if let Some(sums) = sums {
+                *known.latest.lock() = Some((found.at, found.digest, sums));
+            }
+            Some(row)
+        };
+        found.map(row).collect()
     }
 
     /// What is known of a blob on a drive, if the kernel has it in memory.
     pub(in super::super) fn blob_now(&self, drive: DriveId, digest: &Digest) -> Option<BlobRow> {
         let known = self.of(drive)?;
         let (at, allocated) = known.state.read().objects.blob(digest)?;
-        as_sums(entry_now(&known.drive.dir, at.into())?, digest).map(|sums| BlobRow { allocated, sums })
+        let latest = known.latest.lock().take_if(|(place, blob, _)| *place == at && blob == digest);
+        let sums = match latest {
+            Some((_, _, sums)) => sums,
+            None => as_sums(entry_now(&known.drive.dir, at.into())?, digest)?,
+        };
+        Some(BlobRow { allocated, sums })
     }
 
     /// What `take` makes of the entry at `at`; of the mirror's when the journal has none that it takes.
     fn entry_at<T>(&self, known: &Known, at: At, take: impl Fn(JournalEntry) -> Option<T>) -> io::Result<Option<T>> {
         let mark = Watermark::from(at);
-        let read = read_entry(&known.drive.dir, mark);
-        if let Ok(Some(taken)) = read.as_ref().map(|entry| entry.clone().and_then(&take)) {
+        let read = read_entry(&known.drive.dir, mark).map(|entry| entry.and_then(&take));
+        if let Ok(Some(taken)) = read {
             return Ok(Some(taken));
         }
         if let Some(taken) = self.mirror.entry_at(known.drive.id, mark).and_then(take) {
