@@ -96,6 +96,8 @@ impl Copying<'_> {
     pub(super) async fn handle(&mut self, event: Event, permit: &Permit) -> Option<End> {
         let (id, asked, answer) = match event {
             Event::Came(id, stream, batch) => return self.came(id, stream, batch, permit).await,
+            // It was let go, and somebody else was asked: what it is told is about nothing that is waited for.
+            Event::Answered(id, ..) if !self.claims.iter().any(|claim| claim.id == id) => return None,
             Event::Answered(id, asked, answer) => (id, asked, *answer),
         };
         match answer {
