@@ -28,7 +28,7 @@ use super::schedule::{self, Claim, Next, Picture, Pieces};
 use super::slide::Running;
 use super::stream::Stream;
 use super::{Inner, Want, write};
-use crate::content::{Abandon, ByteRange, FillMode, Record};
+use crate::content::{Abandon, ByteRange, ExpectedDigest, FillMode, Record};
 use crate::store::{PartialWriter, StoreError};
 use crate::upstream::{Standing, Urgency};
 use exchange::Event;
@@ -174,6 +174,13 @@ impl<'a> Copying<'a> {
             foreseen: now,
             running: None,
         }
+    }
+
+    /// The same for a body that was begun before: what a source said then that it is, another one need not answer for.
+    pub(super) fn of_begun(inner: &'a Arc<Inner>, want: &'a Want, writer: PartialWriter, ways: Ways) -> Self {
+        let is_said = matches!(writer.entry().record.expected, Some(ExpectedDigest::Upstream(_)));
+        let copying = Self::new(inner, want, writer, ways);
+        if is_said { Self { giver: Giver::of_a_rest(), ..copying } } else { copying }
     }
 
     /// Takes the body of an answer.
