@@ -30,7 +30,7 @@ use super::stream::Stream;
 use super::{Inner, Want, write};
 use crate::content::{Abandon, ByteRange, ExpectedDigest, FillMode, Record};
 use crate::store::{PartialWriter, StoreError};
-use crate::upstream::{Standing, Urgency};
+use crate::upstream::{Source, Standing, Urgency};
 use exchange::Event;
 
 /// How often what is to come is reckoned anew.
@@ -108,6 +108,8 @@ pub(super) struct Copying<'a> {
     rate: Rate,
     patience: Patience,
     avoid: Avoid,
+    /// Whose stream was cut, until somebody brings more.
+    cut: Option<Source>,
     comebacks: watch::Receiver<u64>,
     /// The last of them that was heard of.
     heard: u64,
@@ -162,6 +164,7 @@ impl<'a> Copying<'a> {
             rate: Rate::new(now),
             patience: inner.patience(),
             avoid: Avoid::default(),
+            cut: None,
             heard,
             comebacks,
             retry_at: None,

@@ -30,6 +30,7 @@ mod pool;
 mod proxy;
 mod redirect;
 mod refusals;
+mod said;
 mod settings;
 mod socket;
 mod sources;

@@ -230,6 +230,9 @@ impl Copying<'_> {
         let came_to = batch.at.saturating_add(batch.size);
         let range = ByteRange::new(batch.at, came_to.min(claim.end));
         if let Some(range) = range {
+            if let Some(from) = self.cut.take_if(|from| from != stream.source()) {
+                self.inner.upstream.is_gone_on_with(&self.want.key, &from, stream.source());
+            }
             self.giver.note(stream.source());
             // Before anybody can have all of a part that was cut.
             if self.unfinished.is_wrong(batch.at, &batch.bytes) {
@@ -275,6 +278,7 @@ impl Copying<'_> {
             Some(ending) => {
                 tracing::debug!(key = %self.want.key, at = came_to, ?ending, "an upstream body was cut");
                 let source = stream.source().clone();
+                self.cut = Some(source.clone());
                 let check = stream.unfinished().filter(|_| ending != Ending::Marked);
                 check.into_iter().for_each(|check| self.unfinished.add(check));
                 self.fail_of(id, source);

@@ -124,6 +124,7 @@ async fn parents_in_a_circle_that_are_asked_for_the_same_together_do_not_wait_fo
             assert_eq!(answer.head.status, 503, "{}", answer.head.raw);
         }
         for node in &nodes {
+            assert!(node.says("\"status\":503"));
             let requests = requests_of(node);
             assert!(requests.len() < 12, "{requests:?}");
         }
