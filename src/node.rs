@@ -264,6 +264,7 @@ fn admin_sources(
 ) -> admin::Sources {
     let all_budgeted = settings.rules.policies().iter().all(|policy| policy.budgeted);
     let (store_of_state, upstream, drain) = (store.clone(), upstream.clone(), drain.clone());
+    let of_gauges = upstream.clone();
     let target = move |text: &str| match text.strip_prefix("sha256:") {
         Some(hex) => Digest::from_hex(hex).map(PinTarget::Digest).map_err(|error| error.to_string()),
         None => {
@@ -275,6 +276,8 @@ fn admin_sources(
     let said = AtomicBool::new(false);
     admin::Sources {
         metrics: Arc::clone(metrics),
+        // Whoever's time is over is told of by this.
+        refresh: Arc::new(move || drop(of_gauges.lowered_sources())),
         readiness: Arc::new(move || {
             let readiness = readiness(&store_of_state, &upstream, &drain, all_budgeted);
             let degraded = readiness.state != NodeState::Online;
@@ -310,7 +313,10 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain, all_budgeted: bo
     if !store.is_ready() {
         reasons.push("the journals are being read".to_owned());
     }
-    reasons.extend(down.iter().map(|down| format!("no answer from {}", down.source)));
+    reasons.extend(down.iter().map(|down| match &down.refusal {
+        Some(refusal) => format!("{} cannot be used: {refusal}", down.source),
+        None => format!("no answer from {}", down.source),
+    }));
     let lowered = upstream.lowered_sources();
     let wrong = |source| format!("wrong bytes for several contents from {source}: it is asked after the others");
     reasons.extend(lowered.iter().map(wrong));

@@ -20,12 +20,14 @@ pub use token::read as read_token;
 use crate::store::{DriveUsage, PinTarget, Store};
 use crate::telemetry::Metrics;
 
-/// What the answers are made from. Cheap to clone. Both functions are called on a thread where they may block, and
-/// `/healthz` calls neither.
+/// What the answers are made from. Cheap to clone. The functions are called on a thread where they may block, and
+/// `/healthz` calls none.
 #[derive(Clone)]
 pub struct Sources {
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
+    /// Brings gauges up to date that time alone changes, called at each request to `/metrics`.
+    pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// Whether the node can serve, asked at each request to `/readyz` and `/summary`.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
     /// Use of each drive, asked at each request to `/summary`.

@@ -75,7 +75,7 @@ fn route(settings: &Settings, client: IpAddr, method: &Method, path: &str) -> Re
 }
 
 async fn content(endpoint: Endpoint, sources: &Sources) -> Result<Response<Full<Bytes>>, Refusal> {
-    let Sources { metrics, readiness, drives, .. } = sources.clone();
+    let Sources { metrics, refresh, readiness, drives, .. } = sources.clone();
     match endpoint {
         Endpoint::Healthz => Ok(json_answer(StatusCode::OK, &json!({ "status": "ok" }))),
         Endpoint::Readyz => {
@@ -84,7 +84,11 @@ async fn content(endpoint: Endpoint, sources: &Sources) -> Result<Response<Full<
             Ok(json_answer(status, &readiness.to_json(&drives)))
         }
         Endpoint::Metrics => {
-            let text = blocking(move || metrics.render()).await?.map_err(|error| {
+            let rendered = move || {
+                refresh();
+                metrics.render()
+            };
+            let text = blocking(rendered).await?.map_err(|error| {
                 tracing::error!(%error, "metrics cannot be written");
                 Refusal::Fault
             })?;

@@ -153,9 +153,10 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let metrics = Arc::new(Metrics::new().unwrap());
         let state = Arc::new(Mutex::new(Readiness::of(NodeState::Starting)));
-        let readiness = Arc::clone(&state);
+        let (readiness, refreshed) = (Arc::clone(&state), Arc::clone(&metrics));
         let sources = Sources {
             metrics: Arc::clone(&metrics),
+            refresh: Arc::new(move || refreshed.parent_lowered.with_label_values(&["l4"]).set(0)),
             readiness: Arc::new(move || readiness.lock().clone()),
             drives: Arc::new(Vec::new),
             pins: None,
@@ -240,6 +241,8 @@ mod tests {
         rig.metrics.hit_bytes.inc_by(5);
         let (_, _, metrics) = call(rig.address, "GET", "/metrics").await;
         assert!(metrics.contains("\nwaystation_hit_bytes_total 5\n"), "{metrics}");
+        let of_time = "\nwaystation_parent_lowered{parent=\"l4\"} 0\n";
+        assert!(metrics.contains(of_time), "gauges that time changes are brought up to date: {metrics}");
         let (_, _, summary) = call(rig.address, "GET", "/summary").await;
         assert_eq!(serde_json::from_str::<serde_json::Value>(&summary).unwrap()["eggressBytes"], 5);
     }

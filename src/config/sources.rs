@@ -83,7 +83,7 @@ pub(super) fn upstream(section: &mut Section<'_>) -> Option<Settings> {
         return None;
     }
     let mut complete = |name: &str, read: Option<(Proxy, Option<Login>)>| match read {
-        Some((proxy, login)) => login_of(section, name, login, password.as_deref())
+        Some((proxy, login)) => login_of(section, name, login, password.as_deref(), Some("proxy_password_file"))
             .map(|credentials| Some(Arc::new(Proxy { credentials, ..proxy }))),
         None => Some(None),
     };
@@ -149,10 +149,10 @@ fn parent(section: &mut Section<'_>) -> Option<Parent> {
         return None;
     }
     let login = url.user.map(|user| (user, url.password));
-    let credentials = login_of(section, "url", login, file.as_deref())?;
+    let credentials = login_of(section, "url", login, file.as_deref(), Some("password_file"))?;
     let between = match between? {
         Some((proxy, login)) => {
-            let credentials = login_of(section, "proxy", login, None)?;
+            let credentials = login_of(section, "proxy", login, None, None)?;
             Some(Arc::new(Proxy { credentials, ..proxy }))
         }
         None => None,
@@ -180,16 +180,22 @@ fn tls(section: &mut Section<'_>) -> Option<TlsFiles> {
     Some(TlsFiles { ca: ca?, identity })
 }
 
-/// The credentials of a user whose password stands in a file, or else in the address; `None` after a fault.
+/// The credentials of a user whose password stands in a file, or else in the address; `None` after a fault. `setting` names
+/// the file, where there is such a setting.
 fn login_of(
     section: &mut Section<'_>,
     name: &str,
     login: Option<Login>,
     file: Option<&str>,
+    setting: Option<&str>,
 ) -> Option<Option<Credentials>> {
     let Some((user, password)) = login else { return Some(None) };
     let Some(password) = file.or(password.as_deref()) else {
-        let remedy = "write it into the address, http://user:password@proxy.lan:3128, or where there is a setting for it into a file";
+        let address = "write it into the address, http://user:password@proxy.lan:3128";
+        let remedy = match setting {
+            Some(setting) => format!("name the file that it stands in with `{setting}`, or {address}"),
+            None => address.to_owned(),
+        };
         section.fault(name, Fault::new("the user's password is missing", remedy));
         return None;
     };

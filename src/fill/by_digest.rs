@@ -28,6 +28,8 @@ pub(super) struct ByDigest<'a> {
     parents: Vec<Source>,
     /// The one that is asked, or was asked last. None before it is asked again.
     at: usize,
+    /// It gave what it was asked for last.
+    gives: bool,
 }
 
 impl<'a> ByDigest<'a> {
@@ -39,7 +41,7 @@ impl<'a> ByDigest<'a> {
         let is_vain = inner.mending.was_vain(digest);
         let may = want.policy.parents && !is_personal && !is_protected && !is_vain;
         let parents = if may { inner.upstream.parents_by_digest() } else { Vec::new() };
-        Self { inner, digest, length: record.length, parents, at: 0 }
+        Self { inner, digest, length: record.length, parents, at: 0, gives: false }
     }
 
     /// Whether somebody is left to be asked.
@@ -47,8 +49,14 @@ impl<'a> ByDigest<'a> {
         self.at < self.parents.len()
     }
 
+    /// Whether it is asked first for more, since the sources of the URL had nothing just now.
+    pub(super) fn gives(&self) -> bool {
+        self.gives
+    }
+
     /// Brings the begin of `range`, at least `least` bytes of it or all. Who does not have so much is not asked again.
     pub(super) async fn bring(&mut self, range: ByteRange, least: u64, deadline: Instant) -> Option<Vec<Bytes>> {
+        self.gives = false;
         if self.has_more() {
             // Also when this is broken off.
             self.inner.mending.note_vain(self.digest);
@@ -65,6 +73,7 @@ impl<'a> ByDigest<'a> {
                 let came: usize = kept.iter().map(Bytes::len).sum();
                 if came as u64 >= least.min(range.len()) {
                     tracing::info!(%source, digest = %self.digest, "no source of the URL gives broken blocks; a parent has them by their digest");
+                    self.gives = true;
                     return Some(kept);
                 }
             }
@@ -80,6 +89,7 @@ impl<'a> ByDigest<'a> {
 
     /// What came last is not what was asked for.
     pub(super) fn was_wrong(&mut self) {
+        self.gives = false;
         if let Some(source) = self.parents.get(self.at) {
             tracing::warn!(%source, digest = %self.digest, "a parent has other bytes by this digest");
             self.inner.upstream.gave_wrong(source, Subject::Asked(self.digest));

@@ -28,9 +28,9 @@ use super::schedule::{self, Claim, Next, Picture, Pieces};
 use super::slide::Running;
 use super::stream::Stream;
 use super::{Inner, Want, write};
-use crate::content::{Abandon, ByteRange, FillMode, Record};
+use crate::content::{Abandon, ByteRange, ExpectedDigest, FillMode, Record};
 use crate::store::{PartialWriter, StoreError};
-use crate::upstream::{Standing, Urgency};
+use crate::upstream::{Source, Standing, Urgency};
 use exchange::Event;
 
 /// How often what is to come is reckoned anew.
@@ -108,6 +108,8 @@ pub(super) struct Copying<'a> {
     rate: Rate,
     patience: Patience,
     avoid: Avoid,
+    /// Whose stream was cut, until somebody brings more.
+    cut: Option<Source>,
     comebacks: watch::Receiver<u64>,
     /// The last of them that was heard of.
     heard: u64,
@@ -162,6 +164,7 @@ impl<'a> Copying<'a> {
             rate: Rate::new(now),
             patience: inner.patience(),
             avoid: Avoid::default(),
+            cut: None,
             heard,
             comebacks,
             retry_at: None,
@@ -174,6 +177,13 @@ impl<'a> Copying<'a> {
             foreseen: now,
             running: None,
         }
+    }
+
+    /// The same for a body that was begun before: what a source said then that it is, another one need not answer for.
+    pub(super) fn of_begun(inner: &'a Arc<Inner>, want: &'a Want, writer: PartialWriter, ways: Ways) -> Self {
+        let is_said = matches!(writer.entry().record.expected, Some(ExpectedDigest::Upstream(_)));
+        let copying = Self::new(inner, want, writer, ways);
+        if is_said { Self { giver: Giver::of_a_rest(), ..copying } } else { copying }
     }
 
     /// Takes the body of an answer.

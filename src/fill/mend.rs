@@ -22,10 +22,12 @@ use crate::upstream::{FetchResponse, share_of_time};
 const UNLIKE: u32 = 2;
 /// Bytes that are held while more of the same body are needed to prove them.
 const HELD: u64 = 64 * 1024 * 1024;
-/// What came until so long before the deadline is put in place, whatever is missing of it.
+/// What came until so long before the deadline is judged, whatever is missing of it.
 const TO_PUT_IN_PLACE: Duration = Duration::from_secs(1);
 /// Bodies that are being mended at a time, at most, without meeting another's turn.
 const TURNS: u64 = 1024;
+/// For each more of the blocks without which those before it cannot be proved, whoever still waits.
+const ONE_MORE: Duration = Duration::from_secs(30);
 /// So long no parent is asked by a digest that none of them had.
 const VAIN: Duration = Duration::from_secs(10);
 
@@ -91,28 +93,39 @@ impl Mending {
 }
 
 impl Fill {
-    /// Fetches the block of `entry`'s body with index `block`, and those behind it that do not hold either, and puts them
-    /// in place. Many may ask at the same time. Returns at the latest at `deadline`.
+    /// Fetches the block of `entry`'s body with index `block`, and all others without which it cannot be proved, and puts them
+    /// in place. Many may ask at the same time. Returns at the latest at `deadline`; what was begun goes on, as a long blob
+    /// takes longer to be proved than a client waits.
     ///
     /// # Errors
     /// When no source gives what was there.
     pub async fn mend(&self, want: &Want, entry: &Arc<Entry>, block: u64, deadline: Instant) -> Result<(), MendError> {
         let BodyRef::Blob(digest) = entry.record.body else { return Err(ReadError::Gone.into()) };
-        let late = || MendError::Unreachable(FillError::Deadline);
         let turn = self.inner.mending.turns.get_with(digest, Arc::default);
         let mending = async {
-            let _turn = turn.lock().await;
-            let deadline = deadline.checked_sub(TO_PUT_IN_PLACE).unwrap_or(deadline);
-            self.mend_in_turn(&Want { deadline, ..want.clone() }, entry, digest, block).await
+            let turn = turn.lock_owned().await;
+            let (fill, entry) = (self.clone(), Arc::clone(entry));
+            let want = Want { deadline: deadline.checked_sub(TO_PUT_IN_PLACE).unwrap_or(deadline), ..want.clone() };
+            let job = tokio::spawn(async move {
+                let _turn = turn;
+                fill.mend_in_turn(want, &entry, digest, block).await
+            });
+            job.await.unwrap_or(Err(MendError::Unreachable(FillError::Abandoned)))
         };
+        let late = || MendError::Unreachable(FillError::Deadline);
         tokio::time::timeout_at(deadline, mending).await.unwrap_or_else(|_| Err(late()))
     }
 
-    async fn mend_in_turn(&self, want: &Want, entry: &Arc<Entry>, digest: Digest, block: u64) -> Result<(), MendError> {
+    async fn mend_in_turn(
+        &self,
+        mut want: Want,
+        entry: &Arc<Entry>,
+        digest: Digest,
+        block: u64,
+    ) -> Result<(), MendError> {
         let store = &self.inner.store;
-        let strong = entry.record.validator().is_strong();
-        let mut by_digest = ByDigest::new(&self.inner, want, entry, digest);
-        // Whether all patches came by the digest: then they are of the same version as well.
+        let mut by_digest = ByDigest::new(&self.inner, &want, entry, digest);
+        // Whether all patches came by the digest, so that it is a parent that is wrong if they are.
         let mut named = true;
         let (mut block, mut unlike, mut patches) = (block, 0, Vec::<Patch>::new());
         loop {
@@ -124,7 +137,7 @@ impl Fill {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let brought = self.bring(want, &entry.record, range, block_size, &mut by_digest).await;
+            let brought = self.bring(&want, &entry.record, range, block_size, &mut by_digest).await;
             let is_named = matches!(brought, Brought::ByDigest(_));
             let (bytes, failure) = match brought {
                 Brought::Bytes(bytes) | Brought::ByDigest(bytes) => (bytes, None),
@@ -141,7 +154,7 @@ impl Fill {
             let (start, bytes) = (patch.range.start(), patch.range.len());
             patches.push(patch);
             named &= is_named;
-            match store.put_right(entry, patches.clone(), strong || named).await {
+            match store.put_right(entry, patches.clone()).await {
                 Ok(Mended::Right) => {
                     if is_named {
                         by_digest.was_right();
@@ -152,20 +165,21 @@ impl Fill {
                 }
                 // Only together they can be proved.
                 Ok(Mended::Next(next)) if patches.iter().map(|patch| patch.range.len()).sum::<u64>() < HELD => {
-                    (block, unlike) = (next, 0);
+                    block = next;
+                    want.deadline = want.deadline.max(Instant::now() + ONE_MORE);
                 }
                 Ok(Mended::Next(_)) => {
                     return self.give_up(entry, "too much of it is broken to be mended".to_owned()).await;
                 }
                 Ok(Mended::Unlike) => {
                     patches.clear();
-                    named = true;
                     // A digest names no other version: it is the parent that is wrong, and others may be right.
-                    if is_named {
+                    if named {
                         by_digest.was_wrong();
                     } else {
                         unlike += 1;
                     }
+                    named = true;
                 }
                 Err(error) if error.is_lasting() => {
                     return self.give_up(entry, format!("its file cannot be mended: {error}")).await;
@@ -198,6 +212,11 @@ impl Fill {
         let mut patience = self.inner.patience();
         let mut kept: Vec<Bytes> = Vec::new();
         let mut rest = range;
+        if by_digest.gives()
+            && let Some(bytes) = by_digest.bring(range, block_size, want.deadline).await
+        {
+            return Brought::ByDigest(bytes);
+        }
         loop {
             // The time is for both.
             let answer_by = share_of_time(want.deadline, if by_digest.has_more() { 2 } else { 1 });

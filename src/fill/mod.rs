@@ -9,6 +9,7 @@ mod answer;
 mod arriving;
 mod avoid;
 mod by_digest;
+mod circle;
 mod copy;
 mod credentials;
 mod demand;
@@ -239,7 +240,7 @@ impl Fill {
                         head => settled(head, guard, false),
                     };
                 }
-                Role::Follow(guard) => match guard.flight().head().await {
+                Role::Follow(guard) => match self.followed(&guard, &want).await {
                     Head::NotShared if guard.flight().asked_like(&want) => return self.alone(&want).await,
                     Head::Behind(length)
                         if guard.flight().asked_like(&want) && decide::is_behind(&want.headers, length) =>

@@ -45,7 +45,7 @@ impl Leader<'_> {
                 let entry = if strong { self.freshened(writer.entry(), &response) } else { Arc::clone(writer.entry()) };
                 let start = Start { stream: Stream::new(response, 0), at: 0, end: None, ways: Ways::Again };
                 self.publish(entry, &writer);
-                let copying = Copying::new(self.inner, self.want, writer, ways);
+                let copying = Copying::of_begun(self.inner, self.want, writer, ways);
                 self.copy(copying.begin(start)).await
             }
             Judged::OtherVersion => {
@@ -70,7 +70,7 @@ impl Leader<'_> {
                 }
                 let start = Start { stream: Stream::new(response, 0), at: 0, end: None, ways: Ways::Again };
                 self.publish(Arc::clone(writer.entry()), &writer);
-                let copying = Copying::new(self.inner, self.want, writer, Ways::Again);
+                let copying = Copying::of_begun(self.inner, self.want, writer, Ways::Again);
                 self.copy(copying.begin(start)).await
             }
             // A failure says nothing about the bytes that are there: they stay for the next attempt.
@@ -128,7 +128,7 @@ impl Leader<'_> {
         let stream = Stream::part(response, part, &self.inner.held_room);
         let start = Start { stream, at, end: Some(end), ways };
         self.publish(entry, &writer);
-        let copying = Copying::new(self.inner, self.want, writer, ways);
+        let copying = Copying::of_begun(self.inner, self.want, writer, ways);
         self.copy(copying.begin(start)).await
     }
 

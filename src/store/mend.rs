@@ -22,8 +22,8 @@ use crate::content::{ByteRange, Digest};
 /// Most bytes that are looked at for broken blocks behind the first one: they are brought together.
 const TOGETHER: u64 = 8 * 1024 * 1024;
 
-/// Longest blob in bytes that is read whole to compare its digest before blocks of it are mended: some seconds.
-const PROVED: u64 = 1 << 30;
+/// Bytes of a blob that are read in one job to prove it. Other jobs of the thread come in between: a long blob takes minutes.
+const TURN: u64 = if cfg!(test) { 1 } else { 64 * 1024 * 1024 };
 
 /// What became of bytes that were brought for broken blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,11 +54,14 @@ pub struct Patch {
     pub bytes: Bytes,
 }
 
-/// What the whole is with the patches in place.
-enum Proof {
-    Right,
-    Broken(u64),
-    Wrong,
+/// What a blob will be with patches in place, as far as it was read.
+#[derive(Default)]
+struct Proof {
+    hasher: Sha256,
+    /// The block that is read next.
+    next: u64,
+    /// The first block that does not hold and has no patch.
+    broken: Option<u64>,
 }
 
 impl Store {
@@ -76,19 +79,26 @@ impl Store {
         Ok(range.map(|range| Broken { range, block_size }))
     }
 
-    /// Puts `patches` in place, if they sum to what the blocks must sum to, and the whole has its digest with them.
-    /// `strong`: a strong validator says that they are of the same version, which is enough where the digest cannot be had
-    /// at once, since other blocks do not hold or the blob is very long.
+    /// Puts `patches` in place, if the whole has its SHA-256 with them. Nothing less is believed: whoever knows the content can
+    /// make other bytes with the same CRC-32C. Where other blocks do not hold either the digest cannot tell before those are
+    /// brought as well. Reads the whole blob, so that a long one takes long.
     ///
     /// # Errors
     /// [`ReadError::Gone`] when the blob is not stored any more, [`ReadError::Io`] when the drive fails.
-    pub async fn put_right(&self, entry: &Entry, patches: Vec<Patch>, strong: bool) -> Result<Mended, ReadError> {
+    pub async fn put_right(&self, entry: &Entry, patches: Vec<Patch>) -> Result<Mended, ReadError> {
         let blob = self.blob_of(entry).await?;
-        let job = Arc::clone(&blob);
         let size = u64::from(blob.sums().block_size().bytes());
         let blocks: u64 = patches.iter().map(|patch| patch.range.len().div_ceil(size)).sum();
-        // The thread for what takes long: readers do not wait for it.
-        let mended = blob.drive().syncs.run(move || job.mend(&patches, strong)).await??;
+        let (patches, mut proof) = (Arc::new(patches), Proof::default());
+        let mended = loop {
+            let (job, patches) = (Arc::clone(&blob), Arc::clone(&patches));
+            // The thread for what takes long: readers do not wait for it.
+            let turn = move || job.mend(&patches, &mut proof).map(|mended| (mended, proof));
+            match blob.drive().syncs.run(turn).await?? {
+                (Some(mended), _) => break mended,
+                (None, so_far) => proof = so_far,
+            }
+        };
         if mended == Mended::Right {
             self.inner.metrics.mended_blocks.inc_by(blocks);
         }
@@ -189,20 +199,38 @@ impl Blob {
         holds
     }
 
-    /// See [`Store::put_right`].
-    fn mend(&self, patches: &[Patch], strong: bool) -> Result<Mended, ReadError> {
-        if !patches.iter().all(|patch| self.fits(patch)) {
-            return Ok(Mended::Unlike);
+    /// See [`Store::put_right`]. `None` when it has to go on.
+    fn mend(&self, patches: &[Patch], proof: &mut Proof) -> Result<Option<Mended>, ReadError> {
+        if proof.next == 0 {
+            if !patches.iter().all(|patch| self.fits(patch)) {
+                return Ok(Some(Mended::Unlike));
+            }
+            if let Some(block) = self.known_broken(patches) {
+                return Ok(Some(Mended::Next(block)));
+            }
         }
-        let proof = if self.length() <= PROVED { self.prove(patches) } else { Proof::Broken(0) };
-        match proof {
-            Proof::Right => {}
-            Proof::Broken(_) if strong => {}
-            Proof::Broken(block) if self.length() <= PROVED => return Ok(Mended::Next(block)),
-            Proof::Broken(_) | Proof::Wrong => return Ok(Mended::Unlike),
+        if !self.prove(patches, proof) {
+            return Ok(None);
+        }
+        if let Some(block) = proof.broken {
+            return Ok(Some(Mended::Next(block)));
+        }
+        if Digest::from_bytes(proof.hasher.finalize_reset().into()) != self.digest() {
+            return Ok(Some(Mended::Unlike));
         }
         patches.iter().try_for_each(|patch| self.write_over(patch))?;
-        Ok(Mended::Right)
+        Ok(Some(Mended::Right))
+    }
+
+    /// A block that does not hold and has no patch, as is known without reading all.
+    fn known_broken(&self, patches: &[Patch]) -> Option<u64> {
+        let is_patched = |range: &ByteRange| {
+            patches.iter().any(|patch| patch.range.start() <= range.start() && range.end() <= patch.range.end())
+        };
+        let mut known = self.facts().broken().into_iter();
+        known.find(|block| {
+            self.sums().block_range(*block).is_some_and(|range| !is_patched(&range) && !self.holds(*block, range))
+        })
     }
 
     /// The blocks of a patch, with the bytes for each.
@@ -220,27 +248,32 @@ impl Blob {
             && self.blocks(patch).all(|(block, bytes)| self.sums().verify(block, bytes))
     }
 
-    /// Compares the digest of the whole as it will be. Each block is summed in the same pass, so what is read is what is
-    /// hashed.
-    fn prove(&self, patches: &[Patch]) -> Proof {
+    /// Goes on with the digest of the whole as it will be, and says whether that is its end. Each block is summed in the same
+    /// pass, so what is read is what is hashed. Behind a block that does not hold the others are looked at all the same: they
+    /// are fetched with it.
+    fn prove(&self, patches: &[Patch], proof: &mut Proof) -> bool {
         let patched: BTreeMap<u64, &[u8]> = patches.iter().flat_map(|patch| self.blocks(patch)).collect();
-        let mut hasher = Sha256::new();
-        for block in 0..self.sums().crcs().len() as u64 {
+        let mut read = 0;
+        while read < TURN {
+            let block = proof.next;
+            let Some(range) = self.sums().block_range(block) else { return true };
+            proof.next += 1;
+            read += range.len();
             if let Some(bytes) = patched.get(&block) {
-                hasher.update(bytes);
+                proof.hasher.update(bytes);
                 continue;
             }
-            let Some(range) = self.sums().block_range(block) else { break };
             let mut sum = 0;
-            let read = disk::pass_through(self.file().file(), range.start(), range.len(), |piece| {
+            let passed = disk::pass_through(self.file().file(), range.start(), range.len(), |piece| {
                 sum = crc32c_append(sum, piece);
-                hasher.update(piece);
+                proof.hasher.update(piece);
             });
-            if read.is_err() || !self.sums().holds(block, sum) {
-                return Proof::Broken(block);
+            if passed.is_err() || !self.sums().holds(block, sum) {
+                self.facts().note_broken(block, true);
+                proof.broken.get_or_insert(block);
             }
         }
-        if Digest::from_bytes(hasher.finalize().into()) == self.digest() { Proof::Right } else { Proof::Wrong }
+        false
     }
 
     /// Writes right bytes over broken ones.

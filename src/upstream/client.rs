@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::content::{Origin, Policy};
-use crate::telemetry::{Metrics, Throttle};
+use crate::content::{CacheKey, Origin, Policy};
+use crate::telemetry::Metrics;
 
 use super::Settings;
 use super::budget::{Budget, BudgetSettings, Standing};
@@ -27,6 +27,7 @@ use super::plan::{ParentKind, Source, plan, share};
 use super::pool::Pool;
 use super::redirect::{self, MAX_REDIRECTS, Redirects};
 use super::refusals::Refusals;
+use super::said::Said;
 use super::sources::{DownSource, Sources};
 use super::tls::Roots;
 use super::wrong_bytes::Subject;
@@ -53,9 +54,11 @@ pub(super) struct Inner {
     pub(super) budget: Arc<Budget>,
     pub(super) refusals: Mutex<Refusals>,
     /// How often it is said that somebody refuses: each request could be the cause of a line.
-    pub(super) refused: Mutex<Throttle>,
+    pub(super) refused: Mutex<Said>,
     /// The same of answers that cannot be used.
-    pub(super) nonsense: Mutex<Throttle>,
+    pub(super) nonsense: Mutex<Said>,
+    /// The same of bodies that were gone on with from somebody else.
+    pub(super) left: Mutex<Said>,
 }
 
 /// One request to whichever source answers it.
@@ -118,8 +121,8 @@ impl Upstream {
             Connector::new(resolver, Dialect::new(settings.tls.clone(), roots)?, own_addresses, Arc::clone(&pseudonym));
         let pool = Arc::default();
         let sources = Arc::new(Sources::new(Arc::clone(&metrics), &settings.parents));
-        let throttle = || Mutex::new(Throttle::new(5, Duration::from_secs(60), std::time::Instant::now()));
-        let (refusals, refused, nonsense) = (Mutex::default(), throttle(), throttle());
+        let said = || Mutex::new(Said::new(std::time::Instant::now()));
+        let (refusals, refused, nonsense, left) = (Mutex::default(), said(), said(), said());
         let budget = Budget::new(settings.budget.clone(), settings.budget_file.clone(), Arc::clone(&metrics));
         let sought = Sought::default();
         let inner = Inner {
@@ -134,6 +137,7 @@ impl Upstream {
             refusals,
             refused,
             nonsense,
+            left,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -281,13 +285,21 @@ impl Upstream {
     }
 
     fn tell(&self, source: &Source, error: &FetchError) {
-        let allows = |throttle: &Mutex<Throttle>| throttle.lock().allows(std::time::Instant::now());
+        let allows = |said: &Mutex<Said>| said.lock().allows(source, std::time::Instant::now());
         if error.is_refusal() && allows(&self.inner.refused) {
-            tracing::warn!(%source, %error, "content is refused on the way to the origin");
+            let status = error.status().map(|status| status.as_u16());
+            tracing::warn!(%source, status, %error, "content is refused on the way to the origin");
         } else if matches!(error, FetchError::BadAnswer { .. }) && allows(&self.inner.nonsense) {
             tracing::warn!(%source, %error, "an answer cannot be used");
         } else {
             tracing::debug!(%source, %error, "a source failed");
+        }
+    }
+
+    /// The rest of a body that `from` did not bring to its end comes from `to`.
+    pub fn is_gone_on_with(&self, key: &CacheKey, from: &Source, to: &Source) {
+        if self.inner.left.lock().allows(from, std::time::Instant::now()) {
+            tracing::info!(%key, %from, %to, "a body was cut, and is gone on with from another source");
         }
     }
 

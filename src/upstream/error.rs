@@ -251,6 +251,14 @@ impl FetchError {
         self.blame() == Blame::Source
     }
 
+    /// The status with which somebody in between has refused.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::MiddlemanRefused { status, .. } | Self::ProxyFailed { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
     /// Whether somebody in between has said no: asking again at once would be told the same.
     pub fn is_refusal(&self) -> bool {
         match self {

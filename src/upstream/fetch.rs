@@ -204,7 +204,10 @@ impl Upstream {
             Ok((link, response, sent)) => self.accept(ask, source, link, response, sent, ticket),
             Err(failure) => {
                 if let Some(outcome) = failure.outcome {
-                    ticket.report(outcome);
+                    match outcome {
+                        Outcome::Refused => ticket.refused(&failure.error),
+                        _ => ticket.report(outcome),
+                    }
                     self.look_for(source);
                 }
                 Err(failure.error)
@@ -324,18 +327,21 @@ impl Upstream {
         })?;
         // What a parent could not get says nothing of what it has.
         let is_refused = source.has_middleman() && middleman::refuses(head.status, &head.headers);
+        let refusal = || {
+            let by = source.proxy.as_ref().filter(|_| source.parent.is_none());
+            let host = by.map_or_else(|| source.to_string(), |proxy| format!("proxy {proxy}"));
+            FetchError::MiddlemanRefused { host, status: head.status }
+        };
         if is_refused && source.may_ask_for_password() && middleman::asks_for_password(head.status, &head.headers) {
             // Whatever it is asked for, as where it refuses a tunnel.
-            ticket.report(Outcome::Refused);
+            ticket.refused(&refusal());
         } else if source.parent.is_none() && matches!(head.status.as_u16(), 500 | 502 | 503 | 504) {
             ticket.report(Outcome::ServerError);
         } else {
             ticket.answered();
         }
         if is_refused {
-            let by = source.proxy.as_ref().filter(|_| source.parent.is_none());
-            let host = by.map_or_else(|| source.to_string(), |proxy| format!("proxy {proxy}"));
-            return Err(FetchError::MiddlemanRefused { host, status: head.status });
+            return Err(refusal());
         }
         let mut headers = head.headers;
         headers::clean_response(head.status, &mut headers);

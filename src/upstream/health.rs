@@ -206,6 +206,12 @@ impl Health {
         was_unreachable
     }
 
+    /// Whether it is down since it refuses, or is refused, before anything can be asked.
+    pub fn is_refused(&self) -> bool {
+        let (State::Open { cause, .. } | State::HalfOpen { cause, .. }) = self.state else { return false };
+        cause == Outcome::Refused
+    }
+
     /// Until when the source is not asked; `None` when it may be. Changes nothing.
     pub fn down_until(&self, now: Instant) -> Option<Instant> {
         match self.state {

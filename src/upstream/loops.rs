@@ -29,6 +29,11 @@ pub fn request_loops(headers: &HeaderMap, pseudonym: &str) -> bool {
     in_cdn_loop || in_via
 }
 
+/// Whether another cache of this kind asks.
+pub fn has_passed_a_cache(headers: &HeaderMap) -> bool {
+    headers.contains_key(CDN_LOOP)
+}
+
 /// Both fields for a request that goes on under another form, as CONNECT does: those of the one that was `received`, and this
 /// cache behind them.
 pub(super) fn passed_on(received: &HeaderMap, pseudonym: &str) -> HeaderMap {

@@ -15,16 +15,28 @@ pub(super) fn refuses(status: StatusCode, fields: &HeaderMap) -> bool {
     }
 }
 
+/// Whether a parent could not get it, since its request came back to a cache that it had passed.
+pub(super) fn met_a_circle(status: StatusCode, fields: &HeaderMap) -> bool {
+    status == StatusCode::SERVICE_UNAVAILABLE && was_answered(StatusCode::LOOP_DETECTED, fields)
+}
+
 /// Whether a proxy does not take the password that it was shown, or was shown none (RFC 9110 section 15.5.8).
 pub(super) fn asks_for_password(status: StatusCode, fields: &HeaderMap) -> bool {
     status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && !is_of_origin(status, fields)
 }
 
 fn is_of_origin(status: StatusCode, fields: &HeaderMap) -> bool {
-    let forwarded = format!("fwd-status={}", status.as_str());
-    let says_so = |parameter: &str| parameter == "hit" || parameter == forwarded;
+    was_answered(status, fields) || says(fields, "hit")
+}
+
+/// Whether somebody on the way was answered so.
+fn was_answered(status: StatusCode, fields: &HeaderMap) -> bool {
+    says(fields, &format!("fwd-status={}", status.as_str()))
+}
+
+fn says(fields: &HeaderMap, wanted: &str) -> bool {
     let values = fields.get_all(CACHE_STATUS).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(parameters).any(|parameter| says_so(parameter.trim()))
+    values.flat_map(parameters).any(|parameter| parameter.trim() == wanted)
 }
 
 /// What stands between commas and semicolons. Those in a string separate nothing (RFC 9651 section 3.3.3): a client has a

@@ -9,6 +9,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::error::FetchError;
 use super::health::{Health, Outcome, ProbeId, Verdict};
 use super::plan::{Parent, Source};
 use super::wrong_bytes::{Noted, Subject, WrongBytes};
@@ -25,11 +26,15 @@ pub struct DownSource {
     pub source: Source,
     /// When it will be tried again.
     pub until: Instant,
+    /// What it was, if it is there and yet cannot be used.
+    pub refusal: Option<String>,
 }
 
 /// The table of sources.
 pub(super) struct Sources {
     table: Mutex<HashMap<Source, Health>>,
+    /// Why those cannot be used that are there.
+    refusals: Mutex<HashMap<Source, String>>,
     wrong: Mutex<WrongBytes>,
     metrics: Arc<Metrics>,
     /// How many there have been.
@@ -48,8 +53,8 @@ pub(super) struct Ticket {
 impl Sources {
     /// Of which nothing is known; the parents are shown as up.
     pub(super) fn new(metrics: Arc<Metrics>, parents: &[Parent]) -> Self {
-        let (table, wrong, comebacks) = (Mutex::default(), Mutex::default(), watch::Sender::default());
-        let sources = Self { table, wrong, metrics, comebacks };
+        let (table, refusals, wrong) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let sources = Self { table, refusals, wrong, metrics, comebacks: watch::Sender::default() };
         for parent in parents.iter().map(Source::parent) {
             sources.show(&parent, true);
             sources.show_lowered(&parent, false);
@@ -150,9 +155,10 @@ impl Sources {
 
     /// Every source that is down now.
     pub(super) fn down(&self, now: Instant) -> Vec<DownSource> {
-        let table = self.table.lock();
+        let (table, refusals) = (self.table.lock(), self.refusals.lock());
         let down = table.iter().filter_map(|(source, health)| {
-            health.down_until(now).map(|until| DownSource { source: source.clone(), until })
+            let refusal = refusals.get(source).filter(|_| health.is_refused()).cloned();
+            health.down_until(now).map(|until| DownSource { source: source.clone(), until, refusal })
         });
         down.collect()
     }
@@ -171,6 +177,7 @@ impl Sources {
                 }
                 (true, None) => {
                     tracing::info!(%source, "the source is up again");
+                    self.refusals.lock().remove(source);
                     self.show(source, true);
                 }
                 _ => {}
@@ -199,6 +206,16 @@ impl Ticket {
         }
         self.faulted = outcome != Outcome::Success;
         self.sources.record(&self.source, outcome, self.probe.take());
+    }
+
+    /// Reports that there is somebody, but nothing can be asked, and why.
+    pub(super) fn refused(&mut self, error: &FetchError) {
+        let mut refusals = self.sources.refusals.lock();
+        if refusals.len() < REMEMBERED || refusals.contains_key(&self.source) {
+            refusals.insert(self.source.clone(), error.to_string());
+        }
+        drop(refusals);
+        self.report(Outcome::Refused);
     }
 
     /// A probe has its answer: the source is alive, whatever becomes of the body.
@@ -254,7 +271,7 @@ mod tests {
         }
         let now = Instant::now();
         let until = sources.admit(&dead, now).unwrap_err();
-        assert_eq!(sources.down(now), [DownSource { source: dead.clone(), until }]);
+        assert_eq!(sources.down(now), [DownSource { source: dead.clone(), until, refusal: None }]);
         assert!(sources.admit(&source("other.example.com"), now).is_ok());
         let probe = sources.admit(&dead, until).unwrap();
         assert!(sources.admit(&dead, until).is_err());

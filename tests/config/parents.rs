@@ -102,6 +102,14 @@ fn a_password_may_come_from_a_file() {
     let proxies = load(&mixed).unwrap().config.upstream.proxies;
     assert_eq!(proxies.http.unwrap().credentials, None);
     assert_eq!(proxies.https.unwrap().credentials, Credentials::basic("ann", "open sesame"));
+    // Who forgot it is told where it belongs.
+    for (left_out, setting) in
+        [("  proxy_password_file: ", "`proxy_password_file`"), (", password_file: ", "`password_file`")]
+    {
+        let without = file.replace(&format!("{left_out}{}", path.display()), "");
+        let said = load(&without).unwrap_err().to_string();
+        assert!(said.contains("the user's password is missing") && said.contains(setting), "{said}");
+    }
     std::fs::write(&path, "").unwrap();
     assert_eq!(faults(&file), ["upstream.parents[0].password_file", "upstream.proxy_password_file"]);
     std::fs::remove_file(&path).unwrap();

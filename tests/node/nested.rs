@@ -218,6 +218,7 @@ async fn a_parent_that_dies_in_mid_transfer_is_replaced_and_nothing_is_fetched_t
         let second = FakeOrigin::with(PATH, Reply::file(pattern)).await;
         second.limit_rate(64 * MIB);
         let node = below(&[url(one.data), url(second.address)], mode.rule()).start();
+        let who = [one.data, second.address].map(|address| format!("parent http://{address}"));
         let mut device = Connection::open(node.data).await;
         device.send(&get(&asked(), &[])).await;
         let head = device.head().await;
@@ -228,6 +229,8 @@ async fn a_parent_that_dies_in_mid_transfer_is_replaced_and_nothing_is_fetched_t
         };
         let (checked, _) = tokio::join!(device.checked(&head, pattern, 0), killed);
         assert_eq!((checked.len, checked.first_difference), (pattern.len, None), "{mode:?}: {checked:?}");
+        let from_whom_to_whom = format!("\"from\":\"{}\",\"to\":\"{}\"", who[0], who[1]);
+        assert!(node.says(&from_whom_to_whom), "{mode:?}: {}", node.said());
         // What was on its way when the first parent died is asked of the second one again, and no more.
         let both = origin.body_bytes() + second.body_bytes();
         assert!(both <= pattern.len + 16 * MIB, "{mode:?}: {both} of {}", pattern.len);
@@ -339,6 +342,35 @@ async fn a_cache_that_may_ask_nobody_says_so() {
     assert_eq!(state["state"], "offline");
     let reasons = state["reasons"].to_string();
     assert!(reasons.contains("upstream.direct is false"), "{reasons}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_refusals_of_one_parent_do_not_hide_those_of_the_next() {
+    let (one, other) = (FakeOrigin::start().await, FakeOrigin::start().await);
+    let node = below(&[url(one.address), url(other.address)], json!({})).start();
+    for number in 0..10 {
+        let path = format!("/{number}");
+        one.serve(&path, Reply::status(403, "no"));
+        other.serve(&path, Reply::file(Pattern::new(654, 100)));
+        // The other one is asked after it, and refuses the last ones.
+        if number > 6 {
+            other.serve(&path, Reply::status(421, "no"));
+        }
+        let _ = node.get(&format!("{path}?cacheHostOrigin={HOST}"), &[]).await;
+    }
+    let told = |parent: &FakeOrigin, status: u16| {
+        let said = node.said();
+        let lines = said.lines().filter(|line| line.contains("content is refused on the way to the origin"));
+        let of_it = format!("\"source\":\"parent http://{}\"", parent.address);
+        lines.filter(|line| line.contains(&of_it) && line.contains(&format!("\"status\":{status}"))).count()
+    };
+    // Lines come a little later than answers.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while told(&other, 421) < 3 {
+        assert!(Instant::now() < deadline, "{}", node.said());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!((told(&one, 403), told(&other, 421)), (5, 3), "{}", node.said());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -96,6 +96,8 @@ impl Copying<'_> {
     pub(super) async fn handle(&mut self, event: Event, permit: &Permit) -> Option<End> {
         let (id, asked, answer) = match event {
             Event::Came(id, stream, batch) => return self.came(id, stream, batch, permit).await,
+            // It was let go, and somebody else was asked: what it is told is about nothing that is waited for.
+            Event::Answered(id, ..) if !self.claims.iter().any(|claim| claim.id == id) => return None,
             Event::Answered(id, asked, answer) => (id, asked, *answer),
         };
         match answer {
@@ -228,6 +230,9 @@ impl Copying<'_> {
         let came_to = batch.at.saturating_add(batch.size);
         let range = ByteRange::new(batch.at, came_to.min(claim.end));
         if let Some(range) = range {
+            if let Some(from) = self.cut.take_if(|from| from != stream.source()) {
+                self.inner.upstream.is_gone_on_with(&self.want.key, &from, stream.source());
+            }
             self.giver.note(stream.source());
             // Before anybody can have all of a part that was cut.
             if self.unfinished.is_wrong(batch.at, &batch.bytes) {
@@ -273,6 +278,7 @@ impl Copying<'_> {
             Some(ending) => {
                 tracing::debug!(key = %self.want.key, at = came_to, ?ending, "an upstream body was cut");
                 let source = stream.source().clone();
+                self.cut = Some(source.clone());
                 let check = stream.unfinished().filter(|_| ending != Ending::Marked);
                 check.into_iter().for_each(|check| self.unfinished.add(check));
                 self.fail_of(id, source);

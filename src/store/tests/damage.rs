@@ -102,12 +102,19 @@ async fn a_damaged_block_of_a_blob_is_missing_and_the_others_are_served_until_it
     let broken = Broken { range: last, block_size: BLOCK as u64 };
     assert_eq!(store.broken(&entry, 2).await.unwrap(), Some(broken));
     let patch = |bytes: Vec<u8>| vec![Patch { range: last, bytes: bytes.into() }];
-    assert_eq!(store.put_right(&entry, patch(vec![0; BLOCK]), true).await.unwrap(), Mended::Unlike);
+    assert_eq!(store.put_right(&entry, patch(vec![0; BLOCK])).await.unwrap(), Mended::Unlike);
+    let mut forged = content[2 * BLOCK..].to_vec();
+    // A multiple of the polynomial: the sum stays as it was.
+    forged.iter_mut().zip([0xf1, 0x76, 0xec, 0x05, 0x01]).for_each(|(byte, other)| *byte ^= other);
+    assert_eq!(crc32c::crc32c(&forged), crc32c::crc32c(&content[2 * BLOCK..]));
+    assert_eq!(store.put_right(&entry, patch(forged.clone())).await.unwrap(), Mended::Unlike);
     flip(&rig.blob_path(digest), 5);
     let right = patch(content[2 * BLOCK..].to_vec());
-    assert_eq!(store.put_right(&entry, right.clone(), false).await.unwrap(), Mended::Next(0), "not to be proved yet");
+    for other in [patch(forged), right.clone()] {
+        assert_eq!(store.put_right(&entry, other).await.unwrap(), Mended::Next(0), "not to be proved yet");
+    }
     flip(&rig.blob_path(digest), 5);
-    assert_eq!(store.put_right(&entry, right, false).await.unwrap(), Mended::Right);
+    assert_eq!(store.put_right(&entry, right).await.unwrap(), Mended::Right);
     assert_eq!(body.read(2 * BLOCK as u64, BLOCK).await.unwrap(), content[2 * BLOCK..]);
     assert_eq!(fs::read(rig.blob_path(digest)).unwrap(), content);
     assert_eq!(get(&store, "b").await.unwrap(), content);

@@ -125,7 +125,10 @@ async fn a_real_squid_with_a_password_leads_to_the_origin_and_to_the_parent() {
         ask(&node, &origin).await;
         let answer = ask(&node, &origin).await;
         assert!(answer.head.raw.contains("detail=known-down"), "{}", answer.head.raw);
-        assert_eq!(state(&node).await["state"], "degraded");
+        let told = state(&node).await;
+        assert_eq!(told["state"], "degraded");
+        let reasons = told["reasons"].to_string();
+        assert!(reasons.contains("cannot be used: ") && reasons.contains("407"), "{reasons}");
     }
 }
 

@@ -68,6 +68,7 @@ async fn a_parent_over_tls_lets_in_whom_it_knows_and_a_renewed_certificate_is_us
         child(&l5, &stranger, &site, "line1.l4.plant.example").set("upstream.timeouts.request", json!("1s")).start();
     assert_eq!(l4.get(&asked(), &[]).await.head.status, 503);
     assert!(l4.says("its certificate's issuer is not trusted"));
+    assert!(state(&l4).await["reasons"].to_string().contains("its certificate's issuer is not trusted"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

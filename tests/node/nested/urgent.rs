@@ -84,15 +84,26 @@ async fn who_waits_at_the_parent_comes_before_what_a_child_reads_ahead() {
     }
 }
 
-/// A parent that gives nothing to who is told to come after others, as if there were always some. One that answers has the
-/// head; the other one has not even that.
-async fn busy_parent(pattern: Pattern, answers: bool) -> (SocketAddr, Arc<AtomicUsize>) {
+/// What a parent does for who is told to come after others, as if there were always some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Modest {
+    GivesTheHead,
+    SaysNothing,
+    /// Once it has given others what they wanted.
+    RefusesLate,
+}
+
+use Modest::{GivesTheHead, RefusesLate, SaysNothing};
+
+/// A parent that gives nothing to who is told to come after others.
+async fn busy_parent(pattern: Pattern, answers: Modest) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, modest) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&modest);
+    let served = tokio::sync::watch::Sender::new(Vec::<std::ops::Range<u64>>::new());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let count = Arc::clone(&count);
+            let (count, served) = (Arc::clone(&count), served.clone());
             tokio::spawn(async move {
                 let mut head = Vec::new();
                 while stream.read_buf(&mut head).await.is_ok_and(|count| count > 0) {
@@ -111,11 +122,19 @@ async fn busy_parent(pattern: Pattern, answers: bool) -> (SocketAddr, Arc<Atomic
                     );
                     let is_modest = text.contains("\r\npriority: u=");
                     count.fetch_add(usize::from(is_modest), Ordering::Relaxed);
-                    if is_modest && !answers {
-                        continue;
+                    match answers {
+                        SaysNothing if is_modest => continue,
+                        RefusesLate if is_modest => {
+                            // Whoever stands before these bytes has asked for them anew.
+                            let _ = served.subscribe().wait_for(|all| all.iter().any(|it| it.contains(&from))).await;
+                            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+                            continue;
+                        }
+                        GivesTheHead | SaysNothing | RefusesLate => {}
                     }
                     let _ = stream.write_all(answer.as_bytes()).await;
                     if !is_modest {
+                        served.send_modify(|served| served.push(from..to + 1));
                         let _ = stream.write_all(&pattern.slice(from, to + 1)).await;
                     }
                 }
@@ -127,20 +146,29 @@ async fn busy_parent(pattern: Pattern, answers: bool) -> (SocketAddr, Arc<Atomic
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_read_ahead_is_asked_for_anew_when_a_client_stands_before_it() {
-    for answers in [true, false] {
+    for answers in [GivesTheHead, SaysNothing] {
         let pattern = Pattern::new(684, 20 * MIB);
         let (address, modest) = busy_parent(pattern, answers).await;
         let node = below(&[url(address)], json!({ "fill": "ranged" })).start();
         let agent = DoAgent::new(node.data);
         agent.download(HOST, LEFT, pattern, &[]).await.must_be(pattern, pattern.sha256());
-        assert!(!agent.has_bans() && modest.load(Ordering::Relaxed) > 0, "{answers}");
+        assert!(!agent.has_bans() && modest.load(Ordering::Relaxed) > 0, "{answers:?}");
         assert_eq!(state(&node).await["state"], "online", "the parent is not at fault");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_refusal_of_a_request_that_was_let_go_does_not_end_what_goes_on_without_it() {
+    let pattern = Pattern::new(686, 60 * MIB);
+    let (address, modest) = busy_parent(pattern, RefusesLate).await;
+    let node = below(&[url(address)], json!({ "fill": "ranged" })).start();
+    must_be(&node.get(&format!("{LEFT}?cacheHostOrigin={HOST}"), &[]).await, pattern);
+    assert!(modest.load(Ordering::Relaxed) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_waits_does_not_wait_for_what_was_asked_for_as_if_nobody_did() {
-    for answers in [true, false] {
+    for answers in [GivesTheHead, SaysNothing] {
         let pattern = Pattern::new(685, 20 * MIB);
         let (address, modest) = busy_parent(pattern, answers).await;
         let node = below(&[url(address)], json!({ "fill": "ranged" })).start();
@@ -150,7 +178,7 @@ async fn who_waits_does_not_wait_for_what_was_asked_for_as_if_nobody_did() {
         until("the parent is not asked", async || modest.load(Ordering::Relaxed) > 0).await;
         let agent = DoAgent::new(node.data);
         agent.download(HOST, LEFT, pattern, &[]).await.must_be(pattern, pattern.sha256());
-        assert!(!agent.has_bans(), "{answers}");
+        assert!(!agent.has_bans(), "{answers:?}");
         drop(child);
     }
 }

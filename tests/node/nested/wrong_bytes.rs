@@ -1,6 +1,9 @@
 //! A parent that gives wrong bytes is a worse parent: for one content of it the others are asked first, and for all of them
 //! once several were wrong. It is never left out.
 
+use std::os::unix::fs::FileExt as _;
+
+use super::super::rig::running_node::files_below;
 use super::*;
 
 /// Paths of different contents.
@@ -34,6 +37,32 @@ async fn parents(
         good.serve(&path(number), reply);
     }
     (bad, good)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_brings_all_of_what_another_one_said_wrongly_is_not_to_blame() {
+    let content = Pattern::new(8650, 3 * MIB);
+    let (liar, honest) = (FakeOrigin::start().await, FakeOrigin::start().await);
+    liar.serve(&path(0), Reply::file(content).with_digest(Pattern::new(8651, 3 * MIB)));
+    honest.serve(&path(0), Reply::status(503, ""));
+    let parents = [url(liar.address), url(honest.address)];
+    let node = below(&parents, json!({ "fill": "ranged", "abandon": "stop" })).start();
+    let target = format!("{}?cacheHostOrigin={HOST}", path(0));
+    assert_eq!(node.get(&target, &["Range: bytes=0-99"]).await.head.status, 206);
+    node.wait_until_idle().await;
+    let setup = node.stop().await;
+    // Nothing that holds is left of what came with the lie.
+    let files = files_below(&setup.path("drive1/partial"));
+    let data = files.iter().find(|file| file.extension().is_some_and(|it| it == "data")).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(data).unwrap();
+    file.write_all_at(&[!content.bytes()[5]], 5).unwrap();
+    liar.serve(&path(0), Reply::status(503, ""));
+    honest.serve(&path(0), Reply::file(content));
+    let node = setup.start();
+    let _ = node.get(&target, &[]).await;
+    must_be(&node.get(&target, &[]).await, content);
+    assert_eq!(node.metric("waystation_fills_total", "outcome=\"mismatch\"").await, 1.0, "it was measured by the lie");
+    assert_eq!(node.metric("waystation_upstream_faults_total", "reason=\"wrong-digest\"").await, 0.0);
 }
 
 fn was_asked(parent: &FakeOrigin, number: u64) -> bool {

@@ -1,0 +1,41 @@
+//! Whether what is asked for comes back to a cache that the request has passed. What becomes of that is the caller's business.
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::client::{FetchRequest, Upstream};
+use super::error::FetchError;
+use super::fetch::Ask;
+use super::headers::end_to_end;
+use super::middleman;
+use super::plan::plan;
+
+impl Upstream {
+    /// Asks the parent that a request for this goes to first, and says why it gets nothing if that is a circle of parents. An
+    /// origin is not asked.
+    pub async fn leads_back(&self, request: FetchRequest) -> Option<FetchError> {
+        let FetchRequest { method, origin, target, headers, policy, body, deadline, standing, .. } = request;
+        let headers = end_to_end(&headers);
+        let (by_digest, interims, yields) = (false, None, false);
+        let mut sources = plan(&self.inner.settings, &origin, &policy, request.avoid.as_ref());
+        self.inner.sources.arrange(&mut sources, request.wrong.as_ref(), Instant::now().into_std());
+        let mut ask =
+            Ask { method, origin, target, headers, policy, body, deadline, standing, by_digest, interims, yields };
+        for source in sources.iter().take_while(|source| source.parent.is_some()) {
+            let result = self.attempt(&mut ask, source, deadline).await;
+            self.count(&result);
+            match result {
+                Err(FetchError::KnownDown { .. }) => {}
+                Err(error @ FetchError::MiddlemanRefused { status: StatusCode::LOOP_DETECTED, .. }) => {
+                    return Some(error);
+                }
+                Ok(response) if middleman::met_a_circle(response.status, &response.headers) => {
+                    let (host, status) = (source.to_string(), StatusCode::LOOP_DETECTED);
+                    return Some(FetchError::MiddlemanRefused { host, status });
+                }
+                Ok(_) | Err(_) => return None,
+            }
+        }
+        None
+    }
+}
