@@ -47,6 +47,8 @@ struct State {
     /// When the next paced byte may go.
     next: Mutex<Option<Instant>>,
     first_byte: Mutex<Option<std::time::Instant>>,
+    /// How often it was switched off.
+    off: AtomicU64,
 }
 
 impl std::fmt::Debug for State {
@@ -76,6 +78,7 @@ impl FakeOrigin {
             rate: AtomicU64::new(0),
             next: Mutex::default(),
             first_byte: Mutex::default(),
+            off: AtomicU64::new(0),
         });
         let origin = Self { address, state, _port: port, accepting: Mutex::default() };
         origin.switch_on();
@@ -106,6 +109,7 @@ impl FakeOrigin {
 
     /// Refuses connections and cuts those that exist.
     pub(crate) fn switch_off(&self) {
+        self.state.off.fetch_add(1, Ordering::AcqRel);
         if let Some(task) = self.accepting.lock().take() {
             task.abort();
         }
@@ -192,12 +196,12 @@ impl Drop for FakeOrigin {
 }
 
 async fn accept(listener: TcpListener, state: Arc<State>) {
-    let mut connections = JoinSet::new();
+    let (mut connections, off) = (JoinSet::new(), state.off.load(Ordering::Acquire));
     loop {
         if let Ok((stream, _)) = listener.accept().await {
             let state = state.clone();
             connections.spawn(async move {
-                let _ = state.serve(stream).await;
+                let _ = state.serve(stream, off).await;
             });
         }
         while connections.try_join_next().is_some() {}
@@ -205,11 +209,15 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 }
 
 impl State {
-    async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn serve(&self, mut stream: TcpStream, off: u64) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut buffer = Vec::new();
         loop {
             let Some(request) = read_request(&mut stream, &mut buffer).await? else { return Ok(()) };
+            // The task ends a moment later than it is told to.
+            if self.off.load(Ordering::Acquire) != off {
+                return Ok(());
+            }
             self.received.send_modify(|received| received.push(request.clone()));
             let reply = self.reply(&request);
             stream.write_all(reply.early.as_bytes()).await?;
