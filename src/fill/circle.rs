@@ -24,16 +24,18 @@ impl Fill {
         tokio::select! {
             biased;
             head = flight.head() => head,
-            failed = self.circle(want) => failed,
+            failed = self.circle(guard, want) => failed,
         }
     }
 
     /// Resolves when the request has turned out to go in a circle.
-    async fn circle(&self, want: &Want) -> Head {
+    async fn circle(&self, guard: &FlightGuard, want: &Want) -> Head {
         if !has_passed_a_cache(&want.headers) {
             return pending().await;
         }
         sleep(SUSPECT).await;
+        // Few of those who follow are enough to find out; a circle answers at once.
+        let Ok(_place) = guard.flight().suspicions().acquire_owned().await else { return pending().await };
         let request = want.request(Method::HEAD, fields::for_pass(want), None, want.deadline);
         match self.inner.upstream.leads_back(request).await {
             Some(error) => {

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::credentials::{Credentials, Others};
@@ -21,6 +21,9 @@ use crate::decide::FirstAsked;
 use crate::store::{Body, Entry, Partial};
 use crate::telemetry::Metrics;
 use crate::upstream::Urgency;
+
+/// Followers that look for a circle at a time.
+const SUSPICIONS: usize = 2;
 
 /// What a flight has found out so far. It goes from `Pending` to one of the others once.
 #[derive(Clone)]
@@ -70,6 +73,8 @@ pub(super) struct Flight {
     outlook: watch::Sender<Outlook>,
     /// Status of the last answer before there was a head; 0 before the first.
     answered: AtomicU16,
+    /// Places for those who find out whether it goes in a circle.
+    suspicions: Arc<Semaphore>,
     /// Set when what it asked for may have changed meanwhile.
     parted: AtomicBool,
     /// Set once no drive has room for the body, or for the rest of it.
@@ -198,6 +203,7 @@ impl Flight {
             demands: Demands::default(),
             outlook: watch::Sender::default(),
             answered: AtomicU16::new(0),
+            suspicions: Arc::new(Semaphore::new(SUSPICIONS)),
             parted: AtomicBool::new(false),
             passage: OnceLock::new(),
         }
@@ -225,6 +231,11 @@ impl Flight {
             _ => begin,
         };
         want.asks_one_part() && want.has_its_rule(&entry.record) && passage.reaches(partial)
+    }
+
+    /// Places for followers that look whether what they wait for waits for them.
+    pub(super) fn suspicions(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.suspicions)
     }
 
     /// The window that the body passes through, if no drive has room for it.

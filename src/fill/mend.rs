@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use moka::sync::Cache;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use super::by_digest::ByDigest;
@@ -20,6 +20,8 @@ use crate::upstream::{FetchResponse, share_of_time};
 
 /// How often bytes may come that are not what was there, before they are believed to be another version.
 const UNLIKE: u32 = 2;
+/// Blobs that are mended at a time; what is held of each is bounded.
+const PLACES: usize = 4;
 /// Bytes that are held while more of the same body are needed to prove them.
 const HELD: u64 = 64 * 1024 * 1024;
 /// What came until so long before the deadline is judged, whatever is missing of it.
@@ -48,6 +50,7 @@ pub enum MendError {
 /// One turn for each body, so that a block is fetched once however many wait for it.
 pub(super) struct Mending {
     turns: Cache<Digest, Arc<Mutex<()>>>,
+    places: Arc<Semaphore>,
     /// Blobs whose blocks no parent had by their digest.
     vain: Cache<Digest, ()>,
 }
@@ -75,7 +78,11 @@ enum Stop {
 
 impl Mending {
     pub(super) fn new() -> Self {
-        Self { turns: Cache::new(TURNS), vain: Cache::builder().max_capacity(TURNS).time_to_live(VAIN).build() }
+        Self {
+            turns: Cache::new(TURNS),
+            places: Arc::new(Semaphore::new(PLACES)),
+            vain: Cache::builder().max_capacity(TURNS).time_to_live(VAIN).build(),
+        }
     }
 
     /// Whether no parent had blocks of this blob just now.
@@ -104,10 +111,11 @@ impl Fill {
         let turn = self.inner.mending.turns.get_with(digest, Arc::default);
         let mending = async {
             let turn = turn.lock_owned().await;
+            let place = Arc::clone(&self.inner.mending.places).acquire_owned().await;
             let (fill, entry) = (self.clone(), Arc::clone(entry));
             let want = Want { deadline: deadline.checked_sub(TO_PUT_IN_PLACE).unwrap_or(deadline), ..want.clone() };
             let job = tokio::spawn(async move {
-                let _turn = turn;
+                let _held = (turn, place);
                 fill.mend_in_turn(want, &entry, digest, block).await
             });
             job.await.unwrap_or(Err(MendError::Unreachable(FillError::Abandoned)))

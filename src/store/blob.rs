@@ -396,7 +396,7 @@ impl Blob {
     }
 
     /// The block counts as missing until it is mended; the others are served.
-    fn damaged(&self, block: u64) -> ReadError {
+    pub(super) fn damaged(&self, block: u64) -> ReadError {
         self.facts.checked.clear(block);
         if self.facts.note_broken(block, true) {
             if let Some(store) = self.store.upgrade() {

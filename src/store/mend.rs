@@ -195,7 +195,12 @@ impl Blob {
     /// Reads a block and says whether it sums to what it must; one that cannot be read does not.
     fn holds(&self, block: u64, range: ByteRange) -> bool {
         let holds = self.sum(range).is_ok_and(|sum| self.sums().holds(block, sum));
-        self.facts().note_broken(block, !holds);
+        if holds {
+            self.facts().note_broken(block, false);
+        } else {
+            // Whoever reads it next is to look at its sum again.
+            let _ = self.damaged(block);
+        }
         holds
     }
 
@@ -209,7 +214,7 @@ impl Blob {
                 return Ok(Some(Mended::Next(block)));
             }
         }
-        if !self.prove(patches, proof) {
+        if !self.prove(patches, proof)? {
             return Ok(None);
         }
         if let Some(block) = proof.broken {
@@ -251,12 +256,12 @@ impl Blob {
     /// Goes on with the digest of the whole as it will be, and says whether that is its end. Each block is summed in the same
     /// pass, so what is read is what is hashed. Behind a block that does not hold the others are looked at all the same: they
     /// are fetched with it.
-    fn prove(&self, patches: &[Patch], proof: &mut Proof) -> bool {
+    fn prove(&self, patches: &[Patch], proof: &mut Proof) -> Result<bool, ReadError> {
         let patched: BTreeMap<u64, &[u8]> = patches.iter().flat_map(|patch| self.blocks(patch)).collect();
         let mut read = 0;
         while read < TURN {
             let block = proof.next;
-            let Some(range) = self.sums().block_range(block) else { return true };
+            let Some(range) = self.sums().block_range(block) else { return Ok(true) };
             proof.next += 1;
             read += range.len();
             if let Some(bytes) = patched.get(&block) {
@@ -268,12 +273,18 @@ impl Blob {
                 sum = crc32c_append(sum, piece);
                 proof.hasher.update(piece);
             });
-            if passed.is_err() || !self.sums().holds(block, sum) {
-                self.facts().note_broken(block, true);
-                proof.broken.get_or_insert(block);
+            let fault = match passed {
+                Ok(_) if self.sums().holds(block, sum) => continue,
+                Ok(_) => self.damaged(block),
+                Err(error) => self.unreadable(block, error),
+            };
+            // Of a drive that fails in another way nothing is known.
+            if !matches!(fault, ReadError::Damaged { .. }) {
+                return Err(fault);
             }
+            proof.broken.get_or_insert(block);
         }
-        false
+        Ok(false)
     }
 
     /// Writes right bytes over broken ones.

@@ -1,7 +1,9 @@
 //! Whether what is asked for comes back to a cache that the request has passed. What becomes of that is the caller's business.
 
+use std::time::Duration;
+
 use http::StatusCode;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::client::{FetchRequest, Upstream};
 use super::error::FetchError;
@@ -10,11 +12,19 @@ use super::headers::end_to_end;
 use super::middleman;
 use super::plan::plan;
 
+/// So long before its deadline the question is given up, without a word about the parent.
+const MARGIN: Duration = Duration::from_secs(1);
+
 impl Upstream {
     /// Asks the parent that a request for this goes to first, and says why it gets nothing if that is a circle of parents. An
     /// origin is not asked.
     pub async fn leads_back(&self, request: FetchRequest) -> Option<FetchError> {
         let FetchRequest { method, origin, target, headers, policy, body, deadline, standing, .. } = request;
+        if policy.budgeted && self.is_shut() {
+            return None;
+        }
+        // A real circle answers at once; a slow parent is no reason to think ill of it, and is left before its time is over.
+        let latest = deadline.checked_sub(MARGIN)?;
         let headers = end_to_end(&headers);
         let (by_digest, interims, yields) = (false, None, false);
         let mut sources = plan(&self.inner.settings, &origin, &policy, request.avoid.as_ref());
@@ -22,7 +32,7 @@ impl Upstream {
         let mut ask =
             Ask { method, origin, target, headers, policy, body, deadline, standing, by_digest, interims, yields };
         for source in sources.iter().take_while(|source| source.parent.is_some()) {
-            let result = self.attempt(&mut ask, source, deadline).await;
+            let Ok(result) = timeout_at(latest, self.attempt(&mut ask, source, deadline)).await else { return None };
             self.count(&result);
             match result {
                 Err(FetchError::KnownDown { .. }) => {}

@@ -47,7 +47,7 @@ pub(super) struct Inner {
     pub(super) settings: Settings,
     pub(super) pseudonym: Arc<str>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) connector: Connector,
+    pub(super) connector: Arc<Connector>,
     pub(super) pool: Arc<Pool>,
     pub(super) sources: Arc<Sources>,
     pub(super) sought: Sought,
@@ -129,7 +129,7 @@ impl Upstream {
             settings,
             pseudonym,
             metrics,
-            connector,
+            connector: Arc::new(connector),
             pool,
             sources,
             sought,
@@ -266,7 +266,7 @@ impl Upstream {
                 _ => Ok(response),
             });
             self.count(&result);
-            self.inner.refusals.lock().note(source, &result);
+            self.inner.refusals.lock().note(source, (&ask.origin, &ask.target), &result);
             let may_go_on = match &result {
                 Ok(response) => response.status.is_server_error() && ask.is_repeatable(),
                 // What one source may not be says nothing of the next one.

@@ -3,6 +3,7 @@
 //! for the request that follows.
 
 use std::collections::HashSet;
+use std::future::pending;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::client::{Inner, Upstream};
+use super::connect::Connector;
+use super::error::FetchError;
 use super::plan::Source;
 use super::pool::Link;
 
@@ -45,36 +48,41 @@ impl Upstream {
     }
 }
 
-async fn seek(inner: Weak<Inner>, source: Source) {
+async fn seek(inner_of: Weak<Inner>, source: Source) {
     let began = Instant::now();
     let mut attempts = FuturesUnordered::new();
-    while let Some(inner) = inner.upgrade() {
+    while let Some(inner) = inner_of.upgrade() {
         let (limit, pause) = (inner.settings.timeouts.connect, inner.settings.look_every());
         let is_over = source.parent.is_none() && began.elapsed() > LONGEST;
         if is_over || !inner.sources.is_unreachable(&source) {
             return inner.sought.end(&source);
         }
-        attempts.push(connect(Arc::clone(&inner), source.clone(), Instant::now() + limit));
+        attempts.push(connect(Arc::clone(&inner.connector), source.clone(), Instant::now() + limit));
         drop(inner);
-        if let Ok((inner, link)) = timeout(pause, first_of(&mut attempts)).await {
+        let Ok(link) = timeout(pause, first_of(&mut attempts)).await else { continue };
+        let Some(inner) = inner_of.upgrade() else { return };
+        inner.sought.end(&source);
+        // Of who says no the next request learns why: with a wrong password asking again and again would lock an account.
+        if let Some(link) = link {
             inner.pool.put(source.clone(), link);
-            inner.sought.end(&source);
-            return inner.sources.reached(&source);
+            inner.sources.reached(&source);
         }
+        return;
     }
 }
 
-async fn connect(inner: Arc<Inner>, source: Source, limit: Instant) -> Option<(Arc<Inner>, Link)> {
-    let link = inner.connector.connect(&source, limit).await.ok()?;
-    Some((inner, link))
+async fn connect(connector: Arc<Connector>, source: Source, limit: Instant) -> Result<Link, FetchError> {
+    connector.connect(&source, limit).await
 }
 
-/// The first of the attempts that comes to something; until the end of time if none does.
-async fn first_of<T>(attempts: &mut FuturesUnordered<impl Future<Output = Option<T>>>) -> T {
+/// The first connection that comes of the attempts, or `None` when somebody refuses one; until the end of time if neither does.
+async fn first_of(attempts: &mut FuturesUnordered<impl Future<Output = Result<Link, FetchError>>>) -> Option<Link> {
     while let Some(attempt) = attempts.next().await {
-        if let Some(made) = attempt {
-            return made;
+        match attempt {
+            Ok(link) => return Some(link),
+            Err(error) if error.is_refusal() => return None,
+            Err(_) => {}
         }
     }
-    std::future::pending().await
+    pending().await
 }

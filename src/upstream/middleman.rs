@@ -1,5 +1,6 @@
 //! Whose word an answer of 4xx is, when there is somebody between us and the origin. Pure.
 
+use http::header::PROXY_AUTHENTICATE;
 use http::{HeaderMap, HeaderName, StatusCode};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -22,7 +23,9 @@ pub(super) fn met_a_circle(status: StatusCode, fields: &HeaderMap) -> bool {
 
 /// Whether a proxy does not take the password that it was shown, or was shown none (RFC 9110 section 15.5.8).
 pub(super) fn asks_for_password(status: StatusCode, fields: &HeaderMap) -> bool {
-    status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && !is_of_origin(status, fields)
+    status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        && fields.contains_key(PROXY_AUTHENTICATE)
+        && !is_of_origin(status, fields)
 }
 
 fn is_of_origin(status: StatusCode, fields: &HeaderMap) -> bool {

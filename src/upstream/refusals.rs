@@ -1,31 +1,39 @@
 //! Parents that refuse whatever they are asked for: such a one is up, and yet nothing comes from it. Mostly it does not
 //! allow this cache. Pure; what is said of them, and where, is decided elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 
 use http::StatusCode;
 
 use super::error::FetchError;
 use super::plan::Source;
 
-/// So many refusals in a row, whatever was asked for, are no matter of single contents.
-const SEVERAL: u32 = 8;
+/// So many different things refused in a row are no matter of single contents.
+const SEVERAL: usize = 8;
 
 /// Refusals of each parent since it has answered last. As many as there are parents.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    since_an_answer: HashMap<Source, (u32, StatusCode)>,
+    since_an_answer: HashMap<Source, (HashSet<u64>, StatusCode)>,
+    hasher: RandomState,
 }
 
 impl Refusals {
     /// What a request of `source` came to. A fault of the way to it says nothing of whom it allows.
-    pub(super) fn note<T>(&mut self, source: &Source, result: &Result<T, FetchError>) {
+    pub(super) fn note<T>(&mut self, source: &Source, asked: impl Hash, result: &Result<T, FetchError>) {
         match result {
             _ if source.parent.is_none() => {}
             Ok(_) => drop(self.since_an_answer.remove(source)),
-            Err(FetchError::MiddlemanRefused { status, .. }) => {
-                let (count, last) = self.since_an_answer.entry(source.clone()).or_insert((0, *status));
-                (*count, *last) = (count.saturating_add(1), *status);
+            // A circle and a page of somebody else's are no matter of whom it allows.
+            Err(FetchError::MiddlemanRefused { status, .. })
+                if status.is_client_error() || *status == StatusCode::HTTP_VERSION_NOT_SUPPORTED =>
+            {
+                let (contents, last) = self.since_an_answer.entry(source.clone()).or_insert((HashSet::new(), *status));
+                *last = *status;
+                if contents.len() < SEVERAL {
+                    contents.insert(self.hasher.hash_one(asked));
+                }
             }
             Err(_) => {}
         }
@@ -33,7 +41,7 @@ impl Refusals {
 
     /// Those that refuse everything, and how.
     pub(super) fn of_all(&self) -> impl Iterator<Item = FetchError> {
-        let those = self.since_an_answer.iter().filter(|(_, (count, _))| *count >= SEVERAL);
+        let those = self.since_an_answer.iter().filter(|(_, (contents, _))| contents.len() >= SEVERAL);
         those.map(|(source, (_, status))| FetchError::MiddlemanRefused { host: source.to_string(), status: *status })
     }
 }
@@ -55,15 +63,16 @@ mod tests {
         let mut it = Refusals::default();
         for number in 0..SEVERAL {
             assert_eq!(it.of_all().count(), 0, "{number}");
-            it.note(&parent, &refused());
-            it.note(&parent, &Err::<(), _>(FetchError::Disconnected { host: "l4".into() }));
-            it.note(&origin, &refused());
+            it.note(&parent, number, &refused());
+            it.note(&parent, number, &refused());
+            it.note(&parent, number, &Err::<(), _>(FetchError::Disconnected { host: "l4".into() }));
+            it.note(&origin, number, &refused());
         }
         let told: Vec<String> = it.of_all().map(|error| error.to_string()).collect();
         assert!(told.len() == 1 && told[0].contains("parent http://l4 refuses to get it: 403"), "{told:?}");
-        it.note(&parent, &Ok(()));
+        it.note(&parent, 0, &Ok(()));
         assert_eq!(it.of_all().count(), 0);
-        it.note(&parent, &refused());
+        it.note(&parent, 0, &refused());
         assert_eq!(it.of_all().count(), 0, "it counts anew");
     }
 }

@@ -56,11 +56,13 @@ impl Default for Timeouts {
 /// swallowed is not sent again for seconds (RFC 6298 section 2), and of a window of half a minute each of them counts: so one
 /// attempt does not wait for another.
 const LOOKS: u32 = 6;
+/// However short a connection may take.
+const SHORTEST_LOOK: Duration = Duration::from_millis(50);
 
 impl Settings {
     /// How often a source that cannot be reached is looked for, and a parent asked again that has nothing yet.
     pub fn look_every(&self) -> Duration {
-        self.timeouts.connect / LOOKS
+        (self.timeouts.connect / LOOKS).max(SHORTEST_LOOK)
     }
 
     /// Whether anybody may be asked.

@@ -211,7 +211,7 @@ impl Ticket {
     /// Reports that there is somebody, but nothing can be asked, and why.
     pub(super) fn refused(&mut self, error: &FetchError) {
         let mut refusals = self.sources.refusals.lock();
-        if refusals.len() < REMEMBERED || refusals.contains_key(&self.source) {
+        if refusals.len() < REMEMBERED || refusals.contains_key(&self.source) || self.source.parent.is_some() {
             refusals.insert(self.source.clone(), error.to_string());
         }
         drop(refusals);

@@ -108,10 +108,15 @@ async fn a_damaged_block_of_a_blob_is_missing_and_the_others_are_served_until_it
     forged.iter_mut().zip([0xf1, 0x76, 0xec, 0x05, 0x01]).for_each(|(byte, other)| *byte ^= other);
     assert_eq!(crc32c::crc32c(&forged), crc32c::crc32c(&content[2 * BLOCK..]));
     assert_eq!(store.put_right(&entry, patch(forged.clone())).await.unwrap(), Mended::Unlike);
+    // As a medium does it, so that nothing says that the file is another one.
+    let written = fs::metadata(rig.blob_path(digest)).unwrap().modified().unwrap();
     flip(&rig.blob_path(digest), 5);
+    fs::File::open(rig.blob_path(digest)).unwrap().set_modified(written).unwrap();
     let right = patch(content[2 * BLOCK..].to_vec());
     for other in [patch(forged), right.clone()] {
         assert_eq!(store.put_right(&entry, other).await.unwrap(), Mended::Next(0), "not to be proved yet");
+        assert!(matches!(body.read(0, 10).await, Err(ReadError::Damaged { block: 0 })), "it is known by now");
+        assert_eq!(metrics.damaged_blocks.get(), 2);
     }
     flip(&rig.blob_path(digest), 5);
     assert_eq!(store.put_right(&entry, right).await.unwrap(), Mended::Right);

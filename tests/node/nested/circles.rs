@@ -151,7 +151,8 @@ async fn a_chain_above_which_a_head_is_late_is_no_circle() {
     let pattern = Pattern::new(662, MIB);
     let gate = Gate::shut();
     let origin = FakeOrigin::with(PATH, Reply::file(pattern).hold_head(&gate)).await;
-    let l5 = top(&origin, json!({})).start();
+    // The heads are asked for after three seconds, and a busy machine is slow.
+    let l5 = top(&origin, json!({})).set("upstream.timeouts.first_byte", json!("12s")).start();
     let l4 = below(&[url(l5.data)], json!({})).start();
     let below = [(); 3].map(|()| below(&[url(l4.data)], json!({})).start());
     let mut asking = JoinSet::new();

@@ -215,14 +215,17 @@ async fn loss_and_delay_on_every_link_cost_time_and_next_to_no_bytes() {
     tokio::task::spawn_blocking(|| {
         let Some(site) = Site::new("lossy", true) else { return };
         site.must_be_slow();
-        download_under(&site, Trouble::Lossy);
+        if !download_under(&site, Trouble::Lossy) {
+            return;
+        }
         site.wires.as_ref().unwrap().must_have_been_bad();
     })
     .await
     .unwrap();
 }
 
-fn download_under(site: &Site, trouble: Trouble) {
+/// `false` where there is no squid, as it says.
+fn download_under(site: &Site, trouble: Trouble) -> bool {
     let (size, rate, outage) = if bars() {
         (512 * MIB, 24 * MIB, Duration::from_secs(15))
     } else {
@@ -239,7 +242,7 @@ fn download_under(site: &Site, trouble: Trouble) {
     let l5 = site.start("l5", 1, top(&origin, rule.clone()));
     let l4 = site.start("l4", 2, below(&[json!({ "url": format!("http://{}:8081", ends(1)[0]) })], rule.clone()));
     let squid = ([10, 213, 3, 1], 3128).into();
-    let Some(_squid) = above.block_on(Squid::inside(&site.name("proxy"), squid)) else { return };
+    let Some(_squid) = above.block_on(Squid::inside(&site.name("proxy"), squid)) else { return false };
     let parent = json!({ "url": format!("http://{}:8081", ends(2)[0]), "proxy": format!("http://{squid}") });
     let l3 = site.start("l3", 4, below(&[parent], rule));
     let cache: SocketAddr = format!("{}:8081", ends(4)[0]).parse().unwrap();
@@ -283,4 +286,5 @@ fn download_under(site: &Site, trouble: Trouble) {
     drop((l3, l4, l5));
     let _above = above.enter();
     drop(origin);
+    true
 }
