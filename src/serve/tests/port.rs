@@ -60,6 +60,8 @@ impl Shelf {
         let settings = StoreSettings {
             state: root.path().join("state"),
             drives: vec![DriveSettings { path: root.path().join("drive"), quota: 1 << 30, min_free: 0 }],
+            // What a story makes the system forget is not to be read beside it.
+            scrub_rate: 0,
             ..StoreSettings::default()
         };
         Self { store: Store::open(settings, Arc::clone(&metrics)).unwrap(), metrics, root }

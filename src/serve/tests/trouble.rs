@@ -6,7 +6,7 @@ use std::fs;
 use super::port::{Client, Layout, NEVER, Port, Shelf, context};
 use super::*;
 use crate::serve::body::Segment;
-use crate::store::{Body, Piece, ReadError};
+use crate::store::{Body, ReadError};
 
 fn whole(reader: &Body, len: u64) -> Layout {
     let reader = reader.clone();
@@ -90,22 +90,14 @@ async fn lost_bytes_that_nobody_brings_end_the_connection() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_disk_that_does_not_answer_holds_up_nobody_whose_bytes_are_in_memory() {
-    const LEN: usize = 1 << 20;
+    // Much more than the system reads ahead by itself, as it does for whoever asks what is in memory.
+    const LEN: usize = 8 << 20;
     let shelf = Shelf::new();
     let (cold, warm) = (body_of(LEN, 9), body_of(LEN, 10));
     let (cold_blob, warm_blob) = (shelf.put("cold", &cold).await, shelf.put("warm", &warm).await);
     let file = fs::File::open(shelf.blob_path(&cold)).unwrap();
     file.sync_all().unwrap();
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
-    let Ok(Some(Piece::Window(window))) = cold_blob.piece_now(0, 1000 * 1000) else {
-        panic!("it was written just now")
-    };
-    if window.is_resident() {
-        // As on file systems in memory.
-        assert!(std::env::var_os("CI").is_none(), "the test needs a temporary directory on a disk");
-        println!("left out: the system does not drop what it has in memory");
-        return;
-    }
     let port =
         |blob: &Body| Port::open(context(&shelf.metrics, Limits::default()), whole(blob, LEN as u64), LEN as u64);
     let (cold_port, warm_port) = (port(&cold_blob).await, port(&warm_blob).await);
@@ -118,7 +110,13 @@ async fn a_disk_that_does_not_answer_holds_up_nobody_whose_bytes_are_in_memory()
         served.ask("/f").await;
         assert!(served.answer().await == warm);
     }
-    assert_eq!(cold_port.context.metrics().hit_bytes.get(), 20 * LEN as u64, "the cold one has got nothing yet");
+    let cold_got = cold_port.context.metrics().hit_bytes.get() - 20 * LEN as u64;
+    if cold_got == LEN as u64 {
+        // As on file systems in memory.
+        assert!(std::env::var_os("CI").is_none(), "the test needs a temporary directory on a disk");
+        println!("left out: the system does not drop what it has in memory");
+        return;
+    }
     drop(busy);
     assert!(waiting.body(LEN).await == cold);
 }
