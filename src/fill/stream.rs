@@ -17,6 +17,9 @@ use crate::upstream::{BodyError, FetchResponse, Source, Standing, UpstreamBody};
 /// What arrived is given out when no more is there at once, or when this much is, in bytes.
 const BATCH: u64 = 512 * 1024;
 
+/// What arrives first is given out by itself, up to so many bytes: clients wait for it, here and in every level below.
+const FIRST: usize = 64 * 1024;
+
 /// Bytes that are read for nothing before a block, from a source that does no ranges.
 pub(super) const SKIPPED: u64 = 64 * 1024 * 1024;
 
@@ -33,6 +36,8 @@ pub(super) struct Stream {
     /// What has come and was not given out yet, and its size.
     came: Vec<Bytes>,
     size: u64,
+    /// Whether nothing has been given out.
+    is_fresh: bool,
 }
 
 /// What came at once.
@@ -62,7 +67,7 @@ impl Stream {
     /// The body of `response`, whose first byte is the one at `at`.
     pub(super) fn new(response: FetchResponse, at: u64) -> Self {
         let (body, source) = (response.body, response.source);
-        Self { body, source, at, end: None, check: None, came: Vec::new(), size: 0 }
+        Self { body, source, at, end: None, check: None, came: Vec::new(), size: 0, is_fresh: true }
     }
 
     /// The same for a part, which is checked if the message says what its content hashes to (RFC 9530 section 2). Of a
@@ -147,6 +152,11 @@ impl Stream {
             let chunk = self.body.next().await;
             end = self.add(chunk);
         }
+        if mem::take(&mut self.is_fresh)
+            && let Some(batch) = self.first()
+        {
+            return batch;
+        }
         while end.is_none() && self.size < BATCH {
             let mut chunk = self.body.next().now_or_never();
             if chunk.is_none() {
@@ -162,6 +172,22 @@ impl Stream {
         let batch = Batch { at: self.at, bytes: mem::take(&mut self.came), size: mem::take(&mut self.size), end };
         self.at = self.at.saturating_add(batch.size);
         batch
+    }
+
+    /// The first of what came, of a body that is more than one batch.
+    fn first(&mut self) -> Option<Batch> {
+        if self.body.is_within(BATCH) {
+            return None;
+        }
+        let came = self.came.first_mut()?;
+        let bytes = came.split_to(came.len().min(FIRST));
+        if came.is_empty() {
+            self.came.clear();
+        }
+        let (at, size) = (self.at, bytes.len() as u64);
+        self.size -= size;
+        self.at = self.at.saturating_add(size);
+        Some(Batch { at, bytes: vec![bytes], size, end: None })
     }
 
     /// Keeps what came, or says how the body ended.

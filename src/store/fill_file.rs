@@ -274,15 +274,19 @@ impl Partial {
     pub(super) fn advance(&self, core: &mut Core) -> Result<(), ReadError> {
         loop {
             core.go_back(&mut self.state.lock());
-            match self.present_from(core.hasher.position())? {
-                Some((size, bytes)) => core.hash(size, &bytes),
-                None => return Ok(()),
+            if !self.pass_present(core.hasher.position(), |size, bytes| core.hash(size, bytes))? {
+                return Ok(());
             }
         }
     }
 
-    /// What is present from `position` on of its block, from the page cache; checked, if an earlier process wrote it.
-    pub(super) fn present_from(&self, position: u64) -> Result<Option<(BlockSize, Bytes)>, ReadError> {
+    /// Gives what is present from `position` on of its block to `each`, from the page cache; checked, if an earlier process
+    /// wrote it. Says whether anything is.
+    pub(super) fn pass_present(
+        &self,
+        position: u64,
+        mut each: impl FnMut(BlockSize, &[u8]),
+    ) -> Result<bool, ReadError> {
         let (size, valid_end, unchecked) = {
             let state = self.state.lock();
             let size = state.map.block_size();
@@ -290,19 +294,17 @@ impl Partial {
             let valid = u64::from(state.map.block(block).map_or(0, |known| known.valid_len));
             (size, size.begin_of(block) + valid, state.unchecked.contains(&block))
         };
-        let Some(wanted) = ByteRange::new(position, valid_end) else { return Ok(None) };
-        let (block, absent) = (size.block_of(position), ReadError::Absent { offset: position });
+        let Some(wanted) = ByteRange::new(position, valid_end) else { return Ok(false) };
         if !unchecked {
-            let Ok(length) = usize::try_from(wanted.len()) else { return Err(absent) };
-            let file = self.file()?;
-            return Ok(Some((size, disk::read_exact_at(file.file(), position, length)?.into())));
+            disk::pass_through(self.file()?.file(), position, wanted.len(), |bytes| each(size, bytes))?;
+            return Ok(true);
         }
-        let mut content = self.check(block)?;
+        let block = size.block_of(position);
+        let content = self.check(block)?;
         let from = usize::try_from(position - size.begin_of(block)).unwrap_or(usize::MAX);
-        if from >= content.len() {
-            return Err(absent);
-        }
-        Ok(Some((size, content.split_off(from))))
+        let bytes = content.get(from..).filter(|bytes| !bytes.is_empty());
+        each(size, bytes.ok_or(ReadError::Absent { offset: position })?);
+        Ok(true)
     }
 
     /// Makes what was written so far durable: data, then map.

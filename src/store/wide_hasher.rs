@@ -49,14 +49,15 @@ impl Partial {
             if wide.position >= core.hasher.position() {
                 break Ok(());
             }
-            match self.present_from(wide.position) {
-                Ok(Some((_, bytes))) => {
-                    // Not beyond: what lies there the two hash together.
-                    let most = core.hasher.position() - wide.position;
-                    let piece = bytes.get(..usize::try_from(most).unwrap_or(usize::MAX)).unwrap_or(&bytes);
-                    wide.follow(wide.position, piece);
-                }
-                Ok(None) => break Err(ReadError::Absent { offset: wide.position }),
+            // Not beyond: what lies there the two hash together.
+            let (begin, end) = (wide.position, core.hasher.position());
+            let passed = self.pass_present(begin, |_, bytes| {
+                let most = usize::try_from(end - wide.position).unwrap_or(usize::MAX);
+                wide.follow(wide.position, bytes.get(..most).unwrap_or(bytes));
+            });
+            match passed {
+                Ok(true) => {}
+                Ok(false) => break Err(ReadError::Absent { offset: begin }),
                 Err(error) => break Err(error),
             }
         };

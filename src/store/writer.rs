@@ -68,12 +68,8 @@ impl PartialWriter {
         needed: u64,
     ) -> Result<Self, StoreError> {
         let room = needed.checked_next_multiple_of(FILE_BLOCK).unwrap_or(needed);
-        if !store.make_room(drive, room, false).await {
-            return Err(StoreError::NoSpace { needed });
-        }
-        let promise = drive.promise(room);
         let size = BlockSize::new(store.settings.block_size).map_err(io::Error::other)?;
-        let mut retried = false;
+        let (mut made_room, mut retried) = (false, false);
         loop {
             let mut random = [0; 8];
             getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
@@ -81,18 +77,28 @@ impl PartialWriter {
             record.body = BodyRef::Partial(id);
             let (job_drive, job_store, job_record) = (Arc::clone(drive), Arc::clone(store), record.clone());
             // The job makes the writer itself: when the caller is gone, its drop leaves a body like any other.
-            let made = drive.pool.run(move || create_files(&job_store, &job_drive, id, job_record, size)).await?;
-            match made {
-                Ok(mut writer) => {
-                    writer.promise = Some(Arc::new(promise));
-                    return Ok(writer);
+            let made = drive.pool.run(move || {
+                // Mostly there is room, and a client waits for the first byte.
+                if !made_room && !job_drive.has_room(room) {
+                    return Ok(None);
+                }
+                let promise = Arc::new(job_drive.promise(room));
+                create_files(&job_store, &job_drive, id, job_record, size, promise).map(Some)
+            });
+            match made.await? {
+                Ok(Some(writer)) => return Ok(writer),
+                Ok(None) => {
+                    if !store.make_room(drive, room, false).await {
+                        return Err(StoreError::NoSpace { needed });
+                    }
+                    made_room = true;
                 }
                 Err(error) if disk::is_full(&error) => {
                     drive.failed("create a partial body", &error);
                     if retried || !store.make_room(drive, room.max(FILE_BLOCK), true).await {
                         return Err(StoreError::NoSpace { needed });
                     }
-                    retried = true;
+                    (made_room, retried) = (true, true);
                 }
                 Err(error) => {
                     drive.failed("create a partial body", &error);
@@ -318,10 +324,11 @@ fn create_files(
     id: PartialId,
     record: Record,
     size: BlockSize,
+    promise: Arc<Promise>,
 ) -> io::Result<PartialWriter> {
     let (core, data) = Core::create(&drive.dir, id, &record, size)?;
     let file = DataFile::new(data, Arc::clone(drive), 0);
     let partial = Partial::created(id, Arc::clone(drive), store.weak(), size, record.length, file, core);
     let entry = store.publish_partial(record, &partial);
-    Ok(PartialWriter { store: Arc::clone(store), entry, partial, number: 1, promise: None })
+    Ok(PartialWriter { store: Arc::clone(store), entry, partial, number: 1, promise: Some(promise) })
 }

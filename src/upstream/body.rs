@@ -185,6 +185,15 @@ impl UpstreamBody {
         self.yields
     }
 
+    /// Whether it is known to have no more than `most` bytes.
+    pub fn is_within(&self, most: u64) -> bool {
+        match self.framing {
+            Framing::Empty => true,
+            Framing::Length(length) => length <= most,
+            Framing::Chunked | Framing::UntilClose => false,
+        }
+    }
+
     /// Body bytes received so far.
     pub fn received(&self) -> u64 {
         self.received
