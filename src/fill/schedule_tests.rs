@@ -100,10 +100,14 @@ impl Flight {
 }
 
 #[test]
-fn a_slow_link_brings_one_range_at_a_time_and_a_fast_one_four() {
-    for (rate, count, size) in
-        [(None, 1, MIB), (Some(20_000), 1, MIB), (Some(600_000), 2, 1_245_184), (Some(50 * MIB), 4, 8 * MIB)]
-    {
+fn the_faster_the_link_the_more_ranges_at_a_time_until_two_are_enough() {
+    for (rate, count, size) in [
+        (None, 1, MIB),
+        (Some(20_000), 1, MIB),
+        (Some(600_000), 2, 1_245_184),
+        (Some(50 * MIB), 4, 8 * MIB),
+        (Some(100 * MIB), 2, 8 * MIB),
+    ] {
         let mut flight = Flight { rate, ..Flight::new(Pieces::Ranged, 100 * MIB) };
         flight.clients.push(range(0, u64::MAX));
         let asked = flight.plan();
