@@ -1,5 +1,5 @@
-//! Follows a body that is being filled: its bytes leave as they land. The end of one with an expected digest leaves only
-//! once the body has it; `verify` says whether bytes leave before at all.
+//! Follows a body that is being filled: its bytes leave as they land, what comes fast in few large pieces. The end of one with
+//! an expected digest leaves only once the body has it; `verify` says whether bytes leave before at all.
 //!
 //! For Delivery Optimization agents some bytes are held back while the fill is fast, and given out slowly when it
 //! stalls: such an agent bans the cache for 15 minutes after 20 s below 4000 B/s, but takes a cut connection as a
@@ -16,6 +16,11 @@ use super::gather::Told;
 use crate::content::ByteRange;
 use crate::fill::{Arrived, Arriving, FlightGuard, Outlook};
 use crate::store::Progress;
+
+/// Behind the first bytes, fewer than this wait for more, but not for longer than that: a send costs about the same whatever its
+/// size, and many may follow one fill.
+const PIECE: u64 = 256 * 1024;
+const GATHER: Duration = Duration::from_millis(30);
 
 /// Most bytes held back from an agent.
 const RESERVE: u64 = 128 * 1024;
@@ -57,6 +62,8 @@ pub(super) struct Follow {
     guard: Arc<FlightGuard>,
     outlook: watch::Receiver<Outlook>,
     begun: bool,
+    /// Until when few bytes wait for more.
+    gathers: Option<Instant>,
     /// Whom to tell that the client was given wrong bytes.
     told: Option<Told>,
 }
@@ -112,7 +119,7 @@ impl Follow {
             Reserve { seen: present, free: present, window: (Instant::now(), present), fast: false, sipping: false }
         });
         let outlook = guard.outlook();
-        Self { body, position: start, end, hold, reserve, guard, outlook, begun: false, told: None }
+        Self { body, position: start, end, hold, reserve, guard, outlook, begun: false, gathers: None, told: None }
     }
 
     /// The same, which tells `told` when bytes turn out to be wrong.
@@ -137,12 +144,17 @@ impl Follow {
             self.guard.turns_to(range);
         }
         let mut from = self.position;
+        // How far bytes that gather may leave.
+        let mut gathered = None;
         loop {
             self.guard.advance(from);
             // How long to wait, and what to do then.
             let (patience, held) = self.patience();
-            let latest = Instant::now() + patience;
-            let is_cut_then = !held && self.reserve.is_none();
+            let latest = match self.gathers.filter(|_| gathered.is_some()) {
+                Some(until) => until,
+                None => Instant::now() + patience,
+            };
+            let is_cut_then = !held && self.reserve.is_none() && gathered.is_none();
             let in_vain = |outlook: &Outlook| is_cut_then && outlook.shut_until.is_some_and(|until| until > latest);
             let waited = tokio::select! {
                 biased;
@@ -153,6 +165,7 @@ impl Follow {
             };
             let progress = match waited {
                 Ok(progress) => progress,
+                Err(_) if let Some(free) = gathered => return Some(self.take(free)),
                 Err(_) if held => return Some(self.take(self.position + SIP.min(self.early()))),
                 Err(_) if self.reserve.is_some() => return Some(self.sip()),
                 Err(_) => return Some(Err(BodyCut("no byte from upstream".to_owned()))),
@@ -170,7 +183,10 @@ impl Follow {
                     let held_from = self.hold.filter(|_| !complete).map(|hold| hold.from(until));
                     let free = held_from.map_or(free, |held| free.min(held));
                     if free > self.position {
-                        return Some(self.take(free));
+                        if complete || self.end == Some(free) || !self.is_to_gather(free) {
+                            return Some(self.take(free));
+                        }
+                        gathered = Some(free);
                     }
                     if held_from.is_some_and(|held| self.position >= held)
                         && let Some(hold) = &mut self.hold
@@ -195,6 +211,11 @@ impl Follow {
                 }
             }
         }
+    }
+
+    /// Whether the bytes up to `free` are few, and the last ones have left a moment ago.
+    fn is_to_gather(&self, free: u64) -> bool {
+        free - self.position < PIECE && self.gathers.is_some_and(|until| Instant::now() < until)
     }
 
     /// How long to wait for a byte, and whether it is the digest that is waited for.
@@ -228,6 +249,7 @@ impl Follow {
     fn take(&mut self, until: u64) -> Result<Segment, BodyCut> {
         let gone = || BodyCut("others were too far ahead; the rest has to be asked for anew".to_owned());
         let position = self.position;
+        self.gathers = Some(Instant::now() + GATHER);
         match self.body.take(position, until).ok_or_else(gone)? {
             Arrived::Stored(reader, until) => {
                 self.position = until;
