@@ -62,8 +62,7 @@ pub(super) struct Follow {
     guard: Arc<FlightGuard>,
     outlook: watch::Receiver<Outlook>,
     begun: bool,
-    /// Until when few bytes wait for more.
-    gathers: Option<Instant>,
+    gathering: Gathering,
     /// Whom to tell that the client was given wrong bytes.
     told: Option<Told>,
 }
@@ -75,6 +74,13 @@ pub(super) struct HeldEnd {
     length: Option<u64>,
     /// Since when nothing else has been left to send.
     since: Option<Instant>,
+}
+
+/// What few bytes wait for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gathering {
+    /// When the last bytes have left.
+    left: Option<Instant>,
 }
 
 /// What is held back from an agent.
@@ -119,7 +125,18 @@ impl Follow {
             Reserve { seen: present, free: present, window: (Instant::now(), present), fast: false, sipping: false }
         });
         let outlook = guard.outlook();
-        Self { body, position: start, end, hold, reserve, guard, outlook, begun: false, gathers: None, told: None }
+        Self {
+            body,
+            position: start,
+            end,
+            hold,
+            reserve,
+            guard,
+            outlook,
+            begun: false,
+            gathering: Gathering::default(),
+            told: None,
+        }
     }
 
     /// The same, which tells `told` when bytes turn out to be wrong.
@@ -144,16 +161,13 @@ impl Follow {
             self.guard.turns_to(range);
         }
         let mut from = self.position;
-        // How far bytes that gather may leave.
+        // Until when bytes wait for more, and up to where they leave then.
         let mut gathered = None;
         loop {
             self.guard.advance(from);
             // How long to wait, and what to do then.
             let (patience, held) = self.patience();
-            let latest = match self.gathers.filter(|_| gathered.is_some()) {
-                Some(until) => until,
-                None => Instant::now() + patience,
-            };
+            let latest = gathered.map_or_else(|| Instant::now() + patience, |(until, _)| until);
             let is_cut_then = !held && self.reserve.is_none() && gathered.is_none();
             let in_vain = |outlook: &Outlook| is_cut_then && outlook.shut_until.is_some_and(|until| until > latest);
             let waited = tokio::select! {
@@ -165,7 +179,7 @@ impl Follow {
             };
             let progress = match waited {
                 Ok(progress) => progress,
-                Err(_) if let Some(free) = gathered => return Some(self.take(free)),
+                Err(_) if let Some((_, free)) = gathered => return Some(self.take(free)),
                 Err(_) if held => return Some(self.take(self.position + SIP.min(self.early()))),
                 Err(_) if self.reserve.is_some() => return Some(self.sip()),
                 Err(_) => return Some(Err(BodyCut("no byte from upstream".to_owned()))),
@@ -183,10 +197,11 @@ impl Follow {
                     let held_from = self.hold.filter(|_| !complete).map(|hold| hold.from(until));
                     let free = held_from.map_or(free, |held| free.min(held));
                     if free > self.position {
-                        if complete || self.end == Some(free) || !self.is_to_gather(free) {
-                            return Some(self.take(free));
+                        let is_last = complete || self.end == Some(free);
+                        match self.gathering.wait(free - self.position, Instant::now()).filter(|_| !is_last) {
+                            Some(until) => gathered = Some((until, free)),
+                            None => return Some(self.take(free)),
                         }
-                        gathered = Some(free);
                     }
                     if held_from.is_some_and(|held| self.position >= held)
                         && let Some(hold) = &mut self.hold
@@ -204,6 +219,9 @@ impl Follow {
                     return (self.position < end).then(|| self.take(end));
                 }
                 Progress::Stopped => {
+                    if let Some((_, free)) = gathered.filter(|_| !self.body.is_wrong()) {
+                        return Some(self.take(free));
+                    }
                     if let Some(told) = self.told.take().filter(|_| self.body.is_wrong()) {
                         told.is_wrong().await;
                     }
@@ -211,11 +229,6 @@ impl Follow {
                 }
             }
         }
-    }
-
-    /// Whether the bytes up to `free` are few, and the last ones have left a moment ago.
-    fn is_to_gather(&self, free: u64) -> bool {
-        free - self.position < PIECE && self.gathers.is_some_and(|until| Instant::now() < until)
     }
 
     /// How long to wait for a byte, and whether it is the digest that is waited for.
@@ -249,7 +262,7 @@ impl Follow {
     fn take(&mut self, until: u64) -> Result<Segment, BodyCut> {
         let gone = || BodyCut("others were too far ahead; the rest has to be asked for anew".to_owned());
         let position = self.position;
-        self.gathers = Some(Instant::now() + GATHER);
+        self.gathering.left = Some(Instant::now());
         match self.body.take(position, until).ok_or_else(gone)? {
             Arrived::Stored(reader, until) => {
                 self.position = until;
@@ -276,6 +289,13 @@ impl Follow {
             reserve.free = reserve.free.max(self.position);
         }
         Ok(sip)
+    }
+}
+
+impl Gathering {
+    /// Until when so many `bytes` wait for more; `None` when they leave at once.
+    fn wait(&self, bytes: u64, now: Instant) -> Option<Instant> {
+        self.left.map(|left| left + GATHER).filter(|until| bytes < PIECE && now < *until)
     }
 }
 
@@ -320,6 +340,16 @@ mod tests {
             reserve.release(until, start + Duration::from_millis(100) * step);
         }
         reserve.seen - reserve.free
+    }
+
+    #[test]
+    fn few_bytes_wait_for_more_but_not_the_first_ones_and_not_for_long() {
+        let now = Instant::now();
+        assert_eq!(Gathering::default().wait(1, now), None, "the first");
+        let gathering = Gathering { left: Some(now) };
+        assert_eq!(gathering.wait(PIECE - 1, now), Some(now + GATHER));
+        assert_eq!(gathering.wait(1, now + GATHER), None, "after that time");
+        assert_eq!(gathering.wait(PIECE, now), None, "enough");
     }
 
     #[test]

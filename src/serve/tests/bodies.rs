@@ -84,6 +84,20 @@ async fn a_growing_body_leaves_as_it_lands() {
 }
 
 #[tokio::test]
+async fn few_bytes_that_waited_for_more_leave_without_it() {
+    let rig = Rig::new();
+    let mut writer = writer(&rig, Some(1_000_000)).await;
+    let mut follow = follow(&writer, 0, Some(1_000_000), None);
+    let mut at = 0;
+    for len in [10_000, 20_000, 300_000, 40_000, 630_000] {
+        writer.write(at, vec![Bytes::from(vec![0; len as usize])]).await.unwrap();
+        assert_eq!(next(&mut follow).await, Some(Ok((at, len))));
+        at += len;
+    }
+    assert_eq!(next(&mut follow).await, None);
+}
+
+#[tokio::test]
 async fn the_held_end_leaves_once_the_body_is_verified() {
     let rig = Rig::new();
     let mut writer = writer(&rig, Some(20_000)).await;
