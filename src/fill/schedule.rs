@@ -23,9 +23,9 @@ const SECONDS: u64 = 2;
 const MOST_STREAMS: u64 = 4;
 /// Each stream more than the first needs this speed, in bytes per second.
 const WORTH_A_STREAM: u64 = 512 * 1024;
-/// From this speed on, in bytes per second, a request and the one that follows it are enough: more are there for lines whose
-/// delay and loss keep a single one slow, and what comes out of order has to be read again for the digest.
-const FAST: u64 = 64 * MIB;
+/// When each request has this speed, in bytes per second, it and the one that follows it are enough: more are there for lines
+/// whose delay and loss keep a single one slow, and what comes out of order has to be read again for the digest.
+const FAST: u64 = 32 * MIB;
 /// For clients that stand before an absent byte a stream more is worth less: so much keeps a Delivery Optimization
 /// agent (4000 B/s) alive.
 const WORTH_A_CLIENT: u64 = 16 * 1024;
@@ -104,7 +104,7 @@ pub(super) fn next(picture: &Picture<'_>) -> Next {
         return step;
     }
     let most = match picture.pieces {
-        Pieces::Ranged if rate >= FAST => 1,
+        Pieces::Ranged if rate / (picture.claims.len() as u64).max(1) >= FAST => 1,
         Pieces::Ranged => (1 + rate / WORTH_A_STREAM).min(MOST_STREAMS),
         Pieces::Rest => 1,
     };

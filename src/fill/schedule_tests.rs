@@ -118,6 +118,19 @@ fn the_faster_the_link_the_more_ranges_at_a_time_until_two_are_enough() {
 }
 
 #[test]
+fn a_source_that_is_slow_on_each_connection_keeps_four() {
+    let mut flight = Flight::new(Pieces::Ranged, 4096 * MIB);
+    flight.clients.push(range(0, u64::MAX));
+    for _ in 0..100 {
+        flight.rate = Some(24 * MIB * (flight.claims.len() as u64).clamp(1, 4));
+        flight.plan();
+        flight.land(0, 8 * MIB);
+    }
+    flight.plan();
+    assert!(flight.claims.len() >= 4, "{:?}", flight.claims);
+}
+
+#[test]
 fn what_comes_matters_most_to_who_stands_before_it() {
     let claim = Claim { id: 1, at: 10 * MIB, end: 18 * MIB };
     let present: RangeSet = [range(0, 10 * MIB)].into_iter().collect();

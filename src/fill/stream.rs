@@ -182,7 +182,7 @@ impl Stream {
         let came = self.came.first_mut()?;
         let bytes = came.split_to(came.len().min(FIRST));
         if came.is_empty() {
-            self.came.clear();
+            self.came.remove(0);
         }
         let (at, size) = (self.at, bytes.len() as u64);
         self.size -= size;

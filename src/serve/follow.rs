@@ -1,5 +1,5 @@
-//! Follows a body that is being filled: its bytes leave as they land, what comes fast in few large pieces. The end of one with
-//! an expected digest leaves only once the body has it; `verify` says whether bytes leave before at all.
+//! Follows a body that is being filled: its bytes leave as they land, but for few ones behind the first, which linger for
+//! more. The end of one with an expected digest leaves only once the body has it; `verify` says whether bytes leave before at all.
 //!
 //! For Delivery Optimization agents some bytes are held back while the fill is fast, and given out slowly when it
 //! stalls: such an agent bans the cache for 15 minutes after 20 s below 4000 B/s, but takes a cut connection as a
@@ -17,10 +17,10 @@ use crate::content::ByteRange;
 use crate::fill::{Arrived, Arriving, FlightGuard, Outlook};
 use crate::store::Progress;
 
-/// Behind the first bytes, fewer than this wait for more, but not for longer than that: a send costs about the same whatever its
-/// size, and many may follow one fill.
+/// Behind the first bytes, fewer than this linger for more, but not for longer than that: a send costs about the same whatever
+/// its size, and many may follow one fill.
 const PIECE: u64 = 256 * 1024;
-const GATHER: Duration = Duration::from_millis(30);
+const LINGER: Duration = Duration::from_millis(30);
 
 /// Most bytes held back from an agent.
 const RESERVE: u64 = 128 * 1024;
@@ -62,7 +62,7 @@ pub(super) struct Follow {
     guard: Arc<FlightGuard>,
     outlook: watch::Receiver<Outlook>,
     begun: bool,
-    gathering: Gathering,
+    lingering: Lingering,
     /// Whom to tell that the client was given wrong bytes.
     told: Option<Told>,
 }
@@ -76,11 +76,11 @@ pub(super) struct HeldEnd {
     since: Option<Instant>,
 }
 
-/// What few bytes wait for.
+/// Whether few bytes may linger.
 #[derive(Debug, Clone, Copy, Default)]
-struct Gathering {
-    /// When the last bytes have left.
-    left: Option<Instant>,
+struct Lingering {
+    /// When the last bytes were taken, if what comes behind them may.
+    taken: Option<Instant>,
 }
 
 /// What is held back from an agent.
@@ -134,7 +134,7 @@ impl Follow {
             guard,
             outlook,
             begun: false,
-            gathering: Gathering::default(),
+            lingering: Lingering::default(),
             told: None,
         }
     }
@@ -161,14 +161,14 @@ impl Follow {
             self.guard.turns_to(range);
         }
         let mut from = self.position;
-        // Until when bytes wait for more, and up to where they leave then.
-        let mut gathered = None;
+        // Until when bytes linger.
+        let mut lingers = None;
         loop {
             self.guard.advance(from);
             // How long to wait, and what to do then.
             let (patience, held) = self.patience();
-            let latest = gathered.map_or_else(|| Instant::now() + patience, |(until, _)| until);
-            let is_cut_then = !held && self.reserve.is_none() && gathered.is_none();
+            let latest = lingers.unwrap_or_else(|| Instant::now() + patience);
+            let is_cut_then = !held && self.reserve.is_none() && lingers.is_none();
             let in_vain = |outlook: &Outlook| is_cut_then && outlook.shut_until.is_some_and(|until| until > latest);
             let waited = tokio::select! {
                 biased;
@@ -177,9 +177,14 @@ impl Follow {
                     return Some(Err(BodyCut("the upstream budget is closed".to_owned())));
                 }
             };
+            if lingers.take().is_some() && !matches!(waited, Ok(Progress::Present(_))) {
+                // They leave as they are, if they are still there, before anything else is said.
+                self.lingering.taken = None;
+                from = self.position;
+                continue;
+            }
             let progress = match waited {
                 Ok(progress) => progress,
-                Err(_) if let Some((_, free)) = gathered => return Some(self.take(free)),
                 Err(_) if held => return Some(self.take(self.position + SIP.min(self.early()))),
                 Err(_) if self.reserve.is_some() => return Some(self.sip()),
                 Err(_) => return Some(Err(BodyCut("no byte from upstream".to_owned()))),
@@ -198,9 +203,9 @@ impl Follow {
                     let free = held_from.map_or(free, |held| free.min(held));
                     if free > self.position {
                         let is_last = complete || self.end == Some(free);
-                        match self.gathering.wait(free - self.position, Instant::now()).filter(|_| !is_last) {
-                            Some(until) => gathered = Some((until, free)),
-                            None => return Some(self.take(free)),
+                        lingers = self.lingering.until(free - self.position, Instant::now()).filter(|_| !is_last);
+                        if lingers.is_none() {
+                            return Some(self.take(free));
                         }
                     }
                     if held_from.is_some_and(|held| self.position >= held)
@@ -219,9 +224,6 @@ impl Follow {
                     return (self.position < end).then(|| self.take(end));
                 }
                 Progress::Stopped => {
-                    if let Some((_, free)) = gathered.filter(|_| !self.body.is_wrong()) {
-                        return Some(self.take(free));
-                    }
                     if let Some(told) = self.told.take().filter(|_| self.body.is_wrong()) {
                         told.is_wrong().await;
                     }
@@ -262,14 +264,16 @@ impl Follow {
     fn take(&mut self, until: u64) -> Result<Segment, BodyCut> {
         let gone = || BodyCut("others were too far ahead; the rest has to be asked for anew".to_owned());
         let position = self.position;
-        self.gathering.left = Some(Instant::now());
         match self.body.take(position, until).ok_or_else(gone)? {
             Arrived::Stored(reader, until) => {
                 self.position = until;
+                self.lingering.taken = Some(Instant::now());
                 Ok(Segment::File { reader, offset: position, len: until - position })
             }
             Arrived::Bytes(bytes) => {
                 self.position += bytes.len() as u64;
+                // The pieces of a window stay as they are.
+                self.lingering.taken = None;
                 Ok(Segment::Bytes(bytes))
             }
         }
@@ -292,10 +296,10 @@ impl Follow {
     }
 }
 
-impl Gathering {
-    /// Until when so many `bytes` wait for more; `None` when they leave at once.
-    fn wait(&self, bytes: u64, now: Instant) -> Option<Instant> {
-        self.left.map(|left| left + GATHER).filter(|until| bytes < PIECE && now < *until)
+impl Lingering {
+    /// Until when so many `bytes` linger; `None` when they leave at once.
+    fn until(&self, bytes: u64, now: Instant) -> Option<Instant> {
+        self.taken.map(|taken| taken + LINGER).filter(|until| bytes < PIECE && now < *until)
     }
 }
 
@@ -343,13 +347,13 @@ mod tests {
     }
 
     #[test]
-    fn few_bytes_wait_for_more_but_not_the_first_ones_and_not_for_long() {
+    fn few_bytes_linger_but_not_the_first_ones_and_not_for_long() {
         let now = Instant::now();
-        assert_eq!(Gathering::default().wait(1, now), None, "the first");
-        let gathering = Gathering { left: Some(now) };
-        assert_eq!(gathering.wait(PIECE - 1, now), Some(now + GATHER));
-        assert_eq!(gathering.wait(1, now + GATHER), None, "after that time");
-        assert_eq!(gathering.wait(PIECE, now), None, "enough");
+        assert_eq!(Lingering::default().until(1, now), None, "the first");
+        let lingering = Lingering { taken: Some(now) };
+        assert_eq!(lingering.until(PIECE - 1, now), Some(now + LINGER));
+        assert_eq!(lingering.until(1, now + LINGER), None, "after that time");
+        assert_eq!(lingering.until(PIECE, now), None, "enough");
     }
 
     #[test]

@@ -310,12 +310,6 @@ impl Drive {
         over_quota.max(wanted.saturating_sub(free)).max(no_files)
     }
 
-    /// Whether so many bytes more fit as things are, once nobody is choosing what has to go.
-    pub(super) fn has_room(&self, needed: u64) -> bool {
-        let _turn = self.evicting.lock();
-        self.excess(needed) == 0
-    }
-
     /// Most bytes that content may take now.
     pub(super) fn ceiling(&self) -> u64 {
         self.ceiling.load(Ordering::Relaxed)

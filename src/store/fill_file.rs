@@ -281,7 +281,7 @@ impl Partial {
     }
 
     /// Gives what is present from `position` on of its block to `each`, from the page cache; checked, if an earlier process
-    /// wrote it. Says whether anything is.
+    /// wrote it. Says whether anything is; after an error `each` may have had some of it.
     pub(super) fn pass_present(
         &self,
         position: u64,

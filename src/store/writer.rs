@@ -79,7 +79,7 @@ impl PartialWriter {
             // The job makes the writer itself: when the caller is gone, its drop leaves a body like any other.
             let made = drive.pool.run(move || {
                 // Mostly there is room, and a client waits for the first byte.
-                if !made_room && !job_drive.has_room(room) {
+                if !made_room && job_drive.excess(room) > 0 {
                     return Ok(None);
                 }
                 let promise = Arc::new(job_drive.promise(room));

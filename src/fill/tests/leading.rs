@@ -48,6 +48,32 @@ async fn followers_get_bytes_as_they_land() {
 }
 
 #[tokio::test]
+async fn bodies_of_every_size_come_whole_in_any_framing() {
+    let sizes = [1, 64 * KIB - 1, 64 * KIB, 64 * KIB + 1, 512 * KIB, 512 * KIB + 1, 1500 * KIB + 7];
+    for size in sizes {
+        let body = Arc::new(body_of(size, size as u64));
+        for chunked in [false, true] {
+            let sent = Arc::clone(&body);
+            let server = Server::start(move |_, _| {
+                if !chunked {
+                    return vec![answer("200 OK", &[TAG, FRESH], &sent)];
+                }
+                let head = "HTTP/1.1 200 OK\r\nETag: \"v1\"\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let chunk = [format!("{:x}\r\n", sent.len()).as_bytes(), &sent, b"\r\n0\r\n\r\n"].concat();
+                vec![Step::Send([head.as_bytes(), &chunk].concat())]
+            })
+            .await;
+            let (rig, want) = (Rig::new(), want(&server, "/a"));
+            let obtained = rig.fill.obtain(want.clone()).await;
+            assert!(whole(&rig, obtained).await == *body, "{size} {chunked}");
+            rig.idle().await;
+            assert!(is_blob(&rig.stored(&want).await[0]), "{size} {chunked}");
+            assert_eq!(server.requests().len(), 1, "{size} {chunked}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_shared_is_asked_for_by_each() {
     let gate = Gate::new();
     let held = gate.clone();

@@ -169,6 +169,19 @@ async fn a_fill_that_stops_cuts_its_followers() {
 }
 
 #[tokio::test]
+async fn what_lingered_leaves_before_the_cut_when_the_fill_stops() {
+    let rig = Rig::new();
+    let mut writer = writer(&rig, Some(1_000_000)).await;
+    writer.write(0, vec![Bytes::from(vec![0; 100])]).await.unwrap();
+    let mut follow = follow(&writer, 0, Some(1_000_000), None);
+    assert_eq!(next(&mut follow).await, Some(Ok((0, 100))));
+    writer.write(100, vec![Bytes::from(vec![0; 200])]).await.unwrap();
+    let (rest, ()) = tokio::join!(next(&mut follow), async { drop(writer) });
+    assert_eq!(rest, Some(Ok((100, 200))));
+    assert!(matches!(next(&mut follow).await, Some(Err(_))));
+}
+
+#[tokio::test]
 async fn a_body_of_unknown_length_waits_for_its_end_only_for_agents_and_ranges() {
     let gate = Gate::new();
     let held = gate.clone();

@@ -39,6 +39,25 @@ async fn a_body_is_held_against_its_sha_512() {
 }
 
 #[tokio::test]
+async fn late_bytes_of_large_blocks_are_hashed_like_others() {
+    // More than is read at a time.
+    const LARGE: usize = 1 << 20;
+    let mut rig = Rig::new();
+    rig.settings.block_size = LARGE as u32;
+    let store = rig.open();
+    let content = body_of(2 * LARGE + 300_007, 6);
+    let length = content.len() as u64;
+    for (name, record) in [("a", record("a", Some(length))), ("b", saying("b", Some(length), &content))] {
+        let mut writer = store.create(record).await.unwrap();
+        fill(&mut writer, 2 * LARGE, &content[2 * LARGE..]).await;
+        fill(&mut writer, LARGE, &content[LARGE..2 * LARGE]).await;
+        fill(&mut writer, 0, &content[..LARGE]).await;
+        assert_eq!(writer.complete(length).await.unwrap().digest, Digest::of(&content), "{name}");
+        assert_eq!(get(&store, name).await.unwrap(), content);
+    }
+}
+
+#[tokio::test]
 async fn the_sha_512_tells_where_a_body_without_a_length_ends() {
     let rig = Rig::new();
     let store = rig.open();
