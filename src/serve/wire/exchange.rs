@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use parking_lot::{Mutex, MutexGuard};
 use pin_project_lite::pin_project;
 use tower::util::Oneshot;
-use tower::{Service, ServiceExt};
+use tower::{BoxError, Service, ServiceExt};
 
 use super::direct::Words;
 use super::interim::{Interim, Queue};
@@ -98,6 +98,10 @@ pin_project! {
         inner: B,
         guard: AnswerGuard,
         files: bool,
+        // Whether a piece was handed out that hyper has not begun to write.
+        fresh: bool,
+        // What breaks the answer once it has.
+        broken: Option<BoxError>,
     }
 }
 
@@ -285,18 +289,34 @@ where
         }
         // hyper frames a body of unknown length in chunks, among which placeholders have no business.
         let files = exact && guard.exchange.files;
-        Poll::Ready(Ok(response.map(|inner| AnswerBody { inner, guard, files })))
+        Poll::Ready(Ok(response.map(|inner| AnswerBody { inner, guard, files, fresh: false, broken: None })))
     }
 }
 
-impl<B: PieceBody> Body for AnswerBody<B> {
+impl<B> Body for AnswerBody<B>
+where
+    B: PieceBody,
+    B::Error: Into<BoxError>,
+{
     type Data = Payload;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Payload>, Self::Error>>> {
         let this = self.project();
-        let piece = ready!(this.inner.poll_piece(cx, *this.files));
-        Poll::Ready(piece.map(|piece| piece.map(|piece| Frame::data(this.guard.exchange.payload(piece)))))
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let polled = this.inner.poll_piece(cx, *this.files);
+        let was_fresh = std::mem::replace(this.fresh, matches!(polled, Poll::Ready(Some(Ok(_)))));
+        match ready!(polled).map(|piece| piece.map_err(Into::into)) {
+            // hyper drops what it holds, the head too, when a body breaks, and writes it when a body has nothing at the moment.
+            Some(Err(error)) if was_fresh => {
+                *this.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            piece => Poll::Ready(piece.map(|piece| Ok(Frame::data(this.guard.exchange.payload(piece?))))),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

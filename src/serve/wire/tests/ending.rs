@@ -78,6 +78,7 @@ async fn a_broken_chunked_answer_has_no_last_chunk() {
     let mut all = Vec::new();
     let _ = tokio::time::timeout(NEVER, client.stream.read_to_end(&mut all)).await.unwrap();
     assert!(!all.windows(5).any(|w| w == b"0\r\n\r\n"), "{}", all.escape_ascii());
+    assert!(all.ends_with(b"\r\n\r\n5\r\nfirst\r\n"), "what came before it leaves: {}", all.escape_ascii());
 }
 
 #[tokio::test]
