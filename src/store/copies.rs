@@ -112,7 +112,9 @@ impl Copies {
 
     /// Opens or creates the database. Slow, and it may panic on damaged files: call it on a thread of its own.
     fn open(path: &Path) -> Result<Self, MirrorError> {
-        let database = sled::Config::new().path(path).cache_capacity(CACHE).open().map_err(failed)?;
+        // It is flushed after each copying: a flush on each half second would wear out the flash of an idle gateway.
+        let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None);
+        let database = config.open().map_err(failed)?;
         match database.get(b"f").map_err(failed)? {
             Some(format) if format == FORMAT => {}
             None if database.is_empty() => drop(database.insert(b"f", FORMAT).map_err(failed)?),
