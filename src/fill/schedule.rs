@@ -3,7 +3,7 @@
 //! The order of need: first what a client stands before and nobody is bringing, then what lies ahead of clients, the
 //! nearest first, then what is owed without a client. Requests are as long as the link is fast (1 to 8 MiB, about two
 //! seconds), as content delivery networks like them, and as many at once as its speed is worth: on a slow link a second
-//! one would only take from the first, and on a very fast one two are enough.
+//! one would only take from the first.
 //!
 //! The digest is made from the begin on, and what lies behind an absent byte has to be read from the drive again for it. So
 //! nothing is read ahead that would make that too much, as long as the absent byte comes or is to come; who stands before
@@ -23,9 +23,6 @@ const SECONDS: u64 = 2;
 const MOST_STREAMS: u64 = 4;
 /// Each stream more than the first needs this speed, in bytes per second.
 const WORTH_A_STREAM: u64 = 512 * 1024;
-/// When each request has this speed, in bytes per second, it and the one that follows it are enough: more are there for lines
-/// whose delay and loss keep a single one slow, and what comes out of order has to be read again for the digest.
-const FAST: u64 = 32 * MIB;
 /// For clients that stand before an absent byte a stream more is worth less: so much keeps a Delivery Optimization
 /// agent (4000 B/s) alive.
 const WORTH_A_CLIENT: u64 = 16 * 1024;
@@ -104,7 +101,6 @@ pub(super) fn next(picture: &Picture<'_>) -> Next {
         return step;
     }
     let most = match picture.pieces {
-        Pieces::Ranged if rate / (picture.claims.len() as u64).max(1) >= FAST => 1,
         Pieces::Ranged => (1 + rate / WORTH_A_STREAM).min(MOST_STREAMS),
         Pieces::Rest => 1,
     };
