@@ -10,8 +10,9 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -38,9 +39,13 @@ const SMALL: u64 = if cfg!(test) { 1024 } else { 1024 * 1024 };
 /// Bytes of the end of a journal that are compared with their copies once in each process.
 const COMPARED: u64 = 64 * 1024 * 1024;
 
+/// The file with the pages of the database, as it names it.
+const LOG: &str = "db";
+
 /// The open database.
 pub(super) struct Copies {
     database: sled::Db,
+    path: PathBuf,
     /// Drives of which the last segments were compared in this process.
     compared: Mutex<HashSet<DriveId>>,
 }
@@ -107,12 +112,16 @@ impl MirrorError {
 impl Copies {
     /// Waits until all of it is on its drive.
     pub(super) fn flush(&self) -> Result<(), MirrorError> {
-        self.database.flush().map(drop).map_err(failed)
+        self.database.flush().map_err(failed)?;
+        // On Linux the database hands its pages to the drive, and leaves length and cache to a thread that would sync twice
+        // a second for ever.
+        let log = File::open(self.path.join(LOG)).map_err(failed)?;
+        disk::sync_data(&log).map_err(failed)
     }
 
     /// Opens or creates the database. Slow, and it may panic on damaged files: call it on a thread of its own.
     fn open(path: &Path) -> Result<Self, MirrorError> {
-        // It is flushed after each copying: a flush on each half second would wear out the flash of an idle gateway.
+        // It is flushed after each copying: a sync each half second would wear out the flash of an idle gateway.
         let config = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None);
         let database = config.open().map_err(failed)?;
         match database.get(b"f").map_err(failed)? {
@@ -120,7 +129,7 @@ impl Copies {
             None if database.is_empty() => drop(database.insert(b"f", FORMAT).map_err(failed)?),
             _ => return Err(MirrorError("it has another format".to_owned())),
         }
-        Ok(Self { database, compared: Mutex::default() })
+        Ok(Self { database, path: path.to_owned(), compared: Mutex::default() })
     }
 
     pub(super) fn entry_at(&self, drive: DriveId, at: Watermark) -> Result<Option<JournalEntry>, MirrorError> {

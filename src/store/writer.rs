@@ -69,20 +69,23 @@ impl PartialWriter {
     ) -> Result<Self, StoreError> {
         let room = needed.checked_next_multiple_of(FILE_BLOCK).unwrap_or(needed);
         let size = BlockSize::new(store.settings.block_size).map_err(io::Error::other)?;
-        let (mut made_room, mut retried) = (false, false);
+        let (mut made_room, mut retried) = (None, false);
         loop {
             let mut random = [0; 8];
             getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
             let id = PartialId(u64::from_be_bytes(random));
             record.body = BodyRef::Partial(id);
             let (job_drive, job_store, job_record) = (Arc::clone(drive), Arc::clone(store), record.clone());
+            let promised = made_room.take();
             // The job makes the writer itself: when the caller is gone, its drop leaves a body like any other.
             let made = drive.pool.run(move || {
-                // Mostly there is room, and a client waits for the first byte.
-                if !made_room && job_drive.excess(room) > 0 {
+                // Mostly there is room, and a client waits for the first byte. Promised first: who else looks sees it.
+                let has_room = promised.is_some();
+                let promise = Arc::new(promised.unwrap_or_else(|| job_drive.promise(room)));
+                let beyond = room.saturating_sub(job_drive.settings.quota);
+                if !has_room && job_drive.excess(beyond) > 0 {
                     return Ok(None);
                 }
-                let promise = Arc::new(job_drive.promise(room));
                 create_files(&job_store, &job_drive, id, job_record, size, promise).map(Some)
             });
             match made.await? {
@@ -91,14 +94,14 @@ impl PartialWriter {
                     if !store.make_room(drive, room, false).await {
                         return Err(StoreError::NoSpace { needed });
                     }
-                    made_room = true;
+                    made_room = Some(drive.promise(room));
                 }
                 Err(error) if disk::is_full(&error) => {
                     drive.failed("create a partial body", &error);
                     if retried || !store.make_room(drive, room.max(FILE_BLOCK), true).await {
                         return Err(StoreError::NoSpace { needed });
                     }
-                    (made_room, retried) = (true, true);
+                    (made_room, retried) = (Some(drive.promise(room)), true);
                 }
                 Err(error) => {
                     drive.failed("create a partial body", &error);
