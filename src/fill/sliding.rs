@@ -14,8 +14,9 @@ use tokio::time::Instant;
 /// How long those who read slowly hold back those who read fast.
 pub(super) const LAG: Duration = Duration::from_secs(8);
 
-/// What a client was told of and may not have taken yet, in bytes: reserves, and ends that wait for a digest.
-const UNTAKEN: u64 = 256 * 1024;
+/// What a client was told of and may not have taken yet, in bytes: reserves, ends that wait for a digest, and what lingered in a
+/// file when the drive ran full.
+const UNTAKEN: u64 = 448 * 1024;
 
 /// The bytes of a body from one position to another.
 #[derive(Debug)]

@@ -17,7 +17,8 @@ use crate::upstream::{BodyError, FetchResponse, Source, Standing, UpstreamBody};
 /// What arrived is given out when no more is there at once, or when this much is, in bytes.
 const BATCH: u64 = 512 * 1024;
 
-/// What arrives first is given out by itself, up to so many bytes: clients wait for it, here and in every level below.
+/// What arrives first of an answer of more than a batch is given out by itself, up to so many bytes: clients wait for it, here
+/// and in every level below.
 const FIRST: usize = 64 * 1024;
 
 /// Bytes that are read for nothing before a block, from a source that does no ranges.
@@ -176,7 +177,7 @@ impl Stream {
 
     /// The first of what came, of a body that is more than one batch.
     fn first(&mut self) -> Option<Batch> {
-        if self.body.is_within(BATCH) {
+        if self.body.is_within(BATCH) || self.end.is_some_and(|end| end.saturating_sub(self.at) <= BATCH) {
             return None;
         }
         let came = self.came.first_mut()?;

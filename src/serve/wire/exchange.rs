@@ -98,9 +98,9 @@ pin_project! {
         inner: B,
         guard: AnswerGuard,
         files: bool,
-        // Whether a piece was handed out that hyper has not begun to write.
+        // Whether the last thing was a piece, which hyper may not have begun to write.
         fresh: bool,
-        // What breaks the answer once it has.
+        // What breaks the answer at the next turn: what a client that reads slowly has not got by then is lost to it.
         broken: Option<BoxError>,
     }
 }
@@ -320,7 +320,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.broken.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
