@@ -154,6 +154,7 @@ impl Want {
             wrong: None,
             standing: Standing::new(self.urgency()),
             interims: self.interims.clone(),
+            stands_in: self.stands_in,
         }
     }
 

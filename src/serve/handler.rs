@@ -320,7 +320,13 @@ impl Handler {
         });
         let stands_in = stored.as_ref().is_some_and(|entry| self.stands_in(ask, entry));
         let want = Want { stands_in, ..ask.want(stored, conditions) };
-        let obtained = self.fill.obtain(want).await;
+        let obtained = match stands_in {
+            true => match self.obtain_or_stale(ask, want, reason).await {
+                Ok(obtained) => obtained,
+                Err(stale) => return Step::Done(stale),
+            },
+            false => self.fill.obtain(want).await,
+        };
         self.obtained(ask, obtained, found, reason).await
     }
 

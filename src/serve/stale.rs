@@ -2,9 +2,11 @@
 //! the client's back (RFC 5861 section 3). Whether that is allowed is `decide`'s business.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, RANGE};
 use http::{HeaderMap, Method, StatusCode};
+use tokio::time::timeout;
 
 use super::ask::Ask;
 use super::handler::Handler;
@@ -12,11 +14,33 @@ use super::outcome::Outcome;
 use super::{deliver, rescue};
 use crate::content::BodyRef;
 use crate::decide::{self, CacheStatus, Freshness, FwdReason, RequestFacts, UnderRule};
-use crate::fill::{FillError, PassedThrough, Want, is_for_all};
+use crate::fill::{FillError, Obtained, PassedThrough, Want, is_for_all};
 use crate::store::Entry;
 use crate::telemetry::RequestResult;
 
+/// A source that has said nothing for so long counts as away for who has something stored to serve: an agent leaves a cache that
+/// gives it nothing for 15 s, and each level below waits longer.
+const SILENT: Duration = Duration::from_secs(1);
+
 impl Handler {
+    /// What upstream gives, or, when it says nothing for a while, what is stored, as when it cannot be reached (RFC 9111
+    /// section 4.2.4). It is waited for behind the client's back then, so that the next one gets what it says.
+    pub(super) async fn obtain_or_stale(&self, ask: &Ask, want: Want, reason: FwdReason) -> Result<Obtained, Outcome> {
+        let fill = self.fill.clone();
+        let mut obtaining = tokio::spawn(async move { fill.obtain(want).await });
+        let obtained = match timeout(SILENT, &mut obtaining).await {
+            Ok(obtained) => obtained,
+            Err(_) => {
+                let status = CacheStatus::hit().because("silent").after(reason, None);
+                match self.stale(ask, status).await {
+                    Some(stale) => return Err(stale),
+                    None => obtaining.await,
+                }
+            }
+        };
+        Ok(obtained.unwrap_or(Obtained::Failed(FillError::Abandoned)))
+    }
+
     /// Has `entry` validated, unless that is going on already. It stands in, so one failure ends the attempt, and the next
     /// request in the window makes another.
     pub(super) fn refresh(&self, ask: &Ask, entry: &Arc<Entry>, conditions: HeaderMap) {

@@ -73,6 +73,7 @@ impl Upstream {
             by_digest: true,
             yields: false,
             interims: None,
+            stands_in: false,
         };
         let result = self.attempt(&mut ask, source, limit).await;
         self.count(&result);

@@ -8,7 +8,6 @@ use tokio::time::{Instant, timeout_at};
 use super::client::{FetchRequest, Upstream};
 use super::error::FetchError;
 use super::fetch::Ask;
-use super::headers::end_to_end;
 use super::middleman;
 use super::plan::plan;
 
@@ -19,18 +18,15 @@ impl Upstream {
     /// Asks the parent that a request for this goes to first, and says why it gets nothing if that is a circle of parents. An
     /// origin is not asked.
     pub async fn leads_back(&self, request: FetchRequest) -> Option<FetchError> {
-        let FetchRequest { method, origin, target, headers, policy, body, deadline, standing, .. } = request;
-        if policy.budgeted && self.is_shut() {
+        if request.policy.budgeted && self.is_shut() {
             return None;
         }
         // A real circle answers at once; a slow parent is no reason to think ill of it, and is left before its time is over.
+        let (deadline, wrong) = (request.deadline, request.wrong.clone());
         let latest = deadline.checked_sub(MARGIN)?;
-        let headers = end_to_end(&headers);
-        let (by_digest, interims, yields) = (false, None, false);
-        let mut sources = plan(&self.inner.settings, &origin, &policy, request.avoid.as_ref());
-        self.inner.sources.arrange(&mut sources, request.wrong.as_ref(), Instant::now().into_std());
-        let mut ask =
-            Ask { method, origin, target, headers, policy, body, deadline, standing, by_digest, interims, yields };
+        let mut sources = plan(&self.inner.settings, &request.origin, &request.policy, request.avoid.as_ref());
+        self.inner.sources.arrange(&mut sources, wrong.as_ref(), Instant::now().into_std());
+        let mut ask = Ask::new(FetchRequest { interims: None, ..request });
         for source in sources.iter().take_while(|source| source.parent.is_some()) {
             let Ok(result) = timeout_at(latest, self.attempt(&mut ask, source, deadline)).await else { return None };
             self.count(&result);

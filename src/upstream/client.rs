@@ -20,9 +20,9 @@ use super::comeback::Sought;
 use super::connect::{Connector, Resolver, SystemResolver};
 use super::error::{FetchError, TlsSetupError};
 use super::fetch::{Ask, FetchResponse, RequestBody};
-use super::headers::end_to_end;
 use super::identity::Dialect;
 use super::interims::Interims;
+use super::middleman;
 use super::plan::{ParentKind, Source, plan, share};
 use super::pool::Pool;
 use super::redirect::{self, MAX_REDIRECTS, Redirects};
@@ -87,6 +87,8 @@ pub struct FetchRequest {
     pub standing: Standing,
     /// Who is told of the interim responses that come before the answer.
     pub interims: Option<Interims>,
+    /// Something stored can be served instead: who asks waits for a source that was down no longer than is not noticed.
+    pub stands_in: bool,
 }
 
 impl Upstream {
@@ -220,12 +222,8 @@ impl Upstream {
     /// # Errors
     /// See [`FetchError`]; the fault of the last source that was asked. A 4xx or 5xx answer is no error.
     pub async fn fetch(&self, request: FetchRequest, redirects: &dyn Redirects) -> Result<FetchResponse, FetchError> {
-        let FetchRequest { method, origin, target, headers, policy, body, deadline, standing, interims, .. } = request;
-        let (avoid, wrong) = (request.avoid, request.wrong);
-        let (headers, by_digest) = (end_to_end(&headers), false);
-        let yields = false;
-        let mut ask =
-            Ask { method, origin, target, headers, policy, body, deadline, standing, by_digest, interims, yields };
+        let (avoid, wrong) = (request.avoid.clone(), request.wrong.clone());
+        let mut ask = Ask::new(request);
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&mut ask, redirects, (avoid.as_ref(), wrong.as_ref())).await?;
             let Some((origin, target, policy)) = ask.redirected(&response, redirects)? else {
@@ -268,6 +266,8 @@ impl Upstream {
             self.count(&result);
             self.inner.refusals.lock().note(source, (&ask.origin, &ask.target), &result);
             let may_go_on = match &result {
+                // Of a parent nobody knows whether it has asked the origin, unless it says so: the next source may have it.
+                Ok(response) if is_doubtful(source, response) => ask.is_repeatable() && index + 1 < sources.len(),
                 Ok(response) => response.status.is_server_error() && ask.is_repeatable(),
                 // What one source may not be says nothing of the next one.
                 Err(FetchError::AddressRefused { .. }) => index + 1 < sources.len(),
@@ -326,6 +326,11 @@ impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream").field("settings", &self.inner.settings).finish_non_exhaustive()
     }
+}
+
+/// Whether it is the word of somebody before the origin that there is no such thing.
+fn is_doubtful(source: &Source, response: &FetchResponse) -> bool {
+    source.has_middleman() && middleman::may_be_own(response.status, &response.headers)
 }
 
 /// Of what two sources came to, what is told of both.

@@ -1,6 +1,6 @@
-//! Looks whether sources that could not be reached are back, so that nobody has to wait for a pause of the breaker to end: a
-//! link of an inner layer may be up for half a minute only. Nothing is asked of the source; a connection that stands is kept
-//! for the request that follows.
+//! Looks whether sources that could not be reached are back, so that nobody has to wait for a pause of the breaker to end, or
+//! for a connection that does not come: a link of an inner layer may be up for half a minute only. Nothing is asked of the
+//! source; a connection that stands is kept for the request that follows.
 
 use std::collections::HashSet;
 use std::future::pending;
@@ -34,17 +34,38 @@ impl Sought {
         (sought.len() < SOUGHT || source.parent.is_some()) && sought.insert(source.clone())
     }
 
+    fn has(&self, source: &Source) -> bool {
+        self.0.lock().contains(source)
+    }
+
     fn end(&self, source: &Source) {
         self.0.lock().remove(source);
     }
 }
 
 impl Upstream {
-    /// Looks for a source from now on, if it cannot be reached.
-    pub(super) fn look_for(&self, source: &Source) {
-        if self.inner.sources.is_unreachable(source) && self.inner.sought.begin(source) {
+    /// Looks for a source from now on, if it cannot be reached. Whether nobody did.
+    pub(super) fn look_for(&self, source: &Source) -> bool {
+        let begins = self.inner.sources.is_unreachable(source) && self.inner.sought.begin(source);
+        if begins {
             tokio::spawn(seek(Arc::downgrade(&self.inner), source.clone()));
         }
+        begins
+    }
+
+    /// Whether `source` may be worth asking: one that could not be reached is looked for meanwhile, and if nobody did so far, it
+    /// is waited for as long as `patience` says.
+    pub(super) async fn is_back(&self, source: &Source, patience: Duration) -> bool {
+        if !self.inner.sources.is_unreachable(source) {
+            return true;
+        }
+        let mut comebacks = self.inner.sources.comebacks();
+        if !self.look_for(source) {
+            // When too many are looked for, who asks finds out.
+            return !self.inner.sought.has(source);
+        }
+        let is_back = comebacks.wait_for(|_| !self.inner.sources.is_unreachable(source));
+        timeout(patience, is_back).await.is_ok()
     }
 }
 
@@ -57,17 +78,17 @@ async fn seek(inner_of: Weak<Inner>, source: Source) {
         if is_over || !inner.sources.is_unreachable(&source) {
             return inner.sought.end(&source);
         }
+        inner.sources.still_away(&source);
         attempts.push(connect(Arc::clone(&inner.connector), source.clone(), Instant::now() + limit));
         drop(inner);
         let Ok(link) = timeout(pause, first_of(&mut attempts)).await else { continue };
         let Some(inner) = inner_of.upgrade() else { return };
         inner.sought.end(&source);
-        // Of who says no the next request learns why: with a wrong password asking again and again would lock an account.
         if let Some(link) = link {
             inner.pool.put(source.clone(), link);
-            inner.sources.reached(&source);
         }
-        return;
+        // Of who says no the next request learns why: with a wrong password asking again and again would lock an account.
+        return inner.sources.reached(&source);
     }
 }
 

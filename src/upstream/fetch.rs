@@ -18,7 +18,7 @@ use crate::content::{Origin, Policy, UnixMillis};
 use super::answer_fault::AnswerFault;
 use super::body::{BodyLimits, Connection, UpstreamBody};
 use super::budget::{Spending, Standing};
-use super::client::Upstream;
+use super::client::{FetchRequest, Upstream};
 use super::error::{FetchError, Phase, RedirectRefusal};
 use super::framing::{self, ContentRange, Framing};
 use super::health::Outcome;
@@ -27,7 +27,7 @@ use super::plan::Source;
 use super::pool::Link;
 use super::redirect::{self, Redirects};
 use super::sources::Ticket;
-use super::{form, headers, loops, middleman, tls};
+use super::{form, headers, loops, middleman, probe, tls};
 
 /// A parent that had less time than this says nothing of itself by being late.
 const MEANINGFUL: Duration = Duration::from_secs(2);
@@ -88,6 +88,8 @@ pub(super) struct Ask {
     pub(super) interims: Option<Interims>,
     /// Whether the source that was asked last was told that others may come first.
     pub(super) yields: bool,
+    /// Something stored can be served instead.
+    pub(super) stands_in: bool,
 }
 
 /// How an exchange on a connection failed.
@@ -99,6 +101,23 @@ struct Failure {
 }
 
 impl Ask {
+    pub(super) fn new(request: FetchRequest) -> Self {
+        Self {
+            method: request.method,
+            origin: request.origin,
+            target: request.target,
+            headers: headers::end_to_end(&request.headers),
+            policy: request.policy,
+            body: request.body,
+            standing: request.standing,
+            deadline: request.deadline,
+            by_digest: false,
+            interims: request.interims,
+            yields: false,
+            stands_in: request.stands_in,
+        }
+    }
+
     /// Whether asking twice is the same as asking once, and nothing is lost by it.
     pub(super) fn is_repeatable(&self) -> bool {
         self.method == Method::GET || self.method == Method::HEAD
@@ -138,7 +157,7 @@ impl Ask {
     }
 
     /// Whom errors name: who was asked.
-    fn asked(&self, source: &Source) -> String {
+    pub(super) fn asked(&self, source: &Source) -> String {
         source.parent.map_or_else(|| self.origin.host.to_string(), |_| source.to_string())
     }
 
@@ -194,13 +213,27 @@ impl Upstream {
         source: &Source,
         limit: Instant,
     ) -> Result<FetchResponse, FetchError> {
-        let mut ticket = self
-            .inner
-            .sources
-            .admit(source, Instant::now().into_std())
-            .map_err(|until| FetchError::KnownDown { host: ask.asked(source), until })?;
-        let result = self.exchange(ask, source, limit).await;
-        match result {
+        let patience = probe::patience(limit, ask.stands_in);
+        if !self.is_back(source, patience).await {
+            return Err(self.known_down(ask, source));
+        }
+        let ticket = self.inner.sources.admit(source, Instant::now().into_std());
+        let ticket = ticket.map_err(|until| FetchError::KnownDown { host: ask.asked(source), until })?;
+        if ticket.is_probe() && ask.can_be_left() {
+            return self.probe(ask, source, limit, ticket, patience).await;
+        }
+        self.conclude(ask, source, limit, ticket).await
+    }
+
+    /// The same for who was admitted.
+    pub(super) async fn conclude(
+        &self,
+        ask: &mut Ask,
+        source: &Source,
+        limit: Instant,
+        mut ticket: Ticket,
+    ) -> Result<FetchResponse, FetchError> {
+        match self.exchange(ask, source, limit).await {
             Ok((link, response, sent)) => self.accept(ask, source, link, response, sent, ticket),
             Err(failure) => {
                 if let Some(outcome) = failure.outcome {

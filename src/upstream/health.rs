@@ -206,6 +206,15 @@ impl Health {
         was_unreachable
     }
 
+    /// It was looked for at `now`, and could not be reached.
+    pub fn still_away(&mut self, now: Instant) {
+        if let State::Open { until, cause: Outcome::ConnectFailure, .. } = &mut self.state
+            && *until <= now
+        {
+            *until = now + FIRST_PAUSE;
+        }
+    }
+
     /// Whether it is down since it refuses, or is refused, before anything can be asked.
     pub fn is_refused(&self) -> bool {
         let (State::Open { cause, .. } | State::HalfOpen { cause, .. }) = self.state else { return false };

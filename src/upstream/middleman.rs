@@ -16,6 +16,12 @@ pub(super) fn refuses(status: StatusCode, fields: &HeaderMap) -> bool {
     }
 }
 
+/// Whether an answer of 401, 404, 410 or 451 may be a parent's or a proxy's own word: none of the origin's. It stands when
+/// nobody else can be asked.
+pub(super) fn may_be_own(status: StatusCode, fields: &HeaderMap) -> bool {
+    matches!(status.as_u16(), 401 | 404 | 410 | 451) && !is_of_origin(status, fields)
+}
+
 /// Whether a parent could not get it, since its request came back to a cache that it had passed.
 pub(super) fn met_a_circle(status: StatusCode, fields: &HeaderMap) -> bool {
     status == StatusCode::SERVICE_UNAVAILABLE && was_answered(StatusCode::LOOP_DETECTED, fields)
@@ -61,6 +67,25 @@ fn parameters(value: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    #[test]
+    fn what_the_origin_has_not_said_may_be_anybody_s_word() {
+        for (status, field, own) in [
+            (404, None, true),
+            (410, Some("l5; detail=gone"), true),
+            (401, None, true),
+            (451, None, true),
+            (404, Some("l5; fwd=uri-miss; fwd-status=404"), false),
+            (410, Some("l5; hit; ttl=3"), false),
+            (416, None, false),
+            (200, None, false),
+            (503, None, false),
+        ] {
+            let mut fields = HeaderMap::new();
+            fields.extend(field.map(|field| (CACHE_STATUS, HeaderValue::from_static(field))));
+            assert_eq!(may_be_own(StatusCode::from_u16(status).unwrap(), &fields), own, "{status} {field:?}");
+        }
+    }
 
     #[test]
     fn refusals_are_told_from_answers_of_the_origin() {

@@ -27,6 +27,7 @@ mod middleman;
 mod names;
 mod plan;
 mod pool;
+mod probe;
 mod proxy;
 mod redirect;
 mod refusals;

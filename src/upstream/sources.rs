@@ -134,6 +134,16 @@ impl Sources {
         self.table.lock().get(source).is_some_and(Health::is_unreachable)
     }
 
+    /// Until when it is down, if it is.
+    pub(super) fn down_until(&self, source: &Source) -> Option<Instant> {
+        self.table.lock().get(source)?.down_until(Instant::now())
+    }
+
+    /// A source that is looked for has not been found.
+    pub(super) fn still_away(&self, source: &Source) {
+        self.table.lock().get_mut(source).into_iter().for_each(|health| health.still_away(Instant::now()));
+    }
+
     /// There is a connection to a source again: somebody may ask it now.
     pub(super) fn reached(&self, source: &Source) {
         if self.table.lock().get_mut(source).is_some_and(|health| health.reached(Instant::now())) {
@@ -156,7 +166,9 @@ impl Sources {
     /// Every source that is down now.
     pub(super) fn down(&self, now: Instant) -> Vec<DownSource> {
         let (table, refusals) = (self.table.lock(), self.refusals.lock());
-        let down = table.iter().filter_map(|(source, health)| {
+        // Names that nobody asks for any more may never have been.
+        let counts = |source: &Source, health: &Health| source.parent.is_some() || !health.is_forgettable(now);
+        let down = table.iter().filter(|(source, health)| counts(source, health)).filter_map(|(source, health)| {
             let refusal = refusals.get(source).filter(|_| health.is_refused()).cloned();
             health.down_until(now).map(|until| DownSource { source: source.clone(), until, refusal })
         });
@@ -216,6 +228,11 @@ impl Ticket {
         }
         drop(refusals);
         self.report(Outcome::Refused);
+    }
+
+    /// Whether the outcome decides for all.
+    pub(super) fn is_probe(&self) -> bool {
+        self.probe.is_some()
     }
 
     /// A probe has its answer: the source is alive, whatever becomes of the body.

@@ -1,5 +1,6 @@
 //! Chains of caches: each level asks the one above it, and devices notice nothing of what happens between the levels.
 
+mod away;
 mod circles;
 mod lossy;
 mod mended;

@@ -175,6 +175,7 @@ fn get(origin: Origin, target: &str) -> FetchRequest {
         avoid: None,
         wrong: None,
         interims: None,
+        stands_in: false,
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }

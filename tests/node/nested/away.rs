@@ -1,0 +1,102 @@
+//! Parents that are silently away: what is stored is served, the rest is refused soon, and nobody waits to find out whether
+//! they are back.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use socket2::{Domain, Socket, Type};
+
+use super::super::rig::fake_origin::FakeOrigin;
+use super::super::rig::origin_reply::{Gate, Reply};
+use super::super::rig::pattern::Pattern;
+use super::super::rig::running_node::RunningNode;
+use super::{HOST, asked, below, must_be, state, url};
+
+/// Less than any limit on a source that says nothing.
+const SOON: Duration = Duration::from_secs(2);
+
+/// An address that answers no packet: its queue of connections is full.
+struct BlackHole {
+    socket: Socket,
+    _queued: Vec<TcpStream>,
+}
+
+impl BlackHole {
+    fn open() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(300));
+        let queued: Vec<TcpStream> = std::iter::repeat_with(connect).map_while(Result::ok).take(16).collect();
+        assert!(queued.len() < 16, "the queue takes all");
+        Self { socket, _queued: queued }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap().as_socket().unwrap()
+    }
+}
+
+/// Waits until the node says that it is offline, while devices ask for something that it has not.
+async fn goes_offline(node: &RunningNode) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while state(node).await["state"] != "offline" {
+        assert!(Instant::now() < deadline, "it does not notice");
+        let [one, other, third] = ["a", "b", "c"].map(|name| format!("/cold-{name}?cacheHostOrigin={HOST}"));
+        let answers = tokio::join!(node.get(&one, &[]), node.get(&other, &[]), node.get(&third, &[]));
+        assert_eq!([answers.0, answers.1, answers.2].map(|answer| answer.head.status), [503; 3]);
+    }
+}
+
+/// Asks for what is stored and for what is not for longer than the pauses after which a source is tried again.
+async fn nobody_waits(node: &RunningNode, pattern: Pattern) {
+    let end = Instant::now() + Duration::from_secs(6);
+    while Instant::now() < end {
+        let start = Instant::now();
+        must_be(&node.get(&asked(), &[]).await, pattern);
+        assert!(start.elapsed() < SOON, "stored: {:?}", start.elapsed());
+        let start = Instant::now();
+        let answer = node.get(&format!("/cold?cacheHostOrigin={HOST}"), &[]).await;
+        assert_eq!(answer.head.status, 503, "{}", answer.head.raw);
+        assert!(start.elapsed() < SOON, "not stored: {:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parent_that_no_packet_comes_from_holds_nobody_up() {
+    let pattern = Pattern::new(690, 3000);
+    let parent = FakeOrigin::with(super::PATH, Reply::file(pattern).with("Cache-Control", "max-age=0")).await;
+    let node = below(&[url(parent.address)], json!({})).start();
+    must_be(&node.get(&asked(), &[]).await, pattern);
+    node.wait_for_commits().await;
+    let (one, other) = (BlackHole::open(), BlackHole::open());
+    let parents = json!([url(one.address()), url(other.address())]);
+    let node = node.stop().await.set("upstream.parents", parents).start();
+    goes_offline(&node).await;
+    nobody_waits(&node, pattern).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parent_that_hangs_holds_nobody_up_and_is_asked_again_when_it_does_not() {
+    let pattern = Pattern::new(691, 3000);
+    let parent = FakeOrigin::with(super::PATH, Reply::file(pattern).with("Cache-Control", "max-age=0")).await;
+    let node = below(&[url(parent.address)], json!({})).set("upstream.timeouts.request", json!("4s")).start();
+    must_be(&node.get(&asked(), &[]).await, pattern);
+    let gate = Gate::shut();
+    for path in [super::PATH, "/cold", "/cold-a", "/cold-b", "/cold-c"] {
+        parent.serve(path, Reply::file(pattern).with("Cache-Control", "max-age=0").hold_head(&gate));
+    }
+    let start = Instant::now();
+    must_be(&node.get(&asked(), &[]).await, pattern);
+    assert!(start.elapsed() < Duration::from_secs(3), "nothing is known of it yet: {:?}", start.elapsed());
+    goes_offline(&node).await;
+    nobody_waits(&node, pattern).await;
+    gate.open();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while node.get(&format!("/cold?cacheHostOrigin={HOST}"), &[]).await.head.status != 200 {
+        assert!(Instant::now() < deadline, "it stays away");
+    }
+    assert_eq!(state(&node).await["state"], "online");
+}
