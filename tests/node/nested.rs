@@ -160,6 +160,23 @@ async fn a_parent_s_refusal_is_no_answer_of_the_origin() {
     let second = FakeOrigin::with(path, Reply::file(Pattern::new(604, 5000))).await;
     let node = below(&[url(parent.address), url(second.address)], json!({})).start();
     must_be(&node.get(&format!("{path}?cacheHostOrigin={HOST}"), &[]).await, Pattern::new(604, 5000));
+    // So it does when the first one alone says that there is no such thing, but not when that is the origin's word.
+    for status in [404, 410] {
+        let path = format!("/told/{status}");
+        second.serve(&path, Reply::file(Pattern::new(606, 5000)));
+        must_be(&node.get(&format!("{path}?cacheHostOrigin={HOST}"), &[]).await, Pattern::new(606, 5000));
+        let path = format!("/gone/{status}");
+        let word = format!("l5; fwd=uri-miss; fwd-status={status}");
+        parent.serve(&path, Reply::status(status, "no").with("Cache-Status", &word));
+        second.serve(&path, Reply::file(Pattern::new(606, 5000)));
+        let answer = node.get(&format!("{path}?cacheHostOrigin={HOST}"), &[]).await;
+        assert_eq!(answer.head.status, status, "{}", answer.head.raw);
+        let path = format!("/nowhere/{status}");
+        parent.serve(&path, Reply::status(status, "no"));
+        second.serve(&path, Reply::status(403, "never heard of it"));
+        let answer = node.get(&format!("{path}?cacheHostOrigin={HOST}"), &[]).await;
+        assert_eq!(answer.head.status, status, "{}", answer.head.raw);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
