@@ -7,6 +7,7 @@ mod reload;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +29,7 @@ use crate::serve::{
 use crate::shutdown::{Drain, Signals};
 use crate::store::{self, OpenError, PinTarget, Store};
 use crate::telemetry::{self, AccessLog, Metrics};
-use crate::upstream::{self, TlsSetupError, Upstream};
+use crate::upstream::{self, TlsFiles, TlsSetupError, Upstream};
 
 use banner::Banner;
 use reload::Reload;
@@ -43,6 +44,9 @@ const BUDGET_FILE: &str = "upstream-day";
 /// Exit code when the configuration is wrong, here a file that it names; see the table in `cli`.
 const WRONG_CONFIGURATION: u8 = 2;
 
+/// What to do about a file of `upstream.tls`.
+const FILE_REMEDY: &str = "write the path of a PEM file that this user can read";
+
 /// A node could not be started. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -52,9 +56,19 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A file of the TLS side towards sources cannot be used.
+    #[error("upstream.tls.{setting}: {}: {reason}; {FILE_REMEDY}", path.display())]
+    SourceTlsFile {
+        /// Which setting names it.
+        setting: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// TLS towards sources cannot be set up.
     #[error(transparent)]
-    Tls(#[from] TlsSetupError),
+    Tls(TlsSetupError),
     /// A file of the TLS listener cannot be used.
     #[error(transparent)]
     TlsFile(#[from] TlsFileError),
@@ -148,7 +162,9 @@ impl Node {
         let pseudonym = Arc::clone(&config.serve.pseudonym);
         let own = for_clients().chain(&admin_addresses).copied().collect();
         let upstream = upstream::Settings { budget_file, ..config.upstream };
-        let upstream = Upstream::new(upstream, Arc::clone(&pseudonym), Arc::clone(&metrics), own)?;
+        let files = upstream.tls.clone();
+        let upstream = Upstream::new(upstream, Arc::clone(&pseudonym), Arc::clone(&metrics), own)
+            .map_err(|error| source_tls_fault(&files, error))?;
         let redirects = Arc::new(RuleRedirects::new(Arc::clone(&settings)));
         let keeping = tokio::spawn(upstream.keep_budget());
         let fill = Fill::new(store.clone(), upstream.clone(), redirects, pseudonym, Arc::clone(&metrics));
@@ -249,6 +265,17 @@ impl Node {
         let _ = self.admin_task.await;
         self.log.flush();
     }
+}
+
+/// Says which setting names the file.
+fn source_tls_fault(files: &TlsFiles, error: TlsSetupError) -> StartError {
+    let TlsSetupError::File { path, reason } = error else { return StartError::Tls(error) };
+    let setting = match &files.identity {
+        _ if files.ca.as_ref() == Some(&path) => "ca",
+        Some((certificate, _)) if *certificate == path => "certificate",
+        _ => "key",
+    };
+    StartError::SourceTlsFile { setting, path, reason }
 }
 
 fn addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
@@ -369,7 +396,7 @@ async fn live(loaded: Loaded, reread: Reread, inherited: Inherited, budget: Desc
     };
     let node = match Node::start_with(config, inherited, budget).await {
         Ok(node) => node,
-        Err(error @ StartError::TlsFile(_)) => {
+        Err(error @ (StartError::TlsFile(_) | StartError::SourceTlsFile { .. })) => {
             fault(&error.to_string());
             return ExitCode::from(WRONG_CONFIGURATION);
         }

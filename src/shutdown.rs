@@ -131,14 +131,19 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
+    /// The next signal.
+    pub async fn received(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.interrupt.recv() => Signal::Interrupt,
+        }
+    }
+
     /// The first signal starts the drain, the second completes this future, upon which the process should end at
     /// once. Poll it beside the work; it never completes on one signal alone.
     pub async fn obeyed(mut self, drain: Drain) -> Signal {
         loop {
-            let received = tokio::select! {
-                _ = self.terminate.recv() => Signal::Terminate,
-                _ = self.interrupt.recv() => Signal::Interrupt,
-            };
+            let received = self.received().await;
             if drain.draining() {
                 return received;
             }

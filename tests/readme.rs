@@ -83,6 +83,26 @@ fn the_demo_shows_what_is_shown() {
 }
 
 #[test]
+fn a_demo_that_is_stopped_leaves_nothing() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    let directory = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_waystation"));
+    demo.arg("demo").env("TMPDIR", directory.path()).stdout(Stdio::piped());
+    let mut demo = demo.spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("first device: miss")));
+    let pid = rustix::process::Pid::from_child(&demo);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    for line in lines {
+        line.unwrap();
+    }
+    assert_eq!(demo.wait().unwrap().code(), Some(130));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn samples_are_accepted() {
     for sample in blocks("yaml") {
         assert!(Config::load(&Sources::new().file("sample", sample)).is_ok(), "{sample}");

@@ -61,7 +61,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the cache
     Run(RunArgs),
-    /// Show a cache at work on this machine, with an origin of its own and no network
+    /// Show a cache at work on this machine, with an origin of its own and no network; for people, as text alone
     Demo,
     /// Check or show the settings
     #[command(subcommand)]
@@ -88,7 +88,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match &cli.command {
         Command::Run(args) => run::run(args, cli.output),
-        Command::Demo => demo::run().into(),
+        Command::Demo => demo::run(cli.output),
         Command::Config(command) => config::run(command, cli.output).into(),
         Command::Store(command) => store::run(command, cli.output).into(),
         Command::Drive(command) => drive::run(command, cli.output).into(),

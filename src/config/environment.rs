@@ -100,6 +100,18 @@ mod tests {
     }
 
     #[test]
+    fn a_list_without_brackets_is_told_how_it_is_written() {
+        let load = |value| {
+            let sources = super::super::Sources::new().variable("WAYSTATION_LISTEN__CLIENTS", value);
+            super::super::Config::load(&sources).map(drop).map_err(|errors| errors.to_string())
+        };
+        let told = load("10.0.0.0/8,127.0.0.1").unwrap_err();
+        let written = r#"["10.0.0.0/8", "127.0.0.1"]"#;
+        assert!(told.contains(written), "{told}");
+        assert_eq!(load(written), Ok(()));
+    }
+
+    #[test]
     fn elements_are_taken_in_the_order_of_their_numbers() {
         let names: Vec<String> = (0..12).map(|index| format!("WAYSTATION_LISTEN__DATA__{index}")).collect();
         let variables: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();

@@ -132,7 +132,8 @@ impl Section<'_> {
             }
             single => match parse(single) {
                 Ok(value) => Some(vec![value]),
-                Err(fault) => {
+                Err(mut fault) => {
+                    fault.remedy.extend(list_remedy(single, &node.source));
                     report.push(&path, &node.source, Some(&node.value), fault);
                     None
                 }
@@ -270,6 +271,14 @@ fn read_section<T>(
     let result = read(&mut section);
     section.refuse_unknown();
     result
+}
+
+/// How a list with commas is written where one line is all there is.
+fn list_remedy(value: &Value, source: &ValueSource) -> Option<String> {
+    let (Value::Text(text), ValueSource::Variable(_) | ValueSource::Flag(_)) = (value, source) else { return None };
+    let elements: Vec<String> = text.split(',').map(|element| format!("\"{}\"", element.trim())).collect();
+    let list = without_user_info(&format!("[{}]", elements.join(", ")));
+    text.contains(',').then(|| format!("; a list is written in brackets here: {list}"))
 }
 
 /// A list of texts as a value.

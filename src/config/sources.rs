@@ -23,6 +23,8 @@ const PARENTS: usize = 16;
 const PROXY_PORT: u16 = 1080;
 /// Longest password file in bytes: more is no password.
 const PASSWORD: u64 = 4096;
+/// How a parent's address is written.
+const PARENT: &str = "http://l4.example:8081";
 /// What stands in place of a user and password that are not shown.
 pub(super) const MASK: &str = "***";
 
@@ -101,7 +103,10 @@ pub(super) fn upstream(section: &mut Section<'_>) -> Option<Settings> {
 type Login = (String, Option<String>);
 
 fn parent(section: &mut Section<'_>) -> Option<Parent> {
-    let url = section.secret("url", Value::Null, |value| endpoint(value, "http://l4.example:8081"));
+    let url = section.secret("url", Value::Null, |value| match value {
+        Value::Null => Err(Fault::new("`url` is missing", format!("write the parent's address, like url: {PARENT}"))),
+        value => endpoint(value, PARENT),
+    });
     let kinds = &[("connected-cache", ParentKind::ConnectedCache), ("forward-proxy", ParentKind::ForwardProxy)];
     let kind = section.value_or("kind", "connected-cache", values::word(kinds));
     let file = section.value_or("password_file", Value::Null, values::optional(password));
@@ -211,6 +216,10 @@ fn proxy(value: &Value) -> Parsed<(Proxy, Option<Login>)> {
     // Without a scheme, as other programs take it.
     let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let endpoint = endpoint(&full.as_str().into(), "http://proxy.lan:3128")?;
+    let is_scheme = |user: &str| ["http", "https"].iter().any(|scheme| user.eq_ignore_ascii_case(scheme));
+    if full != text && endpoint.user.as_deref().is_some_and(is_scheme) {
+        return Err(Fault::new("the scheme has no // behind it", "write for example http://user@proxy.lan:3128"));
+    }
     if endpoint.scheme == Scheme::Https {
         let remedy = "write http://; what goes through to https origins is encrypted all the same";
         return Err(Fault::new("a proxy is not spoken to by TLS", remedy));
@@ -229,6 +238,20 @@ fn endpoint(value: &Value, example: &str) -> Parsed<Endpoint> {
     let (scheme, rest) = scheme_of(text).ok_or_else(fault)?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (login, authority) = rest.rsplit_once('@').map_or((None, rest), |(login, host)| (Some(login), host));
+    let form = format!("write scheme, host and port alone, like {example}");
+    if login.is_some_and(|login| login.contains('/')) {
+        let remedy = format!("write it like {example}, a slash in a user or password as %2F");
+        return Err(Fault::new("there is a slash before the host", remedy));
+    }
+    if authority.contains(['/', '?', '#']) {
+        return Err(Fault::new("there is a path or query behind the host", format!("{form}, nothing behind it")));
+    }
+    if authority.starts_with('[') != authority.contains(']') {
+        return Err(Fault::new(
+            "an IPv6 address has no bracket at one end",
+            format!("{form}, or http://[2001:db8::1]:8081"),
+        ));
+    }
     if login == Some(MASK) {
         return Err(Fault::new("user and password are not shown here", "write them anew"));
     }
@@ -245,11 +268,11 @@ fn endpoint(value: &Value, example: &str) -> Parsed<Endpoint> {
     }
     let has_port = !authority.ends_with(']') && authority.contains(':');
     let (host, port) = if has_port {
-        let (host, port) = parse_host_port(authority)?;
-        (host, Some(port))
+        parse_host_port(authority).map(|(host, port)| (host, Some(port)))
     } else {
-        (Host::parse(authority)?, None)
-    };
+        Host::parse(authority).map(|host| (host, None))
+    }
+    .map_err(|fault| Fault::new(fault.problem, form))?;
     Ok(Endpoint { scheme, user, password, host, port })
 }
 
@@ -316,12 +339,38 @@ mod tests {
             "http://proxy.lan/path",
             "http://@proxy.lan",
             "http://***@proxy.lan",
+            "http:/u:secret@proxy.lan:1",
+            "http//u:secret@proxy.lan:1",
+            "http:u:secret@proxy.lan:1",
+            "http://u:sec/ret@proxy.lan:1",
             "http://a:%00@proxy.lan",
             "http://169.254.169.254:80",
             "http://",
         ] {
             assert!(proxy(&text.into()).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn remedies_fit_the_address_of_a_parent() {
+        let found = |url: &str| {
+            let text = format!("upstream: {{ parents: [{url}] }}");
+            let sources = crate::config::Sources::new().file("f", &text);
+            crate::config::Config::load(&sources).unwrap_err().to_string()
+        };
+        for (url, said) in [
+            ("{ url: \"http://l4/path\" }", "path or query behind the host"),
+            ("{ url: \"http://[::1\" }", "bracket"),
+            ("{ url: \"http://a b\" }", "not a host name"),
+            ("{}", "`url` is missing"),
+        ] {
+            let text = found(url);
+            assert!(text.contains(said) && text.contains("http://l4.example:8081"), "{text}");
+            assert!(!text.contains("under `port`") && !text.contains("no scheme"), "{text}");
+        }
+        let sources = crate::config::Sources::new().variable("http_proxy", "http:/u:SECRET@h:1");
+        let text = crate::config::Config::load(&sources).unwrap_err().to_string();
+        assert!(text.contains("http://proxy.lan:3128") && !text.contains("SECRET"), "{text}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::Node;
 use crate::config::Config;
@@ -46,14 +46,20 @@ impl Banner {
         let _ = writeln!(text, "  stores in  {}; index in {}", self.drives.join(", "), self.state);
         let _ = writeln!(text, "  origins    {}", self.rules.join(", "));
         if let (Some(address), Some(host)) = (node.data.first(), &self.sample) {
-            let port = address.port();
+            let address = from_here(*address);
             let _ = writeln!(
                 text,
-                "  try        curl -sSo /dev/null -D - 'http://127.0.0.1:{port}/path/of/a/file?cacheHostOrigin={host}'"
+                "  try        curl -sSo /dev/null -D - 'http://{address}/path/of/a/file?cacheHostOrigin={host}'"
             );
         }
         text
     }
+}
+
+/// Where this machine reaches a listener: loopback where it takes every address, else the one that it takes.
+fn from_here(listener: SocketAddr) -> SocketAddr {
+    // A listener on [::] takes IPv4, too.
+    if listener.ip().is_unspecified() { (Ipv4Addr::LOCALHOST, listener.port()).into() } else { listener }
 }
 
 fn list(addresses: &[SocketAddr]) -> String {
@@ -72,4 +78,23 @@ fn say(text: &str) {
     print!("{text}");
     // Nobody may be reading.
     let _ = io::Write::flush(&mut io::stdout());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_to_try_names_an_address_that_is_listened_on() {
+        for (listener, tried) in [
+            ("0.0.0.0:8081", "127.0.0.1:8081"),
+            ("[::]:80", "127.0.0.1:80"),
+            ("127.0.0.1:8081", "127.0.0.1:8081"),
+            ("[::1]:8081", "[::1]:8081"),
+            ("10.1.2.3:8081", "10.1.2.3:8081"),
+            ("[fd00::5]:8081", "[fd00::5]:8081"),
+        ] {
+            assert_eq!(from_here(listener.parse().unwrap()).to_string(), tried, "{listener}");
+        }
+    }
 }

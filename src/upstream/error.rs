@@ -400,8 +400,12 @@ impl fmt::Display for TlsFault {
         match self {
             Self::Expired => f.write_str("its certificate has expired, or this machine's clock is ahead"),
             Self::NotYetValid => f.write_str("its certificate is not yet valid; is this machine's clock right?"),
-            Self::WrongName => f.write_str("its certificate is for another name"),
-            Self::UnknownIssuer => f.write_str("its certificate's issuer is not trusted"),
+            Self::WrongName => f.write_str(
+                "its certificate is for another name; what a parent is called there can be said as its tls_name",
+            ),
+            Self::UnknownIssuer => {
+                f.write_str("its certificate's issuer is not trusted; a CA of the site is named in upstream.tls.ca")
+            }
             Self::Revoked => f.write_str("its certificate is revoked"),
             Self::Certificate(reason) => write!(f, "its certificate is unfit: {reason}"),
             Self::InvalidName => f.write_str("its name cannot be asked for"),

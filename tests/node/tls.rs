@@ -316,3 +316,21 @@ async fn a_start_with_files_that_cannot_be_used_is_refused() {
         assert!(!setup.path("drive1").exists(), "nothing was begun");
     }
 }
+
+#[tokio::test]
+async fn files_towards_sources_that_cannot_be_used_are_named_with_their_setting() {
+    let authority = Authority::new("site");
+    for (setting, files) in
+        [("ca", json!({ "ca": "/none/a.pem" })), ("key", json!({ "certificate": "/none/b.pem", "key": "/none/a.pem" }))]
+    {
+        let parents = json!([{ "url": "https://l4.example:8443" }]);
+        let setup = setup(&authority, json!({})).set("upstream.parents", parents).set("upstream.tls", files);
+        let mut command = setup.command();
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let output = tokio::time::timeout(PATIENCE, output).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(&format!("upstream.tls.{setting}: /none/a.pem: ")), "{said}");
+        assert!(said.contains("write the path of a PEM file"), "{said}");
+    }
+}

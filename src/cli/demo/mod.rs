@@ -8,14 +8,16 @@ mod origin;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::exit_codes::Exit;
-use super::output;
+use super::output::{self, Output};
 use crate::config::{Config, ConfigErrors, Sources};
 use crate::content::{Policy, UnixMillis};
 use crate::node::{Node, StartError};
+use crate::shutdown::{Signal, Signals};
 use device::{Download, download, download_to_its_end};
 use origin::{CUT, DAMAGED, Origin};
 
@@ -54,33 +56,48 @@ enum DemoError {
 }
 
 /// Shows the demo on standard output; fails when a step shows other than what it should.
-pub(super) fn run() -> Exit {
+pub(super) fn run(format: Output) -> ExitCode {
+    if format == Output::Json {
+        output::fault("the demo is for people: leave --output json out");
+        return Exit::Usage.into();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             output::fault(&format!("threads: {error}; check the limits of this user and container"));
-            return Exit::Failure;
+            return Exit::Failure.into();
         }
     };
-    match runtime.block_on(in_a_new_directory(&mut io::stdout())) {
-        Ok(()) => Exit::Success,
-        Err(error) => {
-            output::fault(&format!("demo: {error}"));
-            Exit::Failure
-        }
-    }
-}
-
-async fn in_a_new_directory(out: &mut (impl Write + Send)) -> Result<(), DemoError> {
     let directory = std::env::temp_dir().join(format!(
         "waystation-demo-{}-{}",
         std::process::id(),
         UnixMillis::from(std::time::SystemTime::now()).0
     ));
-    let shown = show(out, &directory).await;
+    let ended = runtime.block_on(shown_or_stopped(&mut io::stdout(), &directory));
+    // First the caches end, which would write more files.
+    runtime.shutdown_timeout(Duration::from_secs(2));
     // The demo leaves nothing behind; what cannot be removed is in the system's own temporary directory.
     let _ = std::fs::remove_dir_all(&directory);
-    shown
+    match ended {
+        Ok(None) => Exit::Success.into(),
+        Ok(Some(signal)) => ExitCode::from(signal.exit_code()),
+        Err(error) => {
+            output::fault(&format!("demo: {error}"));
+            Exit::Failure.into()
+        }
+    }
+}
+
+/// Shows it to its end, or up to the signal that stops it.
+async fn shown_or_stopped(
+    out: &mut (impl Write + Send),
+    directory: &std::path::Path,
+) -> Result<Option<Signal>, DemoError> {
+    let mut signals = Signals::catch()?;
+    tokio::select! {
+        shown = show(out, directory) => shown.map(|()| None),
+        signal = signals.received() => Ok(Some(signal)),
+    }
 }
 
 async fn show(out: &mut (impl Write + Send), directory: &std::path::Path) -> Result<(), DemoError> {
