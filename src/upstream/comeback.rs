@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::client::{Inner, Upstream};
 use super::connect::Connector;
-use super::error::FetchError;
+use super::error::{FetchError, TlsFault};
 use super::plan::Source;
 use super::pool::Link;
 
@@ -43,12 +43,24 @@ impl Sought {
     }
 }
 
+/// While it lives its source is looked for.
+struct Looking {
+    inner: Weak<Inner>,
+    source: Source,
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.inner.upgrade().inspect(|inner| inner.sought.end(&self.source));
+    }
+}
+
 impl Upstream {
     /// Looks for a source from now on, if it cannot be reached. Whether nobody did.
     pub(super) fn look_for(&self, source: &Source) -> bool {
         let begins = self.inner.sources.is_unreachable(source) && self.inner.sought.begin(source);
         if begins {
-            tokio::spawn(seek(Arc::downgrade(&self.inner), source.clone()));
+            tokio::spawn(seek(Looking { inner: Arc::downgrade(&self.inner), source: source.clone() }));
         }
         begins
     }
@@ -69,26 +81,32 @@ impl Upstream {
     }
 }
 
-async fn seek(inner_of: Weak<Inner>, source: Source) {
-    let began = Instant::now();
+async fn seek(looking: Looking) {
+    let (began, source) = (Instant::now(), looking.source.clone());
     let mut attempts = FuturesUnordered::new();
-    while let Some(inner) = inner_of.upgrade() {
+    while let Some(inner) = looking.inner.upgrade() {
         let (limit, pause) = (inner.settings.timeouts.connect, inner.settings.look_every());
         let is_over = source.parent.is_none() && began.elapsed() > LONGEST;
         if is_over || !inner.sources.is_unreachable(&source) {
-            return inner.sought.end(&source);
+            return;
         }
         inner.sources.still_away(&source);
         attempts.push(connect(Arc::clone(&inner.connector), source.clone(), Instant::now() + limit));
         drop(inner);
-        let Ok(link) = timeout(pause, first_of(&mut attempts)).await else { continue };
-        let Some(inner) = inner_of.upgrade() else { return };
-        inner.sought.end(&source);
-        if let Some(link) = link {
-            inner.pool.put(source.clone(), link);
-        }
-        // Of who says no the next request learns why: with a wrong password asking again and again would lock an account.
-        return inner.sources.reached(&source);
+        let Ok(said) = timeout(pause, first_of(&mut attempts)).await else { continue };
+        let Some(inner) = looking.inner.upgrade() else { return };
+        // First, so that whoever finds it away again looks anew.
+        drop(looking);
+        return match said {
+            Ok(link) => {
+                inner.pool.put(source.clone(), link);
+                inner.sources.reached(&source);
+            }
+            // A rule of ours, which each request is told.
+            Err(FetchError::AddressRefused { .. }) => inner.sources.reached(&source),
+            // With a wrong password asking again and again would lock an account.
+            Err(error) => inner.sources.refuses(&source, &error),
+        };
     }
 }
 
@@ -96,14 +114,24 @@ async fn connect(connector: Arc<Connector>, source: Source, limit: Instant) -> R
     connector.connect(&source, limit).await
 }
 
-/// The first connection that comes of the attempts, or `None` when somebody refuses one; until the end of time if neither does.
-async fn first_of(attempts: &mut FuturesUnordered<impl Future<Output = Result<Link, FetchError>>>) -> Option<Link> {
+/// The first connection that comes of the attempts, or why there is to be none; until the end of time if nobody says anything.
+async fn first_of(
+    attempts: &mut FuturesUnordered<impl Future<Output = Result<Link, FetchError>>>,
+) -> Result<Link, FetchError> {
     while let Some(attempt) = attempts.next().await {
         match attempt {
-            Ok(link) => return Some(link),
-            Err(error) if error.is_refusal() => return None,
-            Err(_) => {}
+            Err(error) if !says_no(&error) => {}
+            said => return said,
         }
     }
     pending().await
+}
+
+/// Whether looking on would be told the same. A connection that ends in the handshake may be a link that is cut.
+fn says_no(error: &FetchError) -> bool {
+    match error {
+        FetchError::TlsFailed { fault, .. } => !matches!(fault, TlsFault::Disconnected | TlsFault::Protocol(_)),
+        FetchError::AddressRefused { .. } => true,
+        error => error.is_refusal(),
+    }
 }

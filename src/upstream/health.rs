@@ -206,6 +206,16 @@ impl Health {
         was_unreachable
     }
 
+    /// There is somebody at `now`, who refuses or is refused: one request may learn why, and the others wait for that. Whether
+    /// the source was waited for.
+    pub fn refuses(&mut self, now: Instant) -> bool {
+        let was_unreachable = self.is_unreachable();
+        if was_unreachable {
+            self.state = State::Open { since: now, until: now, cause: Outcome::Refused };
+        }
+        was_unreachable
+    }
+
     /// It was looked for at `now`, and could not be reached.
     pub fn still_away(&mut self, now: Instant) {
         if let State::Open { until, cause: Outcome::ConnectFailure, .. } = &mut self.state

@@ -171,6 +171,21 @@ fn a_source_that_can_be_reached_again_need_not_be_waited_for() {
 }
 
 #[test]
+fn a_source_that_is_back_and_refuses_is_asked_by_one_alone() {
+    let now = Instant::now();
+    let mut health = Health::default();
+    for _ in 0..2 {
+        health.record(now, Outcome::ConnectFailure, None, 0.5);
+    }
+    assert!(health.refuses(now) && !health.refuses(now));
+    assert!(!health.is_unreachable() && health.is_refused());
+    let probe = probe(&mut health, now);
+    assert!(matches!(health.verdict(now), Verdict::Down { .. }));
+    health.record(now, Outcome::Refused, Some(probe), 0.5);
+    assert!(matches!(health.verdict(now), Verdict::Down { .. }));
+}
+
+#[test]
 fn a_probe_that_is_still_under_way_delays_nobody_once_the_source_is_reached() {
     let now = Instant::now();
     let mut health = Health::default();

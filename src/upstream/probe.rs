@@ -19,10 +19,12 @@ const UNNOTICED: Duration = Duration::from_millis(40);
 /// And who has nothing, this part of the time that its answer may take: of a whole one half a second, and below a second for
 /// all of several sources together.
 const PART: u32 = 28;
+/// But so long at least, when several share little time.
+const LEAST: Duration = Duration::from_millis(250);
 
 /// How long to wait for a source that was down, of the time until `limit`.
 pub(super) fn patience(limit: Instant, stands_in: bool) -> Duration {
-    if stands_in { UNNOTICED } else { limit.saturating_duration_since(Instant::now()) / PART }
+    if stands_in { UNNOTICED } else { (limit.saturating_duration_since(Instant::now()) / PART).max(LEAST) }
 }
 
 impl Ask {
@@ -75,9 +77,10 @@ impl Upstream {
         let (tell, told) = oneshot::channel();
         tokio::spawn(async move {
             let answer = upstream.conclude(&mut question, &asked, limit, ticket).await;
-            // An answer that nobody waits for any more is dropped with its connection.
-            if tell.send((answer, question.yields)).is_err() && upstream.inner.sources.down_until(&asked).is_none() {
-                upstream.inner.sources.tell_of_comeback();
+            // An answer that nobody waits for any more counts, and is dropped with its connection.
+            if let Err((answer, _)) = tell.send((answer, question.yields)) {
+                upstream.count(&answer);
+                upstream.inner.refusals.lock().note(&asked, (&question.origin, &question.target), &answer);
             }
         });
         match timeout(patience, told).await {

@@ -153,6 +153,22 @@ impl Sources {
         self.tell_of_comeback();
     }
 
+    /// There is somebody again, who refuses or is refused: the next request alone learns more.
+    pub(super) fn refuses(&self, source: &Source, error: &FetchError) {
+        if self.table.lock().get_mut(source).is_some_and(|health| health.refuses(Instant::now())) {
+            tracing::warn!(%source, %error, "the source can be reached again, and cannot be used");
+            self.note_refusal(source, error);
+        }
+        self.tell_of_comeback();
+    }
+
+    fn note_refusal(&self, source: &Source, error: &FetchError) {
+        let mut refusals = self.refusals.lock();
+        if refusals.len() < REMEMBERED || refusals.contains_key(source) || source.parent.is_some() {
+            refusals.insert(source.clone(), error.to_string());
+        }
+    }
+
     /// Who waits for a source may ask again.
     pub(super) fn tell_of_comeback(&self) {
         self.comebacks.send_modify(|count| *count += 1);
@@ -191,6 +207,8 @@ impl Sources {
                     tracing::info!(%source, "the source is up again");
                     self.refusals.lock().remove(source);
                     self.show(source, true);
+                    drop(table);
+                    self.tell_of_comeback();
                 }
                 _ => {}
             }
@@ -222,11 +240,7 @@ impl Ticket {
 
     /// Reports that there is somebody, but nothing can be asked, and why.
     pub(super) fn refused(&mut self, error: &FetchError) {
-        let mut refusals = self.sources.refusals.lock();
-        if refusals.len() < REMEMBERED || refusals.contains_key(&self.source) || self.source.parent.is_some() {
-            refusals.insert(self.source.clone(), error.to_string());
-        }
-        drop(refusals);
+        self.sources.note_refusal(&self.source, error);
         self.report(Outcome::Refused);
     }
 

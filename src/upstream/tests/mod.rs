@@ -2,6 +2,7 @@
 //! part of the story.
 
 mod closing;
+mod comebacks;
 mod differential;
 mod faults;
 mod guard;
@@ -57,7 +58,10 @@ struct Log {
 
 impl Server {
     async fn start(scripts: Vec<Vec<Act>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), scripts)
+    }
+
+    fn on(listener: TcpListener, scripts: Vec<Vec<Act>>) -> Self {
         let address = listener.local_addr().unwrap();
         let log = Arc::new(Mutex::new(Log::default()));
         let server = Self { address, log: Arc::clone(&log) };

@@ -7,22 +7,32 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn roots(&self) -> Roots {
+    pub(super) fn roots(&self) -> Roots {
         Roots::Only(vec![self.0.der().clone()])
     }
 
     /// A TLS server for `name` whose certificate holds from one year to another.
     async fn server(&self, name: &str, years: std::ops::Range<i32>, script: Vec<Act>) -> Server {
+        self.server_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), name, years, script)
+    }
+
+    pub(super) fn server_on(
+        &self,
+        listener: TcpListener,
+        name: &str,
+        years: std::ops::Range<i32>,
+        script: Vec<Act>,
+    ) -> Server {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(years.start, 1, 1);
@@ -38,7 +48,6 @@ impl Authority {
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let log = Arc::new(Mutex::new(Log::default()));
         let server = Server { address, log: Arc::clone(&log) };
@@ -60,9 +69,13 @@ impl Authority {
 }
 
 fn secure(server: &Server) -> FetchRequest {
+    secure_at(server.address)
+}
+
+pub(super) fn secure_at(server: SocketAddr) -> FetchRequest {
     let origin = Origin { scheme: Scheme::Https, host: "dl.example".into(), port: 443 };
     let mut request = get(origin, "/x");
-    let address = Some(server.address.to_string().into());
+    let address = Some(server.to_string().into());
     request.policy = Arc::new(Policy { address, ..private_policy() });
     request
 }
