@@ -36,6 +36,8 @@ use super::wrong_bytes::Subject;
 const DISCARDED: u64 = 64 * 1024;
 /// Time that may take.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+/// So long the next source has to know better than the parent that says there is no such thing: a client waits for that word.
+const SECOND_OPINION: Duration = Duration::from_secs(2);
 
 /// Asks sources. Cheap to clone; all clones share connections and health.
 #[derive(Clone)]
@@ -254,13 +256,17 @@ impl Upstream {
         self.inner.sources.arrange(&mut sources, wrong, std::time::Instant::now());
         let mut best = Err(FetchError::NoSource { host: ask.origin.host.to_string() });
         for (index, source) in sources.iter().enumerate() {
-            let limit = share(Instant::now(), ask.deadline, sources.len() - index);
+            let now = Instant::now();
+            let has_answer = best.as_ref().is_ok_and(|answer: &FetchResponse| answer.status.is_client_error());
+            let limit = share(now, ask.deadline, sources.len() - index);
+            let limit = if has_answer { limit.min(now + SECOND_OPINION) } else { limit };
             let result = self.attempt(ask, source, limit).await;
             // Who stands between and sends devices to a page of its own has not got what was asked for.
             let result = result.and_then(|response| match ask.redirected(&response, redirects) {
                 Err(_refused) if source.has_middleman() => {
                     Err(FetchError::MiddlemanRefused { host: source.to_string(), status: response.status })
                 }
+                Err(refused) if has_answer => Err(refused),
                 _ => Ok(response),
             });
             self.count(&result);
@@ -274,7 +280,7 @@ impl Upstream {
                 Err(error) => error.is_passing_fault() && (ask.is_repeatable() || error.is_before_request()),
             };
             if !may_go_on {
-                return result;
+                return if has_answer && result.is_err() { best } else { result };
             }
             if let Err(error) = &result {
                 self.tell(source, error);
@@ -339,6 +345,7 @@ fn better(
     other: Result<FetchResponse, FetchError>,
 ) -> Result<FetchResponse, FetchError> {
     match (one, other) {
+        (Ok(fault), Ok(answer)) if fault.status.is_server_error() && !answer.status.is_server_error() => Ok(answer),
         (Ok(answer), _) | (Err(_), Ok(answer)) => Ok(answer),
         (Err(FetchError::KnownDown { host, until }), Err(FetchError::KnownDown { until: other, .. })) => {
             Err(FetchError::KnownDown { host, until: until.min(other) })

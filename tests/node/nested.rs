@@ -177,6 +177,20 @@ async fn a_parent_s_refusal_is_no_answer_of_the_origin() {
         let answer = node.get(&format!("{path}?cacheHostOrigin={HOST}"), &[]).await;
         assert_eq!(answer.head.status, status, "{}", answer.head.raw);
     }
+    // Nor is it lost when the next one may not be asked, says nothing, or has failed before.
+    let silent = FakeOrigin::with("/told/404", Reply::status(200, "").hold_head(&Gate::shut())).await;
+    let failing = FakeOrigin::with("/told/404", Reply::status(503, "later")).await;
+    let own = Setup::new().set("origins", json!([{ "host": "localhost" }])).set("upstream.direct", json!(true));
+    let own = own.set("upstream.parents", json!([url(parent.address)]));
+    let beside = |others: [SocketAddr; 2]| below(&others.map(url), json!({}));
+    for (setup, host) in [
+        (own, "localhost"),
+        (beside([parent.address, silent.address]), HOST),
+        (beside([failing.address, parent.address]), HOST),
+    ] {
+        let answer = setup.start().get(&format!("/told/404?cacheHostOrigin={host}"), &[]).await;
+        assert_eq!(answer.head.status, 404, "{}", answer.head.raw);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
