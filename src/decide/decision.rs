@@ -126,6 +126,11 @@ fn is_in_window(record: &Record, directives: &ResponseDirectives, freshness: &Fr
     window.zip(freshness.staleness()).is_some_and(|(window, stale)| stale <= window)
 }
 
+/// Whether the request wants an answer that is fresher than what is stored, and may.
+pub fn is_refetch(request: &RequestFacts<'_>, options: &Options) -> bool {
+    options.clients_may_refetch && asks_for_freshness(&request_directives(request.headers))
+}
+
 /// Whether the request says how fresh the answer must be at least, so that a stale one will not do.
 fn asks_for_freshness(wishes: &RequestDirectives) -> bool {
     wishes.no_cache || wishes.max_age.is_some() || wishes.min_fresh.is_some()

@@ -28,7 +28,9 @@ mod vary;
 mod version;
 
 pub use conditional::{Precondition, preconditions};
-pub use decision::{BypassReason, Decision, Options, RequestFacts, decide, is_for_anybody, may_serve_stale};
+pub use decision::{
+    BypassReason, Decision, Options, RequestFacts, decide, is_for_anybody, is_refetch, may_serve_stale,
+};
 pub use digest_field::{
     Algorithm, content_digest, refuses_repr_digest, repr_digest, wanted_content_digests, wants_digest,
 };

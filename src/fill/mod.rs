@@ -42,7 +42,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use moka::sync::Cache;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 pub use arriving::{Arrived, Arriving};
 pub use error::FillError;
@@ -299,6 +299,13 @@ impl Fill {
                 }
             }
         });
+    }
+
+    /// Has what begins by this brought to its end, though its client has gone: as much as that wanted. Of a body that is not
+    /// stored nobody here takes anything.
+    pub async fn finish(&self, obtained: Obtained) {
+        let Obtained::Filling { partial, guard, .. } = obtained else { return };
+        while guard.flight().passage().is_none() && timeout(LOOK, partial.wait(TO_THE_END)).await.is_err() {}
     }
 
     /// Passes a request on without storing the answer: methods other than GET, and answers nobody may share.

@@ -203,7 +203,7 @@ impl Handler {
         let is_refused = refused == Some(true);
         let usable = stored.as_ref().filter(|_| !is_refused);
         let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
-        let options = Options { clients_may_refetch: self.settings.clients_may_refetch };
+        let options = self.options();
         let record = usable.map(|entry| &entry.record);
         let decision = decide::decide(&facts, record, &ask.content.policy, ask.path(), &options, ask.now);
         if let Some(step) = self.instead_of_current(ask, usable, &decision).await {
@@ -300,6 +300,10 @@ impl Handler {
         self.fetch_with(ask, Some(entry), Some(conditions), reason).await
     }
 
+    fn options(&self) -> Options {
+        Options { clients_may_refetch: self.settings.clients_may_refetch }
+    }
+
     async fn fetch(&self, ask: &mut Ask, stored: Option<Arc<Entry>>, reason: FwdReason) -> Step {
         self.fetch_with(ask, stored, None, reason).await
     }
@@ -320,7 +324,9 @@ impl Handler {
         });
         let stands_in = stored.as_ref().is_some_and(|entry| self.stands_in(ask, entry));
         let want = Want { stands_in, ..ask.want(stored, conditions) };
-        let obtained = match stands_in {
+        let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
+        // Who wants it anew waits for that.
+        let obtained = match stands_in && !decide::is_refetch(&facts, &self.options()) {
             true => match self.obtain_or_stale(ask, want, reason).await {
                 Ok(obtained) => obtained,
                 Err(stale) => return Step::Done(stale),

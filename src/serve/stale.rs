@@ -24,21 +24,18 @@ const SILENT: Duration = Duration::from_secs(1);
 
 impl Handler {
     /// What upstream gives, or, when it says nothing for a while, what is stored, as when it cannot be reached (RFC 9111
-    /// section 4.2.4). It is waited for behind the client's back then, so that the next one gets what it says.
+    /// section 4.2.4). It is waited for behind the client's back then, and fetched, so that the next one gets it.
     pub(super) async fn obtain_or_stale(&self, ask: &Ask, want: Want, reason: FwdReason) -> Result<Obtained, Outcome> {
         let fill = self.fill.clone();
-        let mut obtaining = tokio::spawn(async move { fill.obtain(want).await });
-        let obtained = match timeout(SILENT, &mut obtaining).await {
-            Ok(obtained) => obtained,
-            Err(_) => {
-                let status = CacheStatus::hit().because("silent").after(reason, None);
-                match self.stale(ask, status).await {
-                    Some(stale) => return Err(stale),
-                    None => obtaining.await,
-                }
-            }
-        };
-        Ok(obtained.unwrap_or(Obtained::Failed(FillError::Abandoned)))
+        let mut obtaining = Box::pin(async move { fill.obtain(want).await });
+        if let Ok(obtained) = timeout(SILENT, &mut obtaining).await {
+            return Ok(obtained);
+        }
+        let status = CacheStatus::hit().because("silent").after(reason, None);
+        let Some(stale) = self.stale(ask, status).await else { return Ok(obtaining.await) };
+        let fill = self.fill.clone();
+        tokio::spawn(async move { fill.finish(obtaining.await).await });
+        Err(stale)
     }
 
     /// Has `entry` validated, unless that is going on already. It stands in, so one failure ends the attempt, and the next

@@ -2,13 +2,14 @@
 //! (section 4).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::rig::fake_origin::FakeOrigin;
 use super::rig::origin_reply::{Gate, Received, Reply};
 use super::rig::pattern::Pattern;
-use super::rig::running_node::Setup;
+use super::rig::running_node::{RunningNode, Setup};
 
 const HOST: &str = "dl.example.com";
 const TARGET: &str = "/-/dl.example.com/f.bin";
@@ -104,4 +105,46 @@ async fn a_refresh_whose_body_no_drive_takes_comes_to_an_end() {
     let answer = node.get(TARGET, &["Cache-Control: max-age=0"]).await;
     assert!(answer.body == new.bytes(), "{}", answer.head.raw);
     node.wait_until_idle().await;
+}
+
+/// An origin whose file of a minute ago has gone stale and changed, and which says so only when the gate opens.
+async fn slow_to_say(old: Pattern, new: Pattern, gate: &Gate) -> (FakeOrigin, RunningNode) {
+    let reply = |pattern| Reply::file(pattern).with("Cache-Control", "max-age=0");
+    let origin = FakeOrigin::with("/f", reply(old)).await;
+    let node = Setup::new().origin(HOST, origin.address, json!({})).start();
+    assert!(node.get(&format!("/f?cacheHostOrigin={HOST}"), &[]).await.body == old.bytes());
+    node.wait_for_commits().await;
+    origin.serve("/f", reply(new).hold_head(gate));
+    (origin, node)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_slow_origin_says_too_late_for_one_is_there_for_the_next() {
+    let (old, new) = (Pattern::new(871, 3_000_000), Pattern::new(872, 3_000_000));
+    let gate = Gate::shut();
+    let (origin, node) = slow_to_say(old, new, &gate).await;
+    origin.limit_rate(4_000_000);
+    let target = format!("/f?cacheHostOrigin={HOST}");
+    assert!(node.get(&target, &[]).await.body == old.bytes(), "what is stored");
+    gate.open();
+    // Nobody asks meanwhile.
+    origin.wait_for_bytes(6_000_000).await;
+    node.wait_for_commits().await;
+    origin.switch_off();
+    assert!(node.get(&target, &[]).await.body == new.bytes(), "what came behind the first one's back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wants_it_anew_waits_for_a_slow_origin() {
+    let (old, new) = (Pattern::new(873, 3000), Pattern::new(874, 3000));
+    let gate = Gate::shut();
+    let (origin, node) = slow_to_say(old, new, &gate).await;
+    let target = format!("/f?cacheHostOrigin={HOST}");
+    let mut answer = Box::pin(node.get(&target, &["Cache-Control: no-cache"]));
+    // Longer than who has something stored waits for what is not asked for anew.
+    let early = tokio::time::timeout(Duration::from_millis(2500), &mut answer).await;
+    assert!(early.is_err(), "{:?}", early.map(|answer| answer.head.raw));
+    assert_eq!(origin.requests(), 2);
+    gate.open();
+    assert!(answer.await.body == new.bytes());
 }
