@@ -40,6 +40,8 @@ pub(super) struct Demands {
 struct State {
     places: Vec<Arc<Place>>,
     owed: RangeSet,
+    /// Whether somebody sees to it that what is owed comes.
+    is_seen_to: bool,
 }
 
 impl Place {
@@ -82,6 +84,17 @@ impl Demands {
     pub(super) fn owe(&self, range: ByteRange) {
         self.state.lock().owed.insert(range);
         self.changed.notify_one();
+    }
+
+    /// The client stands before nothing any more, and what it waited for is owed. Whether it is the first one to do so, and
+    /// sees to that.
+    pub(super) fn leave_owed(&self, place: &Place) -> bool {
+        let range = place.range();
+        place.advance(TO_THE_END);
+        let mut state = self.state.lock();
+        range.into_iter().for_each(|range| state.owed.insert(range));
+        self.changed.notify_one();
+        !std::mem::replace(&mut state.is_seen_to, true)
     }
 
     /// The client has left.
@@ -129,6 +142,16 @@ mod tests {
 
     fn range(start: u64, end: u64) -> ByteRange {
         ByteRange::new(start, end).unwrap()
+    }
+
+    #[test]
+    fn who_is_served_otherwise_stands_before_nothing_and_one_sees_to_what_is_owed() {
+        let demands = Demands::default();
+        let (a, b) = (demands.join(range(0, 10), Urgency::Awaited), demands.join(range(5, 20), Urgency::Awaited));
+        assert!(demands.leave_owed(&a) && !demands.leave_owed(&b));
+        let (waiting, owed) = demands.all();
+        assert!(waiting.is_empty() && demands.urgency() == Urgency::Background);
+        assert_eq!(owed.iter().collect::<Vec<_>>(), [range(0, 20)]);
     }
 
     #[test]

@@ -422,6 +422,11 @@ impl FlightGuard {
         }
     }
 
+    /// See [`Demands::leave_owed`].
+    pub(super) fn leaves_owed(&self) -> bool {
+        self.flight.demands.leave_owed(&self.place)
+    }
+
     /// What the source said when the body was begun or taken up.
     pub fn answered(&self) -> Option<StatusCode> {
         StatusCode::from_u16(self.flight.answered.load(Ordering::Acquire)).ok()

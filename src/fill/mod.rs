@@ -56,7 +56,7 @@ pub use crate::upstream::{
     FetchResponse as PassedThrough, Framing as PassedFraming, RequestBody as PassedBody, UpstreamBody as Through,
 };
 
-use crate::content::{CacheKey, Digest, FillMode, KeyHash};
+use crate::content::{Abandon, CacheKey, Digest, FillMode, KeyHash};
 use crate::decide;
 use crate::store::Store;
 use crate::telemetry::Metrics;
@@ -303,8 +303,12 @@ impl Fill {
 
     /// Has what begins by this brought to its end, though its client has gone: as much as that wanted. Of a body that is not
     /// stored nobody here takes anything.
-    pub async fn finish(&self, obtained: Obtained) {
+    pub async fn finish(&self, obtained: Obtained, abandon: Abandon) {
         let Obtained::Filling { partial, guard, .. } = obtained else { return };
+        // One is enough for all, and none where a fill goes on without clients.
+        if !guard.leaves_owed() || abandon == Abandon::Complete {
+            return;
+        }
         while guard.flight().passage().is_none() && timeout(LOOK, partial.wait(TO_THE_END)).await.is_err() {}
     }
 

@@ -33,8 +33,8 @@ impl Handler {
         }
         let status = CacheStatus::hit().because("silent").after(reason, None);
         let Some(stale) = self.stale(ask, status).await else { return Ok(obtaining.await) };
-        let fill = self.fill.clone();
-        tokio::spawn(async move { fill.finish(obtaining.await).await });
+        let (fill, abandon) = (self.fill.clone(), ask.content.policy.abandon);
+        tokio::spawn(async move { fill.finish(obtaining.await, abandon).await });
         Err(stale)
     }
 
