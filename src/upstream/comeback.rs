@@ -22,6 +22,8 @@ use super::pool::Link;
 const SOUGHT: usize = 16;
 /// So long an origin is looked for, since names that never were may have been asked for; a parent for ever.
 const LONGEST: Duration = Duration::from_secs(600);
+/// So many handshakes in a row that make no sense are no link that is cut.
+const ODDITIES: u32 = 3;
 
 /// Who is being looked for.
 #[derive(Debug, Default)]
@@ -83,7 +85,7 @@ impl Upstream {
 
 async fn seek(looking: Looking) {
     let (began, source) = (Instant::now(), looking.source.clone());
-    let mut attempts = FuturesUnordered::new();
+    let (mut attempts, mut oddities) = (FuturesUnordered::new(), 0);
     while let Some(inner) = looking.inner.upgrade() {
         let (limit, pause) = (inner.settings.timeouts.connect, inner.settings.look_every());
         let is_over = source.parent.is_none() && began.elapsed() > LONGEST;
@@ -93,7 +95,7 @@ async fn seek(looking: Looking) {
         inner.sources.still_away(&source);
         attempts.push(connect(Arc::clone(&inner.connector), source.clone(), Instant::now() + limit));
         drop(inner);
-        let Ok(said) = timeout(pause, first_of(&mut attempts)).await else { continue };
+        let Ok(said) = timeout(pause, first_of(&mut attempts, &mut oddities)).await else { continue };
         let Some(inner) = looking.inner.upgrade() else { return };
         // First, so that whoever finds it away again looks anew.
         drop(looking);
@@ -115,12 +117,16 @@ async fn connect(connector: Arc<Connector>, source: Source, limit: Instant) -> R
 }
 
 /// The first connection that comes of the attempts, or why there is to be none; until the end of time if nobody says anything.
+/// `oddities` counts the handshakes in a row that made no sense.
 async fn first_of(
     attempts: &mut FuturesUnordered<impl Future<Output = Result<Link, FetchError>>>,
+    oddities: &mut u32,
 ) -> Result<Link, FetchError> {
     while let Some(attempt) = attempts.next().await {
+        let is_odd = matches!(&attempt, Err(FetchError::TlsFailed { fault: TlsFault::Protocol(_), .. }));
+        *oddities = if is_odd { *oddities + 1 } else { 0 };
         match attempt {
-            Err(error) if !says_no(&error) => {}
+            Err(error) if !says_no(&error) && *oddities < ODDITIES => {}
             said => return said,
         }
     }

@@ -17,10 +17,10 @@ use super::sources::Ticket;
 /// So long waits who has something stored to serve.
 const UNNOTICED: Duration = Duration::from_millis(40);
 /// And who has nothing, this part of the time that its answer may take: of a whole one half a second, and below a second for
-/// all of several sources together.
+/// all of up to four sources together.
 const PART: u32 = 28;
 /// But so long at least, when several share little time.
-const LEAST: Duration = Duration::from_millis(250);
+const LEAST: Duration = Duration::from_millis(200);
 
 /// How long to wait for a source that was down, of the time until `limit`.
 pub(super) fn patience(limit: Instant, stands_in: bool) -> Duration {
@@ -78,7 +78,10 @@ impl Upstream {
         tokio::spawn(async move {
             let answer = upstream.conclude(&mut question, &asked, limit, ticket).await;
             // An answer that nobody waits for any more counts, and is dropped with its connection.
-            if let Err((answer, _)) = tell.send((answer, question.yields)) {
+            // Whether a redirect leads anywhere is not known.
+            if let Err((answer, _)) = tell.send((answer, question.yields))
+                && !answer.as_ref().is_ok_and(|response| response.status.is_redirection())
+            {
                 upstream.count(&answer);
                 upstream.inner.refusals.lock().note(&asked, (&question.origin, &question.target), &answer);
             }

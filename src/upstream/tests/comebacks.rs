@@ -87,3 +87,21 @@ async fn who_comes_back_with_a_certificate_that_is_over_is_said_to() {
     let down = upstream.down_sources();
     assert!(down[0].refusal.as_ref().unwrap().contains("expired"), "{down:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_back_and_does_not_speak_tls_is_said_to() {
+    let (address, authority) = (away(3), Authority::new("ca"));
+    let upstream = upstream_with(settings(), Names::default(), authority.roots());
+    is_known_to_be_down(&upstream, || secure_at(address)).await;
+    let listener = TcpListener::bind(address).await.unwrap();
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let _ = connection.write_all(b"HTTP/1.1 400 This is the plain port\r\n\r\n").await;
+            let _ = connection.read(&mut [0; 1024]).await;
+        }
+    });
+    let error = told(upstream.clone(), secure_at(address), Instant::now() + Duration::from_secs(30)).await;
+    assert!(matches!(error, FetchError::TlsFailed { fault: TlsFault::Protocol(_), .. }), "{error}");
+    assert!(upstream.down_sources()[0].refusal.is_some());
+}
