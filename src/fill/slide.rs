@@ -13,7 +13,7 @@ use http::Method;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::avoid::Avoid;
+use super::avoid::{Avoid, SILENT, silence_left};
 use super::copy::{Copying, DOWN_AFTER, Ways};
 use super::demand::TO_THE_END;
 use super::flight::{Head, Outlook};
@@ -36,8 +36,6 @@ use crate::upstream::{FetchError, FetchRequest, Standing, Subject};
 const LINGERS: Duration = Duration::from_secs(2);
 /// How often it is looked at what clients want, when nothing tells.
 const TICK: Duration = Duration::from_millis(250);
-/// A stream that is silent for so long is given up for a new request.
-const SILENT: Duration = Duration::from_secs(6);
 
 /// Answers that do not fit what was asked before no more is asked for.
 const MISFITS: u32 = 4;
@@ -337,13 +335,15 @@ impl<'a> Slide<'a> {
             return self.passage.close(Ended::Cut);
         }
         let upstream = &leader.inner.upstream;
-        let deadline = Instant::now() + upstream.settings().timeouts.request;
-        let (avoid, wrong) = (self.avoid.at(Instant::now()), leader.inner.wrong_source(&self.want));
+        let now = Instant::now();
+        let deadline = now + upstream.settings().timeouts.request;
+        let (avoid, wrong) = (self.avoid.at(now), leader.inner.wrong_source(&self.want));
+        let silence = Some(silence_left(self.patience.silence(now)));
         let standing = self.age.of_the_same();
         standing.set(leader.permit.demands().urgency());
-        let request =
-            FetchRequest { avoid, wrong, standing, ..leader.want.request(Method::GET, headers, None, deadline) };
-        let response = match upstream.fetch(request, &*leader.inner.redirects).await {
+        let request = leader.want.request(Method::GET, headers, None, deadline);
+        let request = FetchRequest { avoid, wrong, silence, standing, ..request };
+        let mut response = match upstream.fetch(request, &*leader.inner.redirects).await {
             Ok(response) => {
                 self.shut_until = None;
                 response
@@ -361,6 +361,8 @@ impl<'a> Slide<'a> {
                 return;
             }
         };
+        let now = Instant::now();
+        response.passed_over.drain(..).for_each(|source| self.avoid.note(source, now));
         match judge(&self.record, self.record.length, asked, &Answered::of(&response)) {
             Judged::Part { at, end } => {
                 let part = ByteRange::new(at, end);

@@ -24,7 +24,7 @@ impl Upstream {
         // A real circle answers at once; a slow parent is no reason to think ill of it, and is left before its time is over.
         let (deadline, wrong) = (request.deadline, request.wrong.clone());
         let latest = deadline.checked_sub(MARGIN)?;
-        let mut sources = plan(&self.inner.settings, &request.origin, &request.policy, request.avoid.as_ref());
+        let mut sources = plan(&self.inner.settings, &request.origin, &request.policy, &request.avoid);
         self.inner.sources.arrange(&mut sources, wrong.as_ref(), Instant::now().into_std());
         let mut ask = Ask::new(FetchRequest { interims: None, ..request });
         for source in sources.iter().take_while(|source| source.parent.is_some()) {

@@ -36,9 +36,6 @@ use super::wrong_bytes::Subject;
 const DISCARDED: u64 = 64 * 1024;
 /// Time that may take.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
-/// So long the next source has to know better than the parent that says there is no such thing: a client waits for that word.
-const SECOND_OPINION: Duration = Duration::from_secs(2);
-
 /// Asks sources. Cheap to clone; all clones share connections and health.
 #[derive(Clone)]
 pub struct Upstream {
@@ -81,8 +78,10 @@ pub struct FetchRequest {
     pub body: Option<RequestBody>,
     /// Until when the first body byte must be there.
     pub deadline: Instant,
-    /// A source that has failed just now: it is asked after the others.
-    pub avoid: Option<Source>,
+    /// Sources that have failed just now: they are asked after the others.
+    pub avoid: Vec<Source>,
+    /// So long a source may say nothing as long as there is another one to ask, if that is less than its share of the time.
+    pub silence: Option<Duration>,
     /// A source that gave wrong bytes for the same content lately: it is the last one that is asked.
     pub wrong: Option<Source>,
     /// How much its answer matters, where not all may come at once.
@@ -91,6 +90,15 @@ pub struct FetchRequest {
     pub interims: Option<Interims>,
     /// Something stored can be served instead: who asks waits for a source that was down no longer than is not noticed.
     pub stands_in: bool,
+}
+
+/// In which order the sources of a request are asked.
+struct Turns {
+    avoid: Vec<Source>,
+    wrong: Option<Source>,
+    silence: Option<Duration>,
+    /// Those that said nothing.
+    passed_over: Vec<Source>,
 }
 
 impl Upstream {
@@ -224,12 +232,13 @@ impl Upstream {
     /// # Errors
     /// See [`FetchError`]; the fault of the last source that was asked. A 4xx or 5xx answer is no error.
     pub async fn fetch(&self, request: FetchRequest, redirects: &dyn Redirects) -> Result<FetchResponse, FetchError> {
-        let (avoid, wrong) = (request.avoid.clone(), request.wrong.clone());
+        let (avoid, wrong, silence) = (request.avoid.clone(), request.wrong.clone(), request.silence);
+        let mut turns = Turns { avoid, wrong, silence, passed_over: Vec::new() };
         let mut ask = Ask::new(request);
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.ask(&mut ask, redirects, (avoid.as_ref(), wrong.as_ref())).await?;
+            let response = self.ask(&mut ask, redirects, &mut turns).await?;
             let Some((origin, target, policy)) = ask.redirected(&response, redirects)? else {
-                return Ok(response);
+                return Ok(FetchResponse { passed_over: turns.passed_over, ..response });
             };
             if origin != ask.origin {
                 redirect::drop_credentials(&mut ask.headers);
@@ -247,45 +256,58 @@ impl Upstream {
         &self,
         ask: &mut Ask,
         redirects: &dyn Redirects,
-        (avoid, wrong): (Option<&Source>, Option<&Source>),
+        turns: &mut Turns,
     ) -> Result<FetchResponse, FetchError> {
         if let Some(shut) = self.inner.budget.shut().filter(|_| ask.policy.budgeted) {
             return Err(FetchError::OverBudget { until: shut.until });
         }
-        let mut sources = plan(&self.inner.settings, &ask.origin, &ask.policy, avoid);
-        self.inner.sources.arrange(&mut sources, wrong, std::time::Instant::now());
+        let mut sources = plan(&self.inner.settings, &ask.origin, &ask.policy, &turns.avoid);
+        self.inner.sources.arrange(&mut sources, turns.wrong.as_ref(), std::time::Instant::now());
         let mut best = Err(FetchError::NoSource { host: ask.origin.host.to_string() });
+        let (mut end, mut has_answer) = (ask.deadline, false);
         for (index, source) in sources.iter().enumerate() {
             let now = Instant::now();
-            let has_answer = best.as_ref().is_ok_and(|answer: &FetchResponse| answer.status.is_client_error());
-            let limit = share(now, ask.deadline, sources.len() - index);
-            let limit = if has_answer { limit.min(now + SECOND_OPINION) } else { limit };
+            let is_last = index + 1 == sources.len();
+            let limit = share(now, end, sources.len() - index);
+            let limit = turns.silence.filter(|_| !is_last).map_or(limit, |silence| limit.min(now + silence));
             let result = self.attempt(ask, source, limit).await;
-            // Who stands between and sends devices to a page of its own has not got what was asked for.
-            let result = result.and_then(|response| match ask.redirected(&response, redirects) {
-                Err(_refused) if source.has_middleman() => {
+            let refused = result.as_ref().ok().and_then(|response| ask.redirected(response, redirects).err());
+            let result = result.and_then(|response| match refused {
+                // Who stands between and sends devices to a page of its own has not got what was asked for.
+                Some(_) if source.has_middleman() => {
                     Err(FetchError::MiddlemanRefused { host: source.to_string(), status: response.status })
                 }
-                Err(refused) if has_answer => Err(refused),
                 _ => Ok(response),
             });
             self.count(&result);
             self.inner.refusals.lock().note(source, (&ask.origin, &ask.target), &result);
+            let result = match refused.filter(|_| has_answer && result.is_ok()) {
+                Some(refused) => Err(refused),
+                None => result,
+            };
             let may_go_on = match &result {
                 // Of a parent nobody knows whether it has asked the origin, unless it says so: the next source may have it.
-                Ok(response) if is_doubtful(source, response) => ask.is_repeatable() && index + 1 < sources.len(),
+                Ok(response) if is_doubtful(source, response) => ask.is_repeatable() && !is_last,
                 Ok(response) => response.status.is_server_error() && ask.is_repeatable(),
+                Err(_) if has_answer => true,
                 // What one source may not be says nothing of the next one.
-                Err(FetchError::AddressRefused { .. }) => index + 1 < sources.len(),
+                Err(FetchError::AddressRefused { .. }) => !is_last,
                 Err(error) => error.is_passing_fault() && (ask.is_repeatable() || error.is_before_request()),
             };
             if !may_go_on {
-                return if has_answer && result.is_err() { best } else { result };
+                return result;
             }
             if let Err(error) = &result {
                 self.tell(source, error);
             }
+            if matches!(result, Err(FetchError::Timeout { .. })) {
+                turns.passed_over.push(source.clone());
+            }
             best = better(best, result);
+            if !has_answer && best.as_ref().is_ok_and(|answer| answer.status.is_client_error()) {
+                // The others have half of the time to know better, and then it is told.
+                (end, has_answer) = (share(Instant::now(), end, 2), true);
+            }
         }
         best
     }

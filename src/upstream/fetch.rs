@@ -64,6 +64,8 @@ pub struct FetchResponse {
     pub body: UpstreamBody,
     /// Who gave it.
     pub source: Source,
+    /// Who was asked before, and said nothing.
+    pub passed_over: Vec<Source>,
     /// Local time when the request was sent (RFC 9111 section 4.2.3).
     pub request_time: UnixMillis,
     /// Local time when the head of the answer arrived.
@@ -397,6 +399,7 @@ impl Upstream {
             unsatisfied_total: dimensions.unsatisfied_total,
             body: UpstreamBody::new(incoming, dimensions.framing, connection, ticket, &limits, spending, metrics),
             source: source.clone(),
+            passed_over: Vec::new(),
             request_time,
             response_time,
         })

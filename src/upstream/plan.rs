@@ -124,9 +124,9 @@ impl fmt::Display for Source {
     }
 }
 
-/// The sources for `origin` in the order in which they are asked; empty when the settings allow none. `avoid` has failed
-/// just now and comes last.
-pub fn plan(settings: &Settings, origin: &Origin, policy: &Policy, avoid: Option<&Source>) -> Vec<Source> {
+/// The sources for `origin` in the order in which they are asked; empty when the settings allow none. Those to `avoid` have
+/// failed just now and come last, in their order.
+pub fn plan(settings: &Settings, origin: &Origin, policy: &Policy, avoid: &[Source]) -> Vec<Source> {
     let parents = if policy.parents { settings.parents.as_slice() } else { &[] };
     let mut sources: Vec<Source> = parents.iter().map(Source::parent).collect();
     if settings.direct || !policy.parents {
@@ -134,7 +134,7 @@ pub fn plan(settings: &Settings, origin: &Origin, policy: &Policy, avoid: Option
         let direct = Source::origin(origin.clone(), policy.address.clone(), policy.allow_private);
         sources.push(Source { proxy, ..direct });
     }
-    sources.sort_by_key(|source| avoid == Some(source));
+    sources.sort_by_key(|source| avoid.iter().position(|avoided| avoided == source));
     sources
 }
 
@@ -176,11 +176,11 @@ mod tests {
         let mut policy = Policy::for_host("dl.example.com");
         policy.address = Some("192.0.2.1:8443".into());
         let mut settings = Settings::default();
-        let sources = plan(&settings, &origin, &policy, None);
+        let sources = plan(&settings, &origin, &policy, &[]);
         assert_eq!(texts(&sources), ["https://dl.example.com at 192.0.2.1:8443"]);
         assert!(!sources[0].allow_private);
         settings.direct = false;
-        assert!(plan(&settings, &origin, &policy, None).is_empty());
+        assert!(plan(&settings, &origin, &policy, &[]).is_empty());
     }
 
     #[test]
@@ -188,15 +188,15 @@ mod tests {
         let mut settings = Settings { parents: vec![parent("l4.lan"), parent("l4b.lan")], ..Settings::default() };
         settings.proxies.https = Some(Arc::new(Proxy { host: "p".into(), port: 3128, credentials: None }));
         let (origin, mut policy) = (origin("dl.example.com"), Policy::for_host("dl.example.com"));
-        let sources = plan(&settings, &origin, &policy, None);
+        let sources = plan(&settings, &origin, &policy, &[]);
         let direct = "https://dl.example.com through p:3128";
         assert_eq!(texts(&sources), ["parent https://l4.lan", "parent https://l4b.lan", direct]);
-        let again = plan(&settings, &origin, &policy, Some(&sources[0]));
+        let again = plan(&settings, &origin, &policy, &sources[..1]);
         assert_eq!(texts(&again), ["parent https://l4b.lan", direct, "parent https://l4.lan"]);
         settings.direct = false;
-        assert_eq!(plan(&settings, &origin, &policy, None).len(), 2);
+        assert_eq!(plan(&settings, &origin, &policy, &[]).len(), 2);
         policy.parents = false;
-        assert_eq!(texts(&plan(&settings, &origin, &policy, None)), [direct]);
+        assert_eq!(texts(&plan(&settings, &origin, &policy, &[])), [direct]);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use http::{Method, StatusCode};
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Copying, End, Ways};
 use crate::content::ByteRange;
+use crate::fill::avoid::{SILENT, silence_left};
 use crate::fill::demand::{Demands, TO_THE_END};
 use crate::fill::fields;
 use crate::fill::flight::Permit;
@@ -25,9 +25,6 @@ use crate::upstream::{FetchError, FetchRequest, FetchResponse, Source, Subject, 
 const MISFITS: u32 = 4;
 /// Parts whose content is not what their digest says before the source is given up.
 const WRONG_PARTS: u32 = 3;
-/// A stream that is silent for so long is given up for a new request, which costs next to nothing where ranges work: a
-/// client must not notice, and an agent's patience ends soon after the source's own limit.
-const SILENT: Duration = Duration::from_secs(6);
 
 /// What a request has come to.
 pub(super) enum Event {
@@ -59,12 +56,14 @@ impl Copying<'_> {
         if told != Urgency::Awaited && self.inner.upstream.tells_urgency() {
             self.modest.push((id, Instant::now()));
         }
-        let deadline = Instant::now() + self.inner.upstream.settings().timeouts.request;
-        let (avoid, wrong) = (self.avoid.at(Instant::now()), self.inner.wrong_source(&self.want));
+        let now = Instant::now();
+        let deadline = now + self.inner.upstream.settings().timeouts.request;
+        let (avoid, wrong) = (self.avoid.at(now), self.inner.wrong_source(&self.want));
+        let silence = Some(silence_left(self.patience.silence(now)));
         let standing = self.age.of_the_same();
         standing.set(told);
-        let request =
-            FetchRequest { avoid, wrong, standing, ..self.want.request(Method::GET, headers, None, deadline) };
+        let request = self.want.request(Method::GET, headers, None, deadline);
+        let request = FetchRequest { avoid, wrong, silence, standing, ..request };
         let inner = Arc::clone(self.inner);
         self.events.push(Box::pin(async move {
             let answer = inner.upstream.fetch(request, &*inner.redirects).await;
@@ -144,8 +143,8 @@ impl Copying<'_> {
         self.fail(id);
     }
 
-    /// Lets go of requests that were said to be less urgent and bring nothing, once a client stands before their bytes: the next
-    /// one says that it does.
+    /// Lets go of requests that were said to be less urgent and bring nothing, once a client stands before the bytes of one: the
+    /// next ones say what holds now, and whoever hangs is found out by all of them at once.
     pub(super) fn hurry(&mut self, permit: &Permit, now: Instant) {
         let claims = &mut self.claims;
         self.modest.retain(|(id, _)| claims.iter().any(|claim| claim.id == *id));
@@ -153,8 +152,11 @@ impl Copying<'_> {
             return;
         }
         let (clients, present) = (permit.demands().clients(), self.writer.partial().present());
-        let is_silent = |id| self.modest.iter().any(|(known, came)| *known == id && now > *came + MODEST);
-        claims.retain(|claim| !is_silent(claim.id) || urgency(claim, &clients, &present) != Urgency::Awaited);
+        let is_silent = |claim: &Claim| self.modest.iter().any(|(id, came)| *id == claim.id && now > *came + MODEST);
+        let is_awaited = |claim: &Claim| urgency(claim, &clients, &present) == Urgency::Awaited;
+        if claims.iter().any(|claim| is_silent(claim) && is_awaited(claim)) {
+            claims.retain(|claim| !is_silent(claim));
+        }
     }
 
     /// A source had others to serve first, as it was told that it may. No client stands before these bytes; when one does, the
@@ -165,8 +167,10 @@ impl Copying<'_> {
         }
     }
 
-    fn answered(&mut self, id: u64, asked: Asked, response: FetchResponse, permit: &Permit) -> Option<End> {
+    fn answered(&mut self, id: u64, asked: Asked, mut response: FetchResponse, permit: &Permit) -> Option<End> {
         self.shut_until = None;
+        let now = Instant::now();
+        response.passed_over.drain(..).for_each(|source| self.avoid.note(source, now));
         if std::mem::take(&mut self.down) {
             // Others that were refused meanwhile need not wait.
             self.retry_at = None;

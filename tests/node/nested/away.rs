@@ -7,14 +7,22 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
+use super::super::rig::client::{Connection, Framing, get};
 use super::super::rig::fake_origin::FakeOrigin;
 use super::super::rig::origin_reply::{Gate, Reply};
 use super::super::rig::pattern::Pattern;
+use super::super::rig::relay::{Relay, State};
+use super::super::rig::rules::Mode;
 use super::super::rig::running_node::RunningNode;
-use super::{HOST, asked, below, must_be, state, url};
+use super::{HOST, MIB, asked, below, must_be, state, url};
 
 /// Less than any limit on a source that says nothing.
 const SOON: Duration = Duration::from_secs(2);
+
+/// A stop that whoever waits for a download notices.
+const STOP: Duration = Duration::from_secs(3);
+/// Longer than a source may be silent in mid-file where there is another, but not than twice that.
+const LONGEST_STOP: Duration = Duration::from_secs(9);
 
 /// An address that answers no packet: its queue of connections is full.
 struct BlackHole {
@@ -99,4 +107,43 @@ async fn a_parent_that_hangs_holds_nobody_up_and_is_asked_again_when_it_does_not
         assert!(Instant::now() < deadline, "it stays away");
     }
     assert_eq!(state(&node).await["state"], "online");
+}
+
+/// Downloads the file, and tells of each stop on the way.
+async fn stops(node: &RunningNode, pattern: Pattern) -> Vec<Duration> {
+    let mut device = Connection::open(node.data).await;
+    device.send(&get(&asked(), &[])).await;
+    let head = device.head().await;
+    assert_eq!(head.status, 200, "{}", head.raw);
+    let (mut framing, mut at, mut since, mut stops) = (head.framing(false), 0, Instant::now(), Vec::new());
+    while let Ok(Some(piece)) = device.piece(&mut framing, 256 * 1024).await {
+        assert_eq!(pattern.first_difference(at, &piece), None);
+        at += piece.len() as u64;
+        stops.extend(Some(since.elapsed()).filter(|pause| *pause > STOP));
+        since = Instant::now();
+    }
+    assert!(framing == Framing::Done, "it was cut at {at}");
+    stops
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parent_that_hangs_in_mid_file_stops_a_download_once() {
+    for mode in Mode::BOTH {
+        let pattern = Pattern::new(692, 320 * MIB);
+        let (first, second) = tokio::join!(
+            FakeOrigin::with(super::PATH, Reply::file(pattern)),
+            FakeOrigin::with(super::PATH, Reply::file(pattern))
+        );
+        for parent in [&first, &second] {
+            parent.limit_rate(64 * MIB);
+        }
+        let link = Relay::start(first.address, Duration::ZERO, 64 * 1024).await;
+        let node = below(&[url(link.address), url(second.address)], mode.rule()).start();
+        let hangs = async {
+            first.wait_for_bytes(100 * MIB).await;
+            link.set(State::Silent);
+        };
+        let (stops, ()) = tokio::join!(stops(&node, pattern), hangs);
+        assert!(stops.len() == 1 && stops[0] < LONGEST_STOP, "{mode:?}: {stops:?}");
+    }
 }
