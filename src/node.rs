@@ -166,7 +166,7 @@ impl Node {
         let upstream = Upstream::new(upstream, Arc::clone(&pseudonym), Arc::clone(&metrics), own)
             .map_err(|error| source_tls_fault(&files, error))?;
         let redirects = Arc::new(RuleRedirects::new(Arc::clone(&settings)));
-        let keeping = tokio::spawn(upstream.keep_budget());
+        let keeping = [tokio::spawn(upstream.keep_budget()), tokio::spawn(upstream.look_out())];
         let fill = Fill::new(store.clone(), upstream.clone(), redirects, pseudonym, Arc::clone(&metrics));
 
         let drain = Drain::new();
@@ -191,7 +191,7 @@ impl Node {
         let listeners = listeners.chain(http2_listeners.into_iter().map(|it| (it, shaking(true))));
         let accept =
             |(listener, tls)| tokio::spawn(serve::accept(listener, Arc::clone(&admission), tls, service.clone()));
-        let background = watching.into_iter().chain([tokio::spawn(clock), keeping]);
+        let background = watching.into_iter().chain([tokio::spawn(clock)]).chain(keeping);
         let accepting = listeners.map(accept).chain(background).collect();
 
         let drained = Arc::new(tokio::sync::Notify::new());
@@ -351,8 +351,9 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain, all_budgeted: bo
     let shut = upstream.shut_text();
     let settings = upstream.settings();
     let parents_down = down.iter().filter(|down| down.source.parent.is_some()).count();
+    let has_source = (settings.direct && !upstream.origins_are_away()) || parents_down < settings.parents.len();
     // What is outside of the budget can be had while it is closed.
-    let can_fetch = (shut.is_none() || !all_budgeted) && (settings.direct || parents_down < settings.parents.len());
+    let can_fetch = (shut.is_none() || !all_budgeted) && has_source;
     reasons.extend(shut);
     if !settings.direct && settings.parents.is_empty() {
         reasons.push("nobody may be asked: upstream.direct is false, and there are no parents".to_owned());
@@ -363,7 +364,7 @@ fn readiness(store: &Store, upstream: &Upstream, drain: &Drain, all_budgeted: bo
         _ if reasons.is_empty() => NodeState::Online,
         _ => NodeState::Degraded,
     };
-    Readiness { state, reasons, clock: distrust }
+    Readiness { state, reasons, clock: distrust, parents: upstream.parents() }
 }
 
 /// Runs a node with these settings until it has drained; the exit code tells how it ended. `reread` is asked for them

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Distrust;
 use crate::store::DriveUsage;
+use crate::upstream::{Condition, ParentState};
 
 /// The state of the whole node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Readiness {
     pub reasons: Vec<String>,
     /// Why the clock of the machine is not believed; `None` when it is.
     pub clock: Option<Distrust>,
+    /// How each parent stands, in the order in which they are asked.
+    pub parents: Vec<ParentState>,
 }
 
 impl NodeState {
@@ -63,10 +66,10 @@ impl NodeState {
 impl Readiness {
     /// A state that needs no reason.
     pub fn of(state: NodeState) -> Self {
-        Self { state, reasons: Vec::new(), clock: None }
+        Self { state, reasons: Vec::new(), clock: None, parents: Vec::new() }
     }
 
-    /// As the body of `/readyz`, with the state of each drive.
+    /// As the body of `/readyz`, with the states of parents and drives.
     pub(super) fn to_json(&self, drives: &[DriveUsage]) -> Value {
         let drives: Vec<Value> = drives.iter().map(of_drive).collect();
         json!({
@@ -74,9 +77,29 @@ impl Readiness {
             "ready": self.state.is_ready(),
             "reasons": self.reasons,
             "clock": self.clock.map_or_else(|| "trusted".to_owned(), |reason| format!("untrusted: {}", reason.as_str())),
+            "parents": self.parents_as_json(),
             "drives": drives,
         })
     }
+
+    pub(super) fn parents_as_json(&self) -> Vec<Value> {
+        self.parents.iter().map(of_parent).collect()
+    }
+}
+
+/// How a parent stands, and why.
+fn of_parent(parent: &ParentState) -> Value {
+    let mut value = json!({
+        "url": parent.url,
+        "kind": parent.kind.as_str(),
+        "state": parent.condition.as_str(),
+        "lowered": parent.is_lowered,
+        "silentSeconds": parent.silence.map(|silence| silence.as_secs()),
+    });
+    if let Condition::Refused(reason) = &parent.condition {
+        value["reason"] = reason.clone().into();
+    }
+    value
 }
 
 /// How a drive stands: in service or why not, and whether its journal could be read.
@@ -105,6 +128,7 @@ mod tests {
 
     use super::*;
     use crate::store::{OutOfService, Outage};
+    use crate::upstream::ParentKind;
 
     #[test]
     fn a_drive_that_is_out_says_why_and_a_damaged_journal_how_often() {
@@ -119,6 +143,25 @@ mod tests {
         let well = of_drive(&DriveUsage { out: None, journal_gaps: 0, ..usage });
         assert_eq!(well["journal"], "whole");
         assert!(well.get("reason").is_none());
+    }
+
+    #[test]
+    fn a_parent_that_cannot_be_used_says_why() {
+        let parent = |condition| ParentState {
+            url: "https://l4:8443".to_owned(),
+            kind: ParentKind::ForwardProxy,
+            condition,
+            is_lowered: false,
+            silence: Some(Duration::from_millis(2500)),
+        };
+        let parents = vec![parent(Condition::Up), parent(Condition::Refused("it has expired".to_owned()))];
+        let told = Readiness { parents, ..Readiness::of(NodeState::Degraded) }.to_json(&[]);
+        let expected = json!({
+            "url": "https://l4:8443", "kind": "forward-proxy", "state": "up", "lowered": false, "silentSeconds": 2
+        });
+        assert_eq!(told["parents"][0], expected);
+        assert_eq!(told["parents"][1]["state"], "refused");
+        assert_eq!(told["parents"][1]["reason"], "it has expired");
     }
 
     #[test]

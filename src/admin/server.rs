@@ -224,7 +224,7 @@ mod tests {
     async fn readiness_follows_the_state_and_health_does_not() {
         let rig = start(Settings::default()).await;
         for state in NodeState::ALL {
-            *rig.state.lock() = Readiness { state, reasons: vec!["because".to_owned()], clock: None };
+            *rig.state.lock() = Readiness { reasons: vec!["because".to_owned()], ..Readiness::of(state) };
             let (status, _, body) = call(rig.address, "GET", "/readyz").await;
             assert_eq!(status, if state.is_ready() { 200 } else { 503 }, "{}", state.as_str());
             let body: serde_json::Value = serde_json::from_str(&body).unwrap();

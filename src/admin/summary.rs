@@ -36,6 +36,7 @@ pub(super) fn summary(metrics: &Metrics, readiness: &Readiness, drives: &[DriveU
         "savedBytes": egress.saturating_sub(upstream),
         "requests": requests,
         "drives": drives,
+        "parents": readiness.parents_as_json(),
         "state": readiness.state.as_str(),
         "reasons": readiness.reasons,
         "uptimeSeconds": metrics.uptime().as_secs(),
@@ -66,7 +67,8 @@ mod tests {
         metrics.count_request(RequestResult::Hit, StatusCode::OK);
         let path = PathBuf::from("/nginx/cache1");
         let drive = DriveUsage { path, quota: 1000, used: 10, blobs: 2, out: None, journal_gaps: 0 };
-        let readiness = Readiness { state: NodeState::Offline, reasons: vec!["no source".to_owned()], clock: None };
+        let reasons = vec!["no source".to_owned()];
+        let readiness = Readiness { reasons, ..Readiness::of(NodeState::Offline) };
         let summary = summary(&metrics, &readiness, &[drive]);
         assert_eq!(summary["hitBytes"], 750);
         assert_eq!(summary["missBytes"], 250);

@@ -134,7 +134,7 @@ async fn first_of(
 }
 
 /// Whether looking on would be told the same. A connection that ends in the handshake may be a link that is cut.
-fn says_no(error: &FetchError) -> bool {
+pub(super) fn says_no(error: &FetchError) -> bool {
     match error {
         FetchError::TlsFailed { fault, .. } => !matches!(fault, TlsFault::Disconnected | TlsFault::Protocol(_)),
         FetchError::AddressRefused { .. } => true,

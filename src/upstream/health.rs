@@ -112,6 +112,11 @@ impl Outcome {
         matches!(self, Self::ServerError | Self::Cut)
     }
 
+    /// Whether something has come of the source.
+    pub(super) fn is_contact(self) -> bool {
+        !matches!(self, Self::ConnectFailure | Self::Timeout | Self::Stall)
+    }
+
     fn longest_pause(self) -> Duration {
         if self == Self::Cut { LONGEST_PAUSE_CUT } else { LONGEST_PAUSE }
     }
@@ -229,6 +234,18 @@ impl Health {
     pub fn is_refused(&self) -> bool {
         let (State::Open { cause, .. } | State::HalfOpen { cause, .. }) = self.state else { return false };
         cause == Outcome::Refused
+    }
+
+    /// Whether it is down without a word.
+    pub fn is_away(&self) -> bool {
+        let (State::Open { cause, .. } | State::HalfOpen { cause, .. }) = self.state else { return false };
+        !cause.answers() && cause != Outcome::Refused
+    }
+
+    /// Whether it may be asked, and has given a good answer within `time`.
+    pub fn was_good(&self, now: Instant, time: Duration) -> bool {
+        let is_recent = |at| now.saturating_duration_since(at) <= time;
+        matches!(self.state, State::Closed { .. }) && self.last_good.is_some_and(is_recent)
     }
 
     /// Until when the source is not asked; `None` when it may be. Changes nothing.

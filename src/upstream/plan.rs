@@ -38,6 +38,16 @@ pub enum ParentKind {
     ForwardProxy,
 }
 
+impl ParentKind {
+    /// The word for it in settings and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConnectedCache => "connected-cache",
+            Self::ForwardProxy => "forward-proxy",
+        }
+    }
+}
+
 /// One place that may be asked: what its connections and its health are remembered by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Source {

@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::error::FetchError;
 use super::health::{Health, Outcome, ProbeId, Verdict};
+use super::lookout::Condition;
 use super::plan::{Parent, Source};
 use super::wrong_bytes::{Noted, Subject, WrongBytes};
 use crate::telemetry::Metrics;
@@ -18,6 +19,9 @@ use crate::telemetry::Metrics;
 /// Sources that are remembered at once. Names under a wildcard rule are the clients' choice, so there must be
 /// a bound; a source beyond it is simply always asked.
 const REMEMBERED: usize = 4096;
+
+/// An origin that gave something good so lately, and is not down, can be reached.
+const LATELY: Duration = Duration::from_secs(15 * 60);
 
 /// A source that is not asked at present.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub(super) struct Sources {
     /// Why those cannot be used that are there.
     refusals: Mutex<HashMap<Source, String>>,
     wrong: Mutex<WrongBytes>,
+    /// When something has come of each parent.
+    heard: Mutex<HashMap<Source, Instant>>,
     metrics: Arc<Metrics>,
     /// How many there have been.
     comebacks: watch::Sender<u64>,
@@ -53,8 +59,8 @@ pub(super) struct Ticket {
 impl Sources {
     /// Of which nothing is known; the parents are shown as up.
     pub(super) fn new(metrics: Arc<Metrics>, parents: &[Parent]) -> Self {
-        let (table, refusals, wrong) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let sources = Self { table, refusals, wrong, metrics, comebacks: watch::Sender::default() };
+        let (table, refusals, wrong, heard) = Default::default();
+        let sources = Self { table, refusals, wrong, heard, metrics, comebacks: watch::Sender::default() };
         for parent in parents.iter().map(Source::parent) {
             sources.show(&parent, true);
             sources.show_lowered(&parent, false);
@@ -129,6 +135,33 @@ impl Sources {
         Ok(Ticket { sources: Arc::clone(self), source: source.clone(), probe, faulted: false })
     }
 
+    /// Whether a source can be asked at `now`.
+    pub(super) fn condition(&self, source: &Source, now: Instant) -> Condition {
+        let (table, refusals) = (self.table.lock(), self.refusals.lock());
+        match table.get(source).filter(|health| health.down_until(now).is_some()) {
+            Some(health) if health.is_unreachable() => Condition::Away,
+            Some(health) if health.is_refused() => {
+                Condition::Refused(refusals.get(source).cloned().unwrap_or_default())
+            }
+            Some(_) => Condition::Failing,
+            None if self.heard.lock().contains_key(source) => Condition::Up,
+            None => Condition::Untried,
+        }
+    }
+
+    /// How long nothing has come of a parent; `None` when nothing ever did.
+    pub(super) fn silence(&self, parent: &Source, now: Instant) -> Option<Duration> {
+        self.heard.lock().get(parent).map(|at| now.saturating_duration_since(*at))
+    }
+
+    /// Whether none can be reached of the origins that were asked lately.
+    pub(super) fn origins_are_away(&self, now: Instant) -> bool {
+        let table = self.table.lock();
+        let origins = || table.iter().filter(|(source, _)| source.parent.is_none()).map(|(_, health)| health);
+        let is_good = origins().any(|health| health.was_good(now, LATELY));
+        !is_good && origins().any(|health| health.is_away() && !health.is_forgettable(now))
+    }
+
     /// Whether a source is down because there is no connection to it.
     pub(super) fn is_unreachable(&self, source: &Source) -> bool {
         self.table.lock().get(source).is_some_and(Health::is_unreachable)
@@ -149,6 +182,7 @@ impl Sources {
         if self.table.lock().get_mut(source).is_some_and(|health| health.reached(Instant::now())) {
             tracing::info!(%source, "the source can be reached again");
             self.show(source, true);
+            self.contact(source);
         }
         self.tell_of_comeback();
     }
@@ -160,6 +194,24 @@ impl Sources {
             self.note_refusal(source, error);
         }
         self.tell_of_comeback();
+    }
+
+    /// Something has come of a source, if only a connection.
+    pub(super) fn contact(&self, source: &Source) {
+        if source.parent.is_some() {
+            self.heard.lock().insert(source.clone(), Instant::now());
+        }
+    }
+
+    /// There is none to be had.
+    pub(super) fn is_away(&self, source: &Source) {
+        self.record(source, Outcome::ConnectFailure, None);
+    }
+
+    /// It is there, and cannot be used.
+    pub(super) fn is_refused(&self, source: &Source, error: &FetchError) {
+        self.note_refusal(source, error);
+        self.record(source, Outcome::Refused, None);
     }
 
     fn note_refusal(&self, source: &Source, error: &FetchError) {
@@ -193,6 +245,9 @@ impl Sources {
 
     fn record(&self, source: &Source, outcome: Outcome, probe: Option<ProbeId>) {
         let now = Instant::now();
+        if outcome.is_contact() {
+            self.contact(source);
+        }
         let mut table = self.table.lock();
         if let Some(health) = table.get_mut(source) {
             let was_down = health.down_until(now).is_some();

@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 use super::super::rig::client::{Connection, Framing, get};
@@ -13,7 +13,7 @@ use super::super::rig::origin_reply::{Gate, Reply};
 use super::super::rig::pattern::Pattern;
 use super::super::rig::relay::{Relay, State};
 use super::super::rig::rules::Mode;
-use super::super::rig::running_node::RunningNode;
+use super::super::rig::running_node::{RunningNode, Setup};
 use super::{HOST, MIB, asked, below, must_be, state, url};
 
 /// Less than any limit on a source that says nothing.
@@ -146,4 +146,56 @@ async fn a_parent_that_hangs_in_mid_file_stops_a_download_once() {
         let (stops, ()) = tokio::join!(stops(&node, pattern), hangs);
         assert!(stops.len() == 1 && stops[0] < LONGEST_STOP, "{mode:?}: {stops:?}");
     }
+}
+
+/// Waits until `/readyz` tells this state of the node, and this one of its first parent; nobody asks for content.
+async fn until_told(node: &RunningNode, expected: (&str, &str)) -> Value {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let told = state(node).await;
+        let is_parent = |state: &str| told["parents"][0]["state"] == state || told["parents"][0].is_null();
+        if told["state"] == expected.0 && is_parent(expected.1) {
+            return told;
+        }
+        assert!(Instant::now() < deadline, "{told}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_a_parent_stands_is_told_before_a_device_has_to_find_out() {
+    let parent = FakeOrigin::start().await;
+    parent.switch_off();
+    let node = below(&[url(parent.address)], json!({})).start();
+    let told = until_told(&node, ("offline", "away")).await;
+    assert_eq!(told["parents"][0]["url"], format!("http://{}", parent.address));
+    assert_eq!(node.metric("waystation_parent_up", &parent.address.to_string()).await, 0.0);
+    parent.switch_on();
+    until_told(&node, ("online", "up")).await;
+    assert_eq!(node.metric("waystation_parent_up", &parent.address.to_string()).await, 1.0);
+    assert_eq!(parent.requests(), 0);
+    // One of two, which does not speak TLS.
+    let plain = Setup::new().start();
+    let odd = json!({ "url": format!("https://{}", plain.data), "tls_name": "l5.example" });
+    let node = below(&[odd, url(parent.address)], json!({})).start();
+    let told = until_told(&node, ("degraded", "refused")).await;
+    assert_eq!(told["parents"][1]["state"], "up", "{told}");
+    assert!(told["parents"][0]["reason"].as_str().is_some_and(|reason| reason.contains("TLS")), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_whose_origins_are_away_is_offline_and_one_that_reaches_another_is_not() {
+    let (origin, other) =
+        (FakeOrigin::with("/a", Reply::file(Pattern::new(693, 300))).await, FakeOrigin::start().await);
+    other.serve("/b", Reply::file(Pattern::new(694, 300)));
+    let setup = Setup::new().origin(HOST, origin.address, json!({})).origin("other.example", other.address, json!({}));
+    let node = setup.start();
+    until_told(&node, ("online", "")).await;
+    origin.switch_off();
+    for _ in 0..3 {
+        assert_eq!(node.get(&format!("/a?cacheHostOrigin={HOST}"), &[]).await.head.status, 503);
+    }
+    until_told(&node, ("offline", "")).await;
+    must_be(&node.get("/b?cacheHostOrigin=other.example", &[]).await, Pattern::new(694, 300));
+    until_told(&node, ("degraded", "")).await;
 }

@@ -1,0 +1,130 @@
+//! Whether there is a connection to each parent: looked at from the start on, and whenever nobody has heard of one for a while.
+//! So `/readyz` and the metrics tell how things stand before a device has to find out, and the first request finds a connection.
+//! Who is found to be away is looked for by `comeback`; what an attempt says of a source is `health`'s business.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
+
+use super::client::{Inner, Upstream};
+use super::comeback::says_no;
+use super::plan::{ParentKind, Source};
+
+/// Of whom nobody has heard for so long is looked at. A connection costs a packet or two, with TLS some thousand bytes.
+const EVERY: Duration = Duration::from_secs(60);
+/// How often that is gone through.
+const TICK: Duration = Duration::from_secs(5);
+/// So many attempts in a row without success are no accident.
+const ATTEMPTS: usize = 2;
+
+/// How a parent stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParentState {
+    /// Its URL, without user and password.
+    pub url: String,
+    /// What kind it is.
+    pub kind: ParentKind,
+    /// Whether it can be asked.
+    pub condition: Condition,
+    /// Whether it is asked after the others, since it gave wrong bytes for several contents.
+    pub is_lowered: bool,
+    /// How long nothing has come of it; `None` when nothing ever did.
+    pub silence: Option<Duration>,
+}
+
+/// Whether a source can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Nobody has tried.
+    Untried,
+    /// It can.
+    Up,
+    /// There is no connection to it.
+    Away,
+    /// It is there, and cannot be used, for this reason.
+    Refused(String),
+    /// It can be reached, and has failed or said nothing several times.
+    Failing,
+}
+
+impl Condition {
+    /// The name in answers.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Untried => "untried",
+            Self::Up => "up",
+            Self::Away => "away",
+            Self::Refused(_) => "refused",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+impl Upstream {
+    /// How each parent stands, in the order in which they are asked.
+    pub fn parents(&self) -> Vec<ParentState> {
+        let now = Instant::now().into_std();
+        let lowered = self.inner.sources.lowered(now);
+        let state = |source: Source| ParentState {
+            url: source.peer.to_string(),
+            kind: source.parent.unwrap_or(ParentKind::ConnectedCache),
+            condition: self.inner.sources.condition(&source, now),
+            is_lowered: lowered.contains(&source),
+            silence: self.inner.sources.silence(&source, now),
+        };
+        self.inner.settings.parents.iter().map(Source::parent).map(state).collect()
+    }
+
+    /// Whether nobody can be reached of the origins that were asked lately.
+    pub fn origins_are_away(&self) -> bool {
+        self.inner.sources.origins_are_away(Instant::now().into_std())
+    }
+
+    /// Looks after the parents as long as this lives.
+    pub fn look_out(&self) -> impl Future<Output = ()> + use<> {
+        look_out(Arc::downgrade(&self.inner))
+    }
+}
+
+async fn look_out(inner: Weak<Inner>) {
+    while let Some(inner) = inner.upgrade() {
+        let upstream = Upstream { inner };
+        // What the budget keeps closed is not opened for this.
+        if !upstream.is_shut() {
+            let now = Instant::now().into_std();
+            let unheard =
+                |source: &Source| upstream.inner.sources.silence(source, now).is_none_or(|time| time >= EVERY);
+            let parents = upstream.inner.settings.parents.iter().map(Source::parent);
+            join_all(parents.filter(unheard).map(|parent| upstream.look_at(parent))).await;
+        }
+        drop(upstream);
+        sleep(TICK).await;
+    }
+}
+
+impl Upstream {
+    /// Whether there is a connection to a parent of whom nothing bad is known.
+    async fn look_at(&self, parent: Source) {
+        let sources = &self.inner.sources;
+        for _ in 0..ATTEMPTS {
+            if sources.down_until(&parent).is_some() {
+                return;
+            }
+            let limit = Instant::now() + self.inner.settings.timeouts.connect;
+            match self.inner.connector.connect(&parent, limit).await {
+                Ok(link) => {
+                    self.inner.pool.put(parent.clone(), link);
+                    return sources.contact(&parent);
+                }
+                Err(error) if says_no(&error) => return sources.is_refused(&parent, &error),
+                Err(error) => {
+                    tracing::debug!(source = %parent, %error, "a parent cannot be reached");
+                    sources.is_away(&parent);
+                    self.look_for(&parent);
+                }
+            }
+        }
+    }
+}
