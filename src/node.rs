@@ -166,7 +166,11 @@ impl Node {
         let upstream = Upstream::new(upstream, Arc::clone(&pseudonym), Arc::clone(&metrics), own)
             .map_err(|error| source_tls_fault(&files, error))?;
         let redirects = Arc::new(RuleRedirects::new(Arc::clone(&settings)));
-        let keeping = [tokio::spawn(upstream.keep_budget()), tokio::spawn(upstream.look_out())];
+        let keeping = [
+            tokio::spawn(upstream.keep_budget()),
+            tokio::spawn(upstream.look_out()),
+            tokio::spawn(upstream.watch_files()),
+        ];
         let fill = Fill::new(store.clone(), upstream.clone(), redirects, pseudonym, Arc::clone(&metrics));
 
         let drain = Drain::new();

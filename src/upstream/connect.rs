@@ -24,7 +24,7 @@ use crate::content::{Scheme, refuse_address};
 
 use super::error::{FetchError, Phase};
 use super::fetch::OutgoingBody;
-use super::identity::Dialect;
+use super::identity::{self, Dialect};
 use super::names::Names;
 use super::plan::Source;
 use super::pool::Link;
@@ -94,6 +94,11 @@ impl Connector {
     ) -> Self {
         let own_addresses = Arc::new(RwLock::new(own_addresses));
         Self { names: Names::new(resolver), tls: Arc::new(dialect), own_addresses, pseudonym }
+    }
+
+    /// Takes renewed files of TLS as long as this lives.
+    pub(super) fn watch_files(&self) -> impl Future<Output = ()> + use<> {
+        identity::watch(Arc::downgrade(&self.tls))
     }
 
     pub(super) fn set_own_addresses(&self, addresses: Vec<SocketAddr>) {

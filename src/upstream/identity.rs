@@ -1,18 +1,19 @@
 //! [`Dialect`]: what TLS connections to origins and to parents are made with: the roots that are trusted, and towards parents
-//! the certificate that says who we are. Files are looked at again while connections are made, on a thread for that, so that
-//! a renewed certificate is used without a restart. What a handshake means is [`super::tls`]' business.
+//! the certificate that says who we are. Files are looked at again every few seconds, so that a renewed certificate is used
+//! without a restart. What a handshake means is [`super::tls`]' business.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 
 use crate::clock::CertificateTime;
@@ -20,7 +21,7 @@ use crate::clock::CertificateTime;
 use super::error::TlsSetupError;
 use super::tls::{self, Roots};
 
-/// How often files are looked at again, at most.
+/// How often files are looked at again.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Files of the TLS side, in PEM.
@@ -37,7 +38,6 @@ pub(super) struct Dialect {
     files: TlsFiles,
     roots: Roots,
     current: ArcSwap<Current>,
-    looked: Mutex<Instant>,
 }
 
 struct Current {
@@ -61,24 +61,11 @@ impl Dialect {
     /// When one cannot be read or used.
     pub(super) fn new(files: TlsFiles, roots: Roots) -> Result<Self, TlsSetupError> {
         let current = ArcSwap::from_pointee(load(&files, &roots)?);
-        Ok(Self { files, roots, current, looked: Mutex::new(Instant::now()) })
+        Ok(Self { files, roots, current })
     }
 
     /// What to speak to an origin, or to a parent, with now.
-    pub(super) fn connector(self: &Arc<Self>, is_parent: bool) -> TlsConnector {
-        let is_due = {
-            let mut looked = self.looked.lock();
-            let is_due = looked.elapsed() >= LOOK && self.files != TlsFiles::default();
-            if is_due {
-                *looked = Instant::now();
-            }
-            is_due
-        };
-        if is_due {
-            let dialect = Arc::clone(self);
-            // A file system that hangs holds up no connection.
-            tokio::task::spawn_blocking(move || dialect.look());
-        }
+    pub(super) fn connector(&self, is_parent: bool) -> TlsConnector {
         let current = self.current.load();
         if is_parent { current.parents.clone() } else { current.origins.clone() }
     }
@@ -90,11 +77,29 @@ impl Dialect {
         if stamps == before.stamps {
             return;
         }
-        let new = load(&self.files, &self.roots).unwrap_or_else(|error| {
-            tracing::warn!(%error, "renewed certificates cannot be used; the ones before stay in use");
-            Current { stamps, origins: before.origins.clone(), parents: before.parents.clone() }
-        });
+        let new = match load(&self.files, &self.roots) {
+            Ok(new) => {
+                tracing::info!("the renewed files of upstream.tls are in use for new connections");
+                new
+            }
+            Err(error) => {
+                tracing::warn!(%error, "renewed files of upstream.tls cannot be used; the ones before stay in use");
+                Current { stamps, origins: before.origins.clone(), parents: before.parents.clone() }
+            }
+        };
         self.current.store(Arc::new(new));
+    }
+}
+
+/// Takes renewed files as long as anybody uses them.
+pub(super) async fn watch(dialect: Weak<Dialect>) {
+    loop {
+        sleep(LOOK).await;
+        let Some(dialect) = dialect.upgrade().filter(|it| it.files != TlsFiles::default()) else { return };
+        // A file system that hangs holds up nobody.
+        if let Err(error) = spawn_blocking(move || dialect.look()).await {
+            tracing::error!(%error, "the files of upstream.tls could not be looked at");
+        }
     }
 }
 

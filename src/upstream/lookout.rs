@@ -82,6 +82,11 @@ impl Upstream {
         self.inner.sources.origins_are_away(Instant::now().into_std())
     }
 
+    /// Takes renewed files of `upstream.tls` as long as this lives.
+    pub fn watch_files(&self) -> impl Future<Output = ()> + use<> {
+        self.inner.connector.watch_files()
+    }
+
     /// Looks after the parents as long as this lives.
     pub fn look_out(&self) -> impl Future<Output = ()> + use<> {
         look_out(Arc::downgrade(&self.inner))

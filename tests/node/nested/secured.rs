@@ -58,7 +58,10 @@ async fn a_parent_over_tls_lets_in_whom_it_knows_and_a_renewed_certificate_is_us
     // A certificate that does not do is replaced by one that does.
     let l4 = child(&l5, &site, &stranger, "line2.l4.plant.example").start();
     assert_eq!(l4.get(&asked(), &[]).await.head.status, 503);
+    put(&l4.setup().path(""), "server.key", "broken");
+    assert!(l4.says("renewed files of upstream.tls cannot be used; the ones before stay in use"));
     site.pair("line2.l4.plant.example", 2000..2200).write(&l4.setup().path(""));
+    assert!(l4.says("the renewed files of upstream.tls are in use for new connections"));
     let deadline = Instant::now() + Duration::from_secs(30);
     while l4.get(&asked(), &[]).await.head.status != 200 {
         assert!(Instant::now() < deadline, "the new certificate is not used");
