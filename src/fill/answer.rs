@@ -73,7 +73,7 @@ pub(super) async fn store_or_share(
     exclusive: oneshot::Sender<FetchResponse>,
 ) -> Result<(), FillError> {
     let Leader { inner, want, permit } = leader;
-    if response.status.is_server_error() && known::stands_in(leader, None).await {
+    if response.status.is_server_error() && known::stands_in(leader, false).await {
         return Ok(());
     }
     // A 206 that is all of it is as good as a 200; others do not come here.

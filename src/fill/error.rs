@@ -50,6 +50,13 @@ impl FillError {
         }
     }
 
+    /// Whether it is refused, and that may be the word of somebody who has it: not of a parent that asked nobody.
+    pub(super) fn is_forbidden(&self) -> bool {
+        let Self::Upstream(error) = self else { return false };
+        let FetchError::MiddlemanRefused { status, has_no_rule, .. } = **error else { return false };
+        status == StatusCode::FORBIDDEN && !has_no_rule
+    }
+
     /// Whether the client broke the body of its request.
     pub fn is_of_the_request(&self) -> bool {
         matches!(self, Self::Upstream(error) if matches!(**error, FetchError::RequestBody))

@@ -62,10 +62,10 @@ fn said(record: &Record, response: &FetchResponse) -> Option<Digest> {
 /// Gets content that no source of the URL gives by the digest that the operator tells of it: from the store, or from a trusted
 /// parent. Who shows credentials is not answered so: whether they are good only the source of the URL can tell.
 /// So it is where the URL's content is protected, and after a refusal, which may be that of the origin.
-pub(super) async fn stands_in(leader: &Leader<'_>, refused: Option<StatusCode>) -> bool {
+pub(super) async fn stands_in(leader: &Leader<'_>, is_refused: bool) -> bool {
     let Leader { inner, want, permit } = leader;
     let is_personal = want.carries_token || want.headers.contains_key(AUTHORIZATION);
-    let is_protected = want.policy.auth_parameters != AuthParameters::None || refused == Some(StatusCode::FORBIDDEN);
+    let is_protected = want.policy.auth_parameters != AuthParameters::None || is_refused;
     let rule = want.rule_digest().filter(|_| !is_personal && !is_protected);
     let Some(digest) = rule.and_then(|expected| expected.digest().sha_256()) else {
         return false;

@@ -43,7 +43,7 @@ pub(super) async fn run(
     };
     if let Err(error) = led {
         tracing::debug!(key = %want.key, %error, "fill failed");
-        if known::stands_in(&leader, error.status()).await {
+        if known::stands_in(&leader, error.is_forbidden()).await {
             return;
         }
         // Who shows other credentials may be given what was refused here.

@@ -37,7 +37,7 @@ impl Upstream {
                 }
                 Ok(response) if middleman::met_a_circle(response.status, &response.headers) => {
                     let (host, status) = (source.to_string(), StatusCode::LOOP_DETECTED);
-                    return Some(FetchError::MiddlemanRefused { host, status });
+                    return Some(FetchError::MiddlemanRefused { host, status, has_no_rule: false });
                 }
                 Ok(_) | Err(_) => return None,
             }

@@ -275,7 +275,8 @@ impl Upstream {
             let result = result.and_then(|response| match refused {
                 // Who stands between and sends devices to a page of its own has not got what was asked for.
                 Some(_) if source.has_middleman() => {
-                    Err(FetchError::MiddlemanRefused { host: source.to_string(), status: response.status })
+                    let (host, status) = (source.to_string(), response.status);
+                    Err(FetchError::MiddlemanRefused { host, status, has_no_rule: false })
                 }
                 _ => Ok(response),
             });

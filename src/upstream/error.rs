@@ -72,12 +72,14 @@ pub enum FetchError {
         fault: AnswerFault,
     },
     /// A parent or a proxy refuses to get it, for a reason of its own: its status is not for the device.
-    #[error("{host} refuses to get it: {status}{}", hint(*status))]
+    #[error("{host} refuses to get it: {status}{}", if *has_no_rule { NO_RULE } else { hint(*status) })]
     MiddlemanRefused {
         /// Who.
         host: String,
         /// Its status.
         status: StatusCode,
+        /// It says that it has no rule for the host, and so nobody behind it was asked.
+        has_no_rule: bool,
     },
     /// A proxy could not open a tunnel.
     #[error("proxy {proxy} does not connect to {host}: {status}{}", hint(*status))]
@@ -353,6 +355,9 @@ impl FetchError {
 }
 
 /// What to do about a status.
+/// What a Waystation means by its 403.
+const NO_RULE: &str = "; it has no rule for this host";
+
 fn hint(status: StatusCode) -> &'static str {
     match status.as_u16() {
         407 => "; check the user and password for it",

@@ -365,7 +365,8 @@ impl Upstream {
         let refusal = || {
             let by = source.proxy.as_ref().filter(|_| source.parent.is_none());
             let host = by.map_or_else(|| source.to_string(), |proxy| format!("proxy {proxy}"));
-            FetchError::MiddlemanRefused { host, status: head.status }
+            let has_no_rule = middleman::has_no_rule(head.status, &head.headers);
+            FetchError::MiddlemanRefused { host, status: head.status, has_no_rule }
         };
         if is_refused && source.may_ask_for_password() && middleman::asks_for_password(head.status, &head.headers) {
             // Whatever it is asked for, as where it refuses a tunnel.

@@ -22,6 +22,11 @@ pub(super) fn may_be_own(status: StatusCode, fields: &HeaderMap) -> bool {
     matches!(status.as_u16(), 401 | 404 | 410 | 451) && !is_of_origin(status, fields)
 }
 
+/// Whether a Waystation on the way refuses since it has no rule for the host: then nobody behind it was asked.
+pub(super) fn has_no_rule(status: StatusCode, fields: &HeaderMap) -> bool {
+    status == StatusCode::FORBIDDEN && says(fields, "detail=unknown-origin")
+}
+
 /// Whether a parent could not get it, since its request came back to a cache that it had passed.
 pub(super) fn met_a_circle(status: StatusCode, fields: &HeaderMap) -> bool {
     status == StatusCode::SERVICE_UNAVAILABLE && was_answered(StatusCode::LOOP_DETECTED, fields)

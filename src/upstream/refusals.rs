@@ -42,7 +42,11 @@ impl Refusals {
     /// Those that refuse everything, and how.
     pub(super) fn of_all(&self) -> impl Iterator<Item = FetchError> {
         let those = self.since_an_answer.iter().filter(|(_, (contents, _))| contents.len() >= SEVERAL);
-        those.map(|(source, (_, status))| FetchError::MiddlemanRefused { host: source.to_string(), status: *status })
+        those.map(|(source, (_, status))| FetchError::MiddlemanRefused {
+            host: source.to_string(),
+            status: *status,
+            has_no_rule: false,
+        })
     }
 }
 
@@ -53,7 +57,7 @@ mod tests {
     use crate::content::{Origin, Scheme};
 
     fn refused() -> Result<(), FetchError> {
-        Err(FetchError::MiddlemanRefused { host: "x".into(), status: StatusCode::FORBIDDEN })
+        Err(FetchError::MiddlemanRefused { host: "x".into(), status: StatusCode::FORBIDDEN, has_no_rule: false })
     }
 
     #[test]

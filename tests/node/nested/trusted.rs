@@ -212,6 +212,12 @@ async fn what_a_rule_tells_the_digest_of_comes_by_its_digest_when_its_url_cannot
         must_be(&l4.get(&url_of(OTHER), &[]).await, pattern);
         assert_eq!(transferred(&l4).await, pattern.len, "{mode:?}");
     }
+    // Nor does it matter that the parent has no rule for the host.
+    let mut rule = told(Mode::Ranged);
+    rule["host"] = json!("twin.example");
+    let l4 = certified(child(&[parent(l5.tls.unwrap(), true)], &site, json!({}))).set("origins", json!([rule])).start();
+    must_be(&l4.get(&format!("{OTHER}?cacheHostOrigin=twin.example"), &[]).await, pattern);
+    assert!(l4.says("it has no rule for this host"));
     // Who is not trusted is not asked so, and who tells no digest cannot ask.
     let untrusted = certified(child(&[parent(l5.tls.unwrap(), false)], &site, told(Mode::Ranged))).start();
     let untold = certified(child(&[parent(l5.tls.unwrap(), true)], &site, json!({}))).start();
