@@ -286,8 +286,7 @@ impl Handler {
     /// Whether upstream must not be asked for what is not there.
     pub(super) fn only_if_cached(&self, ask: &Ask) -> bool {
         let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
-        let options = Options { clients_may_refetch: self.settings.clients_may_refetch };
-        let decision = decide::decide(&facts, None, &ask.content.policy, ask.path(), &options, ask.now);
+        let decision = decide::decide(&facts, None, &ask.content.policy, ask.path(), &self.options(), ask.now);
         matches!(decision, Decision::OnlyIfCachedMiss)
     }
 
@@ -298,6 +297,12 @@ impl Handler {
             return self.fetch(ask, Some(entry), reason).await;
         }
         self.fetch_with(ask, Some(entry), Some(conditions), reason).await
+    }
+
+    /// Whether who asks waits for what is fresh, and may.
+    pub(super) fn wants_it_anew(&self, ask: &Ask) -> bool {
+        let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
+        decide::is_refetch(&facts, &self.options())
     }
 
     fn options(&self) -> Options {
@@ -324,9 +329,7 @@ impl Handler {
         });
         let stands_in = stored.as_ref().is_some_and(|entry| self.stands_in(ask, entry));
         let want = Want { stands_in, ..ask.want(stored, conditions) };
-        let facts = RequestFacts { method: &ask.method, headers: &ask.headers };
-        // Who wants it anew waits for that.
-        let obtained = match stands_in && !decide::is_refetch(&facts, &self.options()) {
+        let obtained = match stands_in && !self.wants_it_anew(ask) {
             true => match self.obtain_or_stale(ask, want, reason).await {
                 Ok(obtained) => obtained,
                 Err(stale) => return Step::Done(stale),

@@ -20,7 +20,7 @@ use crate::telemetry::RequestResult;
 
 /// A source that has said nothing for so long counts as away for who has something stored to serve: an agent leaves a cache that
 /// gives it nothing for 15 s, and each level below waits longer.
-const SILENT: Duration = Duration::from_secs(1);
+pub(super) const SILENT: Duration = Duration::from_secs(1);
 
 impl Handler {
     /// What upstream gives, or, when it says nothing for a while, what is stored, as when it cannot be reached (RFC 9111
@@ -31,8 +31,7 @@ impl Handler {
         if let Ok(obtained) = timeout(SILENT, &mut obtaining).await {
             return Ok(obtained);
         }
-        let status = CacheStatus::hit().because("silent").after(reason, None);
-        let Some(stale) = self.stale(ask, status).await else { return Ok(obtaining.await) };
+        let Some(stale) = self.stale(ask, silent(reason)).await else { return Ok(obtaining.await) };
         let (fill, abandon) = (self.fill.clone(), ask.content.policy.abandon);
         tokio::spawn(async move { fill.finish(obtaining.await, abandon).await });
         Err(stale)
@@ -93,6 +92,11 @@ impl Handler {
         }
         None
     }
+}
+
+/// What is told of something stale that is served since upstream says nothing.
+pub(super) fn silent(reason: FwdReason) -> CacheStatus {
+    CacheStatus::hit().because("silent").after(reason, None)
 }
 
 /// Whether `entry` may be served when upstream fails.

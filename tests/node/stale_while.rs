@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::rig::client::request;
 use super::rig::fake_origin::FakeOrigin;
 use super::rig::origin_reply::{Gate, Received, Reply};
 use super::rig::pattern::Pattern;
@@ -126,6 +127,9 @@ async fn what_a_slow_origin_says_too_late_for_one_is_there_for_the_next() {
     origin.limit_rate(4_000_000);
     let target = format!("/f?cacheHostOrigin={HOST}");
     assert!(node.get(&target, &[]).await.body == old.bytes(), "what is stored");
+    let head = node.ask(&request("HEAD", &target, &[])).await.head;
+    assert_eq!((head.status, head.field("Content-Length")), (200, Some("3000000")), "{}", head.raw);
+    assert!(head.field("Cache-Status").is_some_and(|status| status.contains("; detail=silent")), "{}", head.raw);
     gate.open();
     // Nobody asks meanwhile.
     origin.wait_for_bytes(6_000_000).await;
