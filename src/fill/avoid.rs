@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::patience::MODEST;
 use crate::upstream::Source;
 
 /// So long a source that broke off comes last. Then the best one may be the best again.
@@ -13,8 +14,9 @@ const FOR: Duration = Duration::from_secs(30);
 /// A source that has said nothing in mid-file for so long is given up for another one: a client must not notice, and an agent's
 /// patience ends soon after the source's own limit. Where ranges work a new request costs next to nothing.
 pub(super) const SILENT: Duration = Duration::from_secs(6);
-/// However long nothing has come, the next one gets so much time to say something.
-const SHORTEST: Duration = Duration::from_secs(2);
+/// However long nothing has come, the next one gets so much time to say something: what is asked anew for a client that stands
+/// before it is asked so late at most.
+const SHORTEST: Duration = SILENT.saturating_sub(MODEST);
 
 /// Who broke off, and when, the last one at the end.
 #[derive(Debug, Default)]

@@ -25,6 +25,9 @@ use super::sources::Ticket;
 /// How long the mark of the end is waited for when no more bytes may come: it follows the last of them at once.
 const END_MARK: Duration = Duration::from_secs(1);
 
+/// How often it is told that bytes come of a source.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+
 /// A body that is being received. Dropping it before its end closes the connection.
 pub struct UpstreamBody {
     state: State,
@@ -41,6 +44,8 @@ pub struct UpstreamBody {
     stall: Duration,
     /// Until when the first byte must be there.
     first_byte: Instant,
+    /// When it was last told that something comes of its source.
+    told: Instant,
     /// Whether its source was told that others may come first: then its silence is no fault.
     yields: bool,
     metrics: Arc<Metrics>,
@@ -95,6 +100,7 @@ impl UpstreamBody {
             end_by: None,
             stall: limits.stall,
             first_byte: limits.first_byte,
+            told: Instant::now(),
             yields: limits.yields,
             metrics,
         };
@@ -136,6 +142,10 @@ impl UpstreamBody {
                     if let Ok(bytes) = frame.into_data()
                         && !bytes.is_empty()
                     {
+                        if self.told.elapsed() >= TOLD_EVERY {
+                            reading.ticket.contact();
+                            self.told = Instant::now();
+                        }
                         self.received = self.received.saturating_add(bytes.len() as u64);
                         self.metrics.upstream_bytes.inc_by(bytes.len() as u64);
                         self.spending.iter().for_each(|spending| spending.received(bytes.len() as u64));

@@ -97,7 +97,7 @@ struct Turns {
     avoid: Vec<Source>,
     wrong: Option<Source>,
     silence: Option<Duration>,
-    /// Those that said nothing.
+    /// Those that said nothing, though they were to.
     passed_over: Vec<Source>,
 }
 
@@ -268,8 +268,10 @@ impl Upstream {
         for (index, source) in sources.iter().enumerate() {
             let now = Instant::now();
             let is_last = index + 1 == sources.len();
+            let is_down = |source: &Source| self.inner.sources.down_until(source).is_some();
+            let has_other = !sources[index + 1..].iter().all(is_down);
             let limit = share(now, end, sources.len() - index);
-            let limit = turns.silence.filter(|_| !is_last).map_or(limit, |silence| limit.min(now + silence));
+            let limit = turns.silence.filter(|_| has_other).map_or(limit, |silence| limit.min(now + silence));
             let result = self.attempt(ask, source, limit).await;
             let refused = result.as_ref().ok().and_then(|response| ask.redirected(response, redirects).err());
             let result = result.and_then(|response| match refused {
@@ -301,7 +303,7 @@ impl Upstream {
             if let Err(error) = &result {
                 self.tell(source, error);
             }
-            if matches!(result, Err(FetchError::Timeout { .. })) {
+            if matches!(result, Err(FetchError::Timeout { .. })) && !ask.yields {
                 turns.passed_over.push(source.clone());
             }
             best = better(best, result);
@@ -373,6 +375,8 @@ fn better(
         (Err(FetchError::KnownDown { host, until }), Err(FetchError::KnownDown { until: other, .. })) => {
             Err(FetchError::KnownDown { host, until: until.min(other) })
         }
+        // Who was asked and refuses says more than who asked nobody.
+        (Err(error), Err(FetchError::MiddlemanRefused { has_no_rule: true, .. })) if error.is_refusal() => Err(error),
         (Err(error), Err(FetchError::KnownDown { .. })) if !matches!(error, FetchError::NoSource { .. }) => Err(error),
         (Err(_), Err(error)) => Err(error),
     }

@@ -187,6 +187,13 @@ pub enum TlsFault {
     Protocol(String),
 }
 
+impl TlsFault {
+    /// Whether it is the peer's word on the certificate of this cache. It comes after the handshake (RFC 8446 section 4.4.4).
+    pub(super) fn is_of_our_certificate(&self) -> bool {
+        matches!(self, Self::Unknown | Self::Refused(_))
+    }
+}
+
 /// Why a redirect is not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedirectRefusal {

@@ -64,7 +64,7 @@ pub struct FetchResponse {
     pub body: UpstreamBody,
     /// Who gave it.
     pub source: Source,
-    /// Who was asked before, and said nothing.
+    /// Who was asked before, and said nothing though nobody was to come first.
     pub passed_over: Vec<Source>,
     /// Local time when the request was sent (RFC 9111 section 4.2.3).
     pub request_time: UnixMillis,
@@ -350,6 +350,7 @@ impl Upstream {
         mut ticket: Ticket,
     ) -> Result<FetchResponse, FetchError> {
         let response_time = UnixMillis::from(clock::now());
+        ticket.contact();
         let (head, incoming) = response.into_parts();
         let dimensions = if head.status.is_informational() {
             Err(AnswerFault::UnaskedUpgrade)

@@ -221,6 +221,22 @@ impl Health {
         was_unreachable
     }
 
+    /// The same, whatever was known of it. Whether it was not down.
+    pub fn refuses_from_now(&mut self, now: Instant) -> bool {
+        let was_well = self.down_until(now).is_none();
+        self.state = State::Open { since: now, until: now, cause: Outcome::Refused };
+        was_well
+    }
+
+    /// It does not refuse any more: everybody may ask, and the next fault is enough for the next pause. Whether it did.
+    pub fn accepts(&mut self, now: Instant) -> bool {
+        let was_refused = self.is_refused();
+        if was_refused {
+            self.state = State::Closed { weight: OPEN_AT - 1, last_fault: Some(now) };
+        }
+        was_refused
+    }
+
     /// It was looked for at `now`, and could not be reached.
     pub fn still_away(&mut self, now: Instant) {
         if let State::Open { until, cause: Outcome::ConnectFailure, .. } = &mut self.state
@@ -242,10 +258,9 @@ impl Health {
         !cause.answers() && cause != Outcome::Refused
     }
 
-    /// Whether it may be asked, and has given a good answer within `time`.
-    pub fn was_good(&self, now: Instant, time: Duration) -> bool {
-        let is_recent = |at| now.saturating_duration_since(at) <= time;
-        matches!(self.state, State::Closed { .. }) && self.last_good.is_some_and(is_recent)
+    /// When it has given a good answer last.
+    pub fn last_good(&self) -> Option<Instant> {
+        self.last_good
     }
 
     /// Until when the source is not asked; `None` when it may be. Changes nothing.

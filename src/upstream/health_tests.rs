@@ -287,3 +287,15 @@ proptest! {
         prop_assert_eq!(health.verdict(now), Verdict::Allowed);
     }
 }
+
+#[test]
+fn who_is_found_to_refuse_is_down_at_once_and_up_when_it_does_not() {
+    let now = Instant::now();
+    let mut health = Health::default();
+    assert!(health.refuses_from_now(now) && !health.refuses_from_now(now));
+    assert!(health.is_refused() && !health.is_away() && health.down_until(now).is_some());
+    assert!(health.accepts(now) && !health.accepts(now));
+    assert_eq!(health.verdict(now), Verdict::Allowed);
+    health.record(now, Outcome::Refused, None, 0.5);
+    assert!(health.is_refused(), "the next one is enough");
+}

@@ -46,7 +46,7 @@ struct Current {
     parents: TlsConnector,
 }
 
-/// When a file is another one, this is.
+/// When a file is another one, or may be read by others, this is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -154,7 +154,7 @@ fn stamps(files: &TlsFiles) -> Vec<Option<Stamp>> {
 
 fn stamp(path: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some(Stamp { inode: metadata.ino(), size: metadata.size(), changed: (metadata.mtime(), metadata.mtime_nsec()) })
+    Some(Stamp { inode: metadata.ino(), size: metadata.size(), changed: (metadata.ctime(), metadata.ctime_nsec()) })
 }
 
 #[cfg(test)]

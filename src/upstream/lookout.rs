@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Inner, Upstream};
 use super::comeback::says_no;
+use super::error::FetchError;
 use super::plan::{ParentKind, Source};
 
 /// Of whom nobody has heard for so long is looked at. A connection costs a packet or two, with TLS some thousand bytes.
@@ -110,19 +111,22 @@ async fn look_out(inner: Weak<Inner>) {
 }
 
 impl Upstream {
-    /// Whether there is a connection to a parent of whom nothing bad is known.
+    /// Whether there is a connection to a parent of whom nothing bad is known, or only what may have been mended.
     async fn look_at(&self, parent: Source) {
         let sources = &self.inner.sources;
         for _ in 0..ATTEMPTS {
-            if sources.down_until(&parent).is_some() {
+            let is_looked_at = sources.down_until(&parent).is_none() || sources.may_have_mended(&parent);
+            if !is_looked_at {
                 return;
             }
             let limit = Instant::now() + self.inner.settings.timeouts.connect;
             match self.inner.connector.connect(&parent, limit).await {
                 Ok(link) => {
                     self.inner.pool.put(parent.clone(), link);
-                    return sources.contact(&parent);
+                    return sources.accepts(&parent);
                 }
+                // No fault of the parent's.
+                Err(FetchError::ConnectFailed { own: true, .. } | FetchError::AddressRefused { .. }) => return,
                 Err(error) if says_no(&error) => return sources.is_refused(&parent, &error),
                 Err(error) => {
                     tracing::debug!(source = %parent, %error, "a parent cannot be reached");

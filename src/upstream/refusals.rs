@@ -15,8 +15,18 @@ const SEVERAL: usize = 8;
 /// Refusals of each parent since it has answered last. As many as there are parents.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    since_an_answer: HashMap<Source, (HashSet<u64>, StatusCode)>,
+    since_an_answer: HashMap<Source, Series>,
     hasher: RandomState,
+}
+
+/// Refusals in a row.
+#[derive(Debug, Default)]
+struct Series {
+    /// Of what, up to [`SEVERAL`].
+    contents: HashSet<u64>,
+    /// How the last one was worded.
+    status: StatusCode,
+    has_no_rule: bool,
 }
 
 impl Refusals {
@@ -26,13 +36,13 @@ impl Refusals {
             _ if source.parent.is_none() => {}
             Ok(_) => drop(self.since_an_answer.remove(source)),
             // A circle and a page of somebody else's are no matter of whom it allows.
-            Err(FetchError::MiddlemanRefused { status, .. })
+            Err(FetchError::MiddlemanRefused { status, has_no_rule, .. })
                 if status.is_client_error() || *status == StatusCode::HTTP_VERSION_NOT_SUPPORTED =>
             {
-                let (contents, last) = self.since_an_answer.entry(source.clone()).or_insert((HashSet::new(), *status));
-                *last = *status;
-                if contents.len() < SEVERAL {
-                    contents.insert(self.hasher.hash_one(asked));
+                let series = self.since_an_answer.entry(source.clone()).or_default();
+                (series.status, series.has_no_rule) = (*status, *has_no_rule);
+                if series.contents.len() < SEVERAL {
+                    series.contents.insert(self.hasher.hash_one(asked));
                 }
             }
             Err(_) => {}
@@ -41,11 +51,11 @@ impl Refusals {
 
     /// Those that refuse everything, and how.
     pub(super) fn of_all(&self) -> impl Iterator<Item = FetchError> {
-        let those = self.since_an_answer.iter().filter(|(_, (contents, _))| contents.len() >= SEVERAL);
-        those.map(|(source, (_, status))| FetchError::MiddlemanRefused {
+        let those = self.since_an_answer.iter().filter(|(_, series)| series.contents.len() >= SEVERAL);
+        those.map(|(source, series)| FetchError::MiddlemanRefused {
             host: source.to_string(),
-            status: *status,
-            has_no_rule: false,
+            status: series.status,
+            has_no_rule: series.has_no_rule,
         })
     }
 }

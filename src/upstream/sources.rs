@@ -38,13 +38,20 @@ pub struct DownSource {
 pub(super) struct Sources {
     table: Mutex<HashMap<Source, Health>>,
     /// Why those cannot be used that are there.
-    refusals: Mutex<HashMap<Source, String>>,
+    refusals: Mutex<HashMap<Source, Refusal>>,
     wrong: Mutex<WrongBytes>,
     /// When something has come of each parent.
     heard: Mutex<HashMap<Source, Instant>>,
     metrics: Arc<Metrics>,
     /// How many there have been.
     comebacks: watch::Sender<u64>,
+}
+
+/// Why a source cannot be used.
+struct Refusal {
+    text: String,
+    /// A handshake shows whether that still holds, and shows nobody a password.
+    is_of_handshake: bool,
 }
 
 /// One attempt at a source. Dropped without a report it says nothing of the source, but frees the probe.
@@ -141,7 +148,7 @@ impl Sources {
         match table.get(source).filter(|health| health.down_until(now).is_some()) {
             Some(health) if health.is_unreachable() => Condition::Away,
             Some(health) if health.is_refused() => {
-                Condition::Refused(refusals.get(source).cloned().unwrap_or_default())
+                Condition::Refused(refusals.get(source).map(|it| it.text.clone()).unwrap_or_default())
             }
             Some(_) => Condition::Failing,
             None if self.heard.lock().contains_key(source) => Condition::Up,
@@ -158,8 +165,12 @@ impl Sources {
     pub(super) fn origins_are_away(&self, now: Instant) -> bool {
         let table = self.table.lock();
         let origins = || table.iter().filter(|(source, _)| source.parent.is_none()).map(|(_, health)| health);
-        let is_good = origins().any(|health| health.was_good(now, LATELY));
-        !is_good && origins().any(|health| health.is_away() && !health.is_forgettable(now))
+        let is_recent = |at| now.saturating_duration_since(at) <= LATELY;
+        let is_good = |health: &Health| health.down_until(now).is_none() && health.last_good().is_some_and(is_recent);
+        let away = || origins().filter(|health| health.is_away() && !health.is_forgettable(now));
+        // One that never gave anything may be a name that somebody has made up.
+        let is_told = away().any(|health| health.last_good().is_some()) || away().count() > 1;
+        is_told && !origins().any(is_good)
     }
 
     /// Whether a source is down because there is no connection to it.
@@ -208,16 +219,39 @@ impl Sources {
         self.record(source, Outcome::ConnectFailure, None);
     }
 
-    /// It is there, and cannot be used.
-    pub(super) fn is_refused(&self, source: &Source, error: &FetchError) {
-        self.note_refusal(source, error);
-        self.record(source, Outcome::Refused, None);
+    /// A parent is there, and cannot be used.
+    pub(super) fn is_refused(&self, parent: &Source, error: &FetchError) {
+        self.contact(parent);
+        self.note_refusal(parent, error);
+        if self.table.lock().entry(parent.clone()).or_default().refuses_from_now(Instant::now()) {
+            tracing::warn!(source = %parent, %error, "the source cannot be used");
+            self.show(parent, false);
+        }
+    }
+
+    /// Whether a handshake would show that a source can be used again.
+    pub(super) fn may_have_mended(&self, source: &Source) -> bool {
+        let is_refused = self.table.lock().get(source).is_some_and(Health::is_refused);
+        is_refused && self.refusals.lock().get(source).is_some_and(|refusal| refusal.is_of_handshake)
+    }
+
+    /// There is a connection to a parent that can be used.
+    pub(super) fn accepts(&self, parent: &Source) {
+        self.contact(parent);
+        if self.table.lock().get_mut(parent).is_some_and(|health| health.accepts(Instant::now())) {
+            tracing::info!(source = %parent, "the source can be used again");
+            self.refusals.lock().remove(parent);
+            self.show(parent, true);
+            self.tell_of_comeback();
+        }
     }
 
     fn note_refusal(&self, source: &Source, error: &FetchError) {
         let mut refusals = self.refusals.lock();
         if refusals.len() < REMEMBERED || refusals.contains_key(source) || source.parent.is_some() {
-            refusals.insert(source.clone(), error.to_string());
+            let is_of_handshake =
+                matches!(error, FetchError::TlsFailed { fault, .. } if !fault.is_of_our_certificate());
+            refusals.insert(source.clone(), Refusal { text: error.to_string(), is_of_handshake });
         }
     }
 
@@ -237,7 +271,7 @@ impl Sources {
         // Names that nobody asks for any more may never have been.
         let counts = |source: &Source, health: &Health| source.parent.is_some() || !health.is_forgettable(now);
         let down = table.iter().filter(|(source, health)| counts(source, health)).filter_map(|(source, health)| {
-            let refusal = refusals.get(source).filter(|_| health.is_refused()).cloned();
+            let refusal = refusals.get(source).filter(|_| health.is_refused()).map(|it| it.text.clone());
             health.down_until(now).map(|until| DownSource { source: source.clone(), until, refusal })
         });
         down.collect()
@@ -297,6 +331,11 @@ impl Ticket {
     pub(super) fn refused(&mut self, error: &FetchError) {
         self.sources.note_refusal(&self.source, error);
         self.report(Outcome::Refused);
+    }
+
+    /// Something is coming.
+    pub(super) fn contact(&self) {
+        self.sources.contact(&self.source);
     }
 
     /// Whether the outcome decides for all.

@@ -190,10 +190,11 @@ async fn a_cache_whose_origins_are_away_is_offline_and_one_that_reaches_another_
     other.serve("/b", Reply::file(Pattern::new(694, 300)));
     let setup = Setup::new().origin(HOST, origin.address, json!({})).origin("other.example", other.address, json!({}));
     let node = setup.start();
+    must_be(&node.get(&format!("/a?cacheHostOrigin={HOST}"), &[]).await, Pattern::new(693, 300));
     until_told(&node, ("online", "")).await;
     origin.switch_off();
     for _ in 0..3 {
-        assert_eq!(node.get(&format!("/a?cacheHostOrigin={HOST}"), &[]).await.head.status, 503);
+        assert_eq!(node.get(&format!("/c?cacheHostOrigin={HOST}"), &[]).await.head.status, 503);
     }
     until_told(&node, ("offline", "")).await;
     must_be(&node.get("/b?cacheHostOrigin=other.example", &[]).await, Pattern::new(694, 300));

@@ -75,6 +75,24 @@ async fn a_parent_over_tls_lets_in_whom_it_knows_and_a_renewed_certificate_is_us
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parent_that_cannot_be_trusted_is_told_of_before_a_device_has_to_find_out() {
+    let (site, stranger) = (Authority::new("site"), Authority::new("stranger"));
+    let origin = FakeOrigin::start().await;
+    let l5 = secured(&origin, &site).start();
+    let l4 = child(&l5, &stranger, &site, "line1.l4.plant.example").start();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let told = loop {
+        let told = state(&l4).await;
+        if told["parents"][0]["state"] != "untried" {
+            break told;
+        }
+        assert!(Instant::now() < deadline, "{told}");
+    };
+    assert_eq!((&told["state"], &told["parents"][0]["state"]), (&json!("offline"), &json!("refused")), "{told}");
+    assert!(told["parents"][0]["reason"].to_string().contains("its certificate's issuer is not trusted"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_that_cannot_be_used_stop_the_start() {
     let setup = below(&[json!({ "url": "https://127.0.0.1:9" })], json!({}));
     put(&setup.path(""), "ca.pem", "nothing");
