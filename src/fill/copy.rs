@@ -108,8 +108,8 @@ pub(super) struct Copying<'a> {
     rate: Rate,
     patience: Patience,
     avoid: Avoid,
-    /// Whose stream was cut, until somebody brings more.
-    cut: Option<Source>,
+    /// Whose stream was cut, and whether by silence, until somebody brings more.
+    cut: Option<(Source, bool)>,
     comebacks: watch::Receiver<u64>,
     /// The last of them that was heard of.
     heard: u64,

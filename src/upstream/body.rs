@@ -273,6 +273,9 @@ impl UpstreamBody {
 
     fn fail(&mut self, error: BodyError, outcome: Option<Outcome>) -> BodyError {
         if let State::Reading(mut reading) = std::mem::replace(&mut self.state, State::Failed(error)) {
+            if !matches!(error, BodyError::OverBudget { .. }) {
+                reading.ticket.doubt();
+            }
             // A source that was cut in the middle is alive, and what it brought is kept.
             let outcome = outcome.filter(|outcome| *outcome != Outcome::Cut || self.received == 0);
             outcome.into_iter().for_each(|outcome| reading.ticket.report(outcome));

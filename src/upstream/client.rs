@@ -19,7 +19,7 @@ use super::budget::{Budget, BudgetSettings, Standing};
 use super::comeback::Sought;
 use super::connect::{Connector, Resolver, SystemResolver};
 use super::error::{FetchError, TlsSetupError};
-use super::fetch::{Ask, FetchResponse, RequestBody};
+use super::fetch::{Ask, FetchResponse, MEANINGFUL, RequestBody};
 use super::identity::Dialect;
 use super::interims::Interims;
 use super::middleman;
@@ -36,6 +36,9 @@ use super::wrong_bytes::Subject;
 const DISCARDED: u64 = 64 * 1024;
 /// Time that may take.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+/// The part of the time that is left for all those that have failed just now.
+const LAST_PART: f64 = 7.0;
+
 /// Asks sources. Cheap to clone; all clones share connections and health.
 #[derive(Clone)]
 pub struct Upstream {
@@ -238,6 +241,7 @@ impl Upstream {
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&mut ask, redirects, &mut turns).await?;
             let Some((origin, target, policy)) = ask.redirected(&response, redirects)? else {
+                turns.passed_over.iter().for_each(|source| self.inner.sources.is_outdone(source));
                 return Ok(FetchResponse { passed_over: turns.passed_over, ..response });
             };
             if origin != ask.origin {
@@ -268,10 +272,15 @@ impl Upstream {
         for (index, source) in sources.iter().enumerate() {
             let now = Instant::now();
             let is_last = index + 1 == sources.len();
-            let is_down = |source: &Source| self.inner.sources.down_until(source).is_some();
-            let has_other = !sources[index + 1..].iter().all(is_down);
-            let limit = share(now, end, sources.len() - index);
-            let limit = turns.silence.filter(|_| has_other).map_or(limit, |silence| limit.min(now + silence));
+            let others = sources[index + 1..].iter().filter(|other| self.inner.sources.down_until(other).is_none());
+            let (failed, fresh): (Vec<_>, Vec<_>) = others.partition(|other| turns.avoid.contains(other));
+            let limit = match (turns.avoid.contains(source), failed.len()) {
+                (true, failed) => share(now, end, failed + fresh.len() + 1),
+                (false, 0) => share(now, end, fresh.len() + 1),
+                // Of those that have failed just now not much is to be hoped for.
+                (false, _) => share(now, end - end.saturating_duration_since(now).div_f64(LAST_PART), fresh.len() + 1),
+            };
+            let limit = turns.silence.filter(|_| !fresh.is_empty()).map_or(limit, |silence| limit.min(now + silence));
             let result = self.attempt(ask, source, limit).await;
             let refused = result.as_ref().ok().and_then(|response| ask.redirected(response, redirects).err());
             let result = result.and_then(|response| match refused {
@@ -303,7 +312,8 @@ impl Upstream {
             if let Err(error) = &result {
                 self.tell(source, error);
             }
-            if matches!(result, Err(FetchError::Timeout { .. })) && !ask.yields {
+            let was_long = limit.saturating_duration_since(now) >= MEANINGFUL;
+            if matches!(result, Err(FetchError::Timeout { .. })) && was_long && !ask.yields {
                 turns.passed_over.push(source.clone());
             }
             best = better(best, result);
@@ -327,10 +337,13 @@ impl Upstream {
         }
     }
 
-    /// The rest of a body that `from` did not bring to its end comes from `to`.
-    pub fn is_gone_on_with(&self, key: &CacheKey, from: &Source, to: &Source) {
+    /// The rest of a body that `from` did not bring to its end comes from `to`. With `was_silent` it was not cut.
+    pub fn is_gone_on_with(&self, key: &CacheKey, (from, was_silent): (&Source, bool), to: &Source) {
+        if was_silent {
+            self.inner.sources.is_outdone(from);
+        }
         if self.inner.left.lock().allows(from, std::time::Instant::now()) {
-            tracing::info!(%key, %from, %to, "a body was cut, and is gone on with from another source");
+            tracing::warn!(%key, %from, %to, was_silent, "a body was cut, and is gone on with from another source");
         }
     }
 

@@ -30,7 +30,7 @@ use super::sources::Ticket;
 use super::{form, headers, loops, middleman, probe, tls};
 
 /// A parent that had less time than this says nothing of itself by being late.
-const MEANINGFUL: Duration = Duration::from_secs(2);
+pub(super) const MEANINGFUL: Duration = Duration::from_secs(2);
 
 /// A body as it is sent to a source.
 pub(super) type OutgoingBody = Either<Full<Bytes>, Incoming>;

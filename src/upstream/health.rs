@@ -228,6 +228,17 @@ impl Health {
         was_well
     }
 
+    /// It says nothing at `now`, and another source gives what it was asked for: that is not because of what it was asked for.
+    /// Whether it was not down.
+    pub fn is_outdone(&mut self, now: Instant) -> bool {
+        let is_there = self.last_good.is_some_and(|at| now.saturating_duration_since(at) <= GOOD_FOR);
+        let was_well = matches!(self.state, State::Closed { .. }) && !is_there;
+        if was_well {
+            self.state = State::Open { since: now, until: now + FIRST_PAUSE, cause: Outcome::Timeout };
+        }
+        was_well
+    }
+
     /// It does not refuse any more: everybody may ask, and the next fault is enough for the next pause. Whether it did.
     pub fn accepts(&mut self, now: Instant) -> bool {
         let was_refused = self.is_refused();

@@ -100,8 +100,10 @@ async fn look_out(inner: Weak<Inner>) {
         // What the budget keeps closed is not opened for this.
         if !upstream.is_shut() {
             let now = Instant::now().into_std();
-            let unheard =
-                |source: &Source| upstream.inner.sources.silence(source, now).is_none_or(|time| time >= EVERY);
+            let sources = &upstream.inner.sources;
+            let unheard = |source: &Source| {
+                sources.is_doubted(source) || sources.silence(source, now).is_none_or(|time| time >= EVERY)
+            };
             let parents = upstream.inner.settings.parents.iter().map(Source::parent);
             join_all(parents.filter(unheard).map(|parent| upstream.look_at(parent))).await;
         }

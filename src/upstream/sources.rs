@@ -1,7 +1,7 @@
 //! The health of every source that was asked lately, and the ticket that one attempt holds. The judgement is
 //! in [`super::health`] and [`super::wrong_bytes`]; here are the clock, the jitter and the locks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +42,8 @@ pub(super) struct Sources {
     wrong: Mutex<WrongBytes>,
     /// When something has come of each parent.
     heard: Mutex<HashMap<Source, Instant>>,
+    /// Parents that broke off.
+    doubted: Mutex<HashSet<Source>>,
     metrics: Arc<Metrics>,
     /// How many there have been.
     comebacks: watch::Sender<u64>,
@@ -66,8 +68,8 @@ pub(super) struct Ticket {
 impl Sources {
     /// Of which nothing is known; the parents are shown as up.
     pub(super) fn new(metrics: Arc<Metrics>, parents: &[Parent]) -> Self {
-        let (table, refusals, wrong, heard) = Default::default();
-        let sources = Self { table, refusals, wrong, heard, metrics, comebacks: watch::Sender::default() };
+        let (table, refusals, wrong, heard, doubted) = Default::default();
+        let sources = Self { table, refusals, wrong, heard, doubted, metrics, comebacks: watch::Sender::default() };
         for parent in parents.iter().map(Source::parent) {
             sources.show(&parent, true);
             sources.show_lowered(&parent, false);
@@ -235,6 +237,24 @@ impl Sources {
         is_refused && self.refusals.lock().get(source).is_some_and(|refusal| refusal.is_of_handshake)
     }
 
+    /// A source says nothing, and another one gives what it was asked for.
+    pub(super) fn is_outdone(&self, source: &Source) {
+        if self.table.lock().get_mut(source).is_some_and(|health| health.is_outdone(Instant::now())) {
+            tracing::warn!(%source, "the source says nothing while another one answers: it is down");
+            self.show(source, false);
+        }
+    }
+
+    /// What came of a parent broke off: whether there is still a connection to it is to be looked at.
+    pub(super) fn doubts(&self, parent: &Source) {
+        self.doubted.lock().insert(parent.clone());
+    }
+
+    /// Whether that is so of a parent, and nobody has looked since.
+    pub(super) fn is_doubted(&self, parent: &Source) -> bool {
+        self.doubted.lock().remove(parent)
+    }
+
     /// There is a connection to a parent that can be used.
     pub(super) fn accepts(&self, parent: &Source) {
         self.contact(parent);
@@ -331,6 +351,13 @@ impl Ticket {
     pub(super) fn refused(&mut self, error: &FetchError) {
         self.sources.note_refusal(&self.source, error);
         self.report(Outcome::Refused);
+    }
+
+    /// What came broke off.
+    pub(super) fn doubt(&self) {
+        if self.source.parent.is_some() {
+            self.sources.doubts(&self.source);
+        }
     }
 
     /// Something is coming.

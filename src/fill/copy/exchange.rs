@@ -19,7 +19,7 @@ use crate::fill::patience::MODEST;
 use crate::fill::schedule::{Claim, urgency, urgency_to_tell};
 use crate::fill::slide::Running;
 use crate::fill::stream::{Batch, Ending, Stream};
-use crate::upstream::{FetchError, FetchRequest, FetchResponse, Source, Subject, Urgency};
+use crate::upstream::{BodyError, FetchError, FetchRequest, FetchResponse, Source, Subject, Urgency};
 
 /// Answers that do not fit what was asked before a source counts as one that does no ranges.
 const MISFITS: u32 = 4;
@@ -170,7 +170,10 @@ impl Copying<'_> {
     fn answered(&mut self, id: u64, asked: Asked, mut response: FetchResponse, permit: &Permit) -> Option<End> {
         self.shut_until = None;
         let now = Instant::now();
-        response.passed_over.drain(..).for_each(|source| self.avoid.note(source, now));
+        for source in response.passed_over.drain(..) {
+            self.inner.upstream.is_gone_on_with(&self.want.key, (&source, true), &response.source);
+            self.avoid.note(source, now);
+        }
         if std::mem::take(&mut self.down) {
             // Others that were refused meanwhile need not wait.
             self.retry_at = None;
@@ -234,8 +237,8 @@ impl Copying<'_> {
         let came_to = batch.at.saturating_add(batch.size);
         let range = ByteRange::new(batch.at, came_to.min(claim.end));
         if let Some(range) = range {
-            if let Some(from) = self.cut.take_if(|from| from != stream.source()) {
-                self.inner.upstream.is_gone_on_with(&self.want.key, &from, stream.source());
+            if let Some((from, was_silent)) = self.cut.take_if(|(from, _)| from != stream.source()) {
+                self.inner.upstream.is_gone_on_with(&self.want.key, (&from, was_silent), stream.source());
             }
             self.giver.note(stream.source());
             // Before anybody can have all of a part that was cut.
@@ -282,7 +285,8 @@ impl Copying<'_> {
             Some(ending) => {
                 tracing::debug!(key = %self.want.key, at = came_to, ?ending, "an upstream body was cut");
                 let source = stream.source().clone();
-                self.cut = Some(source.clone());
+                let was_silent = matches!(ending, Ending::Broken(BodyError::Stalled { .. }));
+                self.cut = Some((source.clone(), was_silent));
                 let check = stream.unfinished().filter(|_| ending != Ending::Marked);
                 check.into_iter().for_each(|check| self.unfinished.add(check));
                 self.fail_of(id, source);

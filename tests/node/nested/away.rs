@@ -21,8 +21,8 @@ const SOON: Duration = Duration::from_secs(2);
 
 /// A stop that whoever waits for a download notices.
 const STOP: Duration = Duration::from_secs(3);
-/// Longer than a source may be silent in mid-file where there is another, but not than twice that.
-const LONGEST_STOP: Duration = Duration::from_secs(9);
+/// So long a source may be silent in mid-file where there is another.
+const SILENT: Duration = Duration::from_secs(6);
 
 /// An address that answers no packet: its queue of connections is full.
 struct BlackHole {
@@ -128,12 +128,15 @@ async fn stops(node: &RunningNode, pattern: Pattern) -> Vec<Duration> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parent_that_hangs_in_mid_file_stops_a_download_once() {
-    for mode in Mode::BOTH {
-        let pattern = Pattern::new(692, 320 * MIB);
+    // The second one may need a while to have it.
+    for (mode, late) in [(Mode::Ranged, 0), (Mode::Whole, 0), (Mode::Whole, 4)] {
+        let (pattern, late) = (Pattern::new(692, 320 * MIB), Duration::from_secs(late));
+        let gate = Gate::shut();
         let (first, second) = tokio::join!(
             FakeOrigin::with(super::PATH, Reply::file(pattern)),
-            FakeOrigin::with(super::PATH, Reply::file(pattern))
+            FakeOrigin::with(super::PATH, Reply::file(pattern).hold_head(&gate))
         );
+        second.serve("/new", Reply::file(Pattern::new(695, 300)));
         for parent in [&first, &second] {
             parent.limit_rate(64 * MIB);
         }
@@ -142,9 +145,16 @@ async fn a_parent_that_hangs_in_mid_file_stops_a_download_once() {
         let hangs = async {
             first.wait_for_bytes(100 * MIB).await;
             link.set(State::Silent);
+            tokio::time::sleep(if late.is_zero() { late } else { SILENT + late }).await;
+            gate.open();
         };
         let (stops, ()) = tokio::join!(stops(&node, pattern), hangs);
-        assert!(stops.len() == 1 && stops[0] < LONGEST_STOP, "{mode:?}: {stops:?}");
+        assert!(stops.len() == 1 && stops[0] < SILENT + late + STOP, "{mode:?} {late:?}: {stops:?}");
+        // Everybody knows now.
+        assert_eq!(state(&node).await["parents"][0]["state"], "failing");
+        let start = Instant::now();
+        must_be(&node.get(&format!("/new?cacheHostOrigin={HOST}"), &[]).await, Pattern::new(695, 300));
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     }
 }
 
