@@ -4,6 +4,7 @@
 //!
 //! There is one system clock in a process, so this is no handle but a place. What is concluded from readings is in `trust`.
 
+mod dates;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod trust;
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
+pub use dates::{Dates, Validity};
 pub use trust::Distrust;
 use trust::Watch;
 

@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 
-use crate::clock::CertificateTime;
+use crate::clock::{CertificateTime, Dates, Validity, certificate_time};
 
 use super::error::TlsSetupError;
 use super::tls::{self, Roots};
@@ -41,6 +41,8 @@ pub(super) struct Dialect {
 }
 
 struct Current {
+    /// Of the certificate that says who we are.
+    dates: Option<Dates>,
     stamps: Vec<Option<Stamp>>,
     origins: TlsConnector,
     parents: TlsConnector,
@@ -60,8 +62,11 @@ impl Dialect {
     /// # Errors
     /// When one cannot be read or used.
     pub(super) fn new(files: TlsFiles, roots: Roots) -> Result<Self, TlsSetupError> {
-        let current = ArcSwap::from_pointee(load(&files, &roots)?);
-        Ok(Self { files, roots, current })
+        let current = load(&files, &roots)?;
+        if let (Some(reason), Some((path, _))) = (current.dates.as_ref().and_then(out_of_time), &files.identity) {
+            tracing::warn!(path = %path.display(), reason, "the certificate of upstream.tls will be refused by parents");
+        }
+        Ok(Self { files, roots, current: ArcSwap::from_pointee(current) })
     }
 
     /// What to speak to an origin, or to a parent, with now.
@@ -77,17 +82,48 @@ impl Dialect {
         if stamps == before.stamps {
             return;
         }
-        let new = match load(&self.files, &self.roots) {
+        let new = match load(&self.files, &self.roots).and_then(|new| self.if_no_worse(new, &before)) {
             Ok(new) => {
                 tracing::info!("the renewed files of upstream.tls are in use for new connections");
                 new
             }
             Err(error) => {
                 tracing::warn!(%error, "renewed files of upstream.tls cannot be used; the ones before stay in use");
-                Current { stamps, origins: before.origins.clone(), parents: before.parents.clone() }
+                Current {
+                    dates: before.dates,
+                    stamps,
+                    origins: before.origins.clone(),
+                    parents: before.parents.clone(),
+                }
             }
         };
         self.current.store(Arc::new(new));
+    }
+
+    /// A certificate that is not valid takes no valid one's place.
+    fn if_no_worse(&self, new: Current, before: &Current) -> Result<Current, TlsSetupError> {
+        let now = certificate_time();
+        let follows = |new: Dates, before| new.may_follow(&before, now);
+        match (new.dates, before.dates, &self.files.identity) {
+            (Some(dates), Some(old), Some((path, _))) if !follows(dates, old) => {
+                Err(TlsSetupError::File { path: path.clone(), reason: out_of_time(&dates).unwrap_or_default() })
+            }
+            _ => Ok(new),
+        }
+    }
+}
+
+/// Why a certificate is not valid by the clock of this machine, if it is not.
+fn out_of_time(dates: &Dates) -> Option<String> {
+    match dates.judge(certificate_time()) {
+        Validity::Valid => None,
+        Validity::NotYet => {
+            Some(format!("it is not valid before {}, or the clock of this machine is wrong", dates.not_before_text()))
+        }
+        Validity::Expired => Some(format!(
+            "it has expired at {}; renew it, or set the clock of this machine right",
+            dates.not_after_text()
+        )),
     }
 }
 
@@ -128,16 +164,19 @@ fn load(files: &TlsFiles, roots: &Roots) -> Result<Current, TlsSetupError> {
         builder.with_safe_default_protocol_versions().map(|builder| builder.with_root_certificates(store.clone()))
     };
     let origins = tls::http_1_1(builder()?.with_no_client_auth());
+    let mut dates = None;
     let parents = match &files.identity {
         Some((certificate, key)) => {
             let of_file = |reason: String| TlsSetupError::File { path: key.clone(), reason };
             let read = PrivateKeyDer::from_pem_file(key).map_err(|error| of_file(format!("no usable key: {error}")))?;
-            let config = builder()?.with_client_auth_cert(certificates(certificate)?, read);
+            let chain = certificates(certificate)?;
+            dates = chain.first().and_then(Dates::of);
+            let config = builder()?.with_client_auth_cert(chain, read);
             tls::http_1_1(config.map_err(|error| of_file(format!("it does not go with the certificate: {error}")))?)
         }
         None => origins.clone(),
     };
-    Ok(Current { stamps, origins, parents })
+    Ok(Current { dates, stamps, origins, parents })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetupError> {

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, InvalidMessage, RootCertStore};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -75,7 +75,9 @@ fn fault(error: &io::Error) -> TlsFault {
         };
     };
     let rustls::Error::InvalidCertificate(certificate) = error else {
-        return refusal(error).unwrap_or_else(|| TlsFault::Protocol(error.to_string()));
+        let plain = matches!(error, rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType));
+        let hint = if plain { "; is it TLS that is spoken at this port?" } else { "" };
+        return refusal(error).unwrap_or_else(|| TlsFault::Protocol(format!("{error}{hint}")));
     };
     match certificate {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFault::Expired,

@@ -14,9 +14,8 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{Error, RootCertStore, ServerConfig};
 
 use super::TlsSettings;
-use super::clock::{Clock, Dates};
 use super::names::NamedClients;
-use crate::clock::CertificateTime;
+use crate::clock::{CertificateTime, Dates, Validity};
 use crate::serve::wire::HTTP2;
 
 /// Longest file that is read, in bytes: hundreds of certificates.
@@ -186,11 +185,11 @@ impl TlsFileError {
     pub(super) fn out_of_time(path: &Path, dates: &Dates, now: UnixTime) -> Self {
         let source = Source { setting: "certificate", path };
         match dates.judge(now) {
-            Clock::TooEarly => source.fault(
+            Validity::NotYet => source.fault(
                 format!("it is not valid before {}", dates.not_before_text()),
                 "it is used from then on; or the clock of this machine is wrong",
             ),
-            Clock::Right | Clock::TooLate => source.fault(
+            Validity::Valid | Validity::Expired => source.fault(
                 format!("it has expired at {}", dates.not_after_text()),
                 "renew it, or set the clock of this machine right",
             ),

@@ -81,7 +81,10 @@ impl Failure {
                 CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
                 CertificateError::UnknownIssuer => Self::UnknownIssuer,
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::WrongName,
+                // What `names` says of a certificate that is right, so that the client is told so (access_denied).
+                CertificateError::ApplicationVerificationFailure
+                | CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. } => Self::WrongName,
                 _ => Self::BadCertificate,
             },
             Error::NoApplicationProtocol => Self::NoHttp11,

@@ -4,7 +4,6 @@
 //! `files` reads, `clock` judges dates, `names` client names, `handshake` shakes hands. What is said on the connection
 //! afterwards is the wire's part; TLS towards sources is `upstream`'s.
 
-mod clock;
 mod files;
 mod handshake;
 mod names;
@@ -24,9 +23,8 @@ pub use files::TlsFileError;
 pub use names::{ClientName, ClientNameError};
 pub(in crate::serve) use names::{has_name, names_in};
 
-use crate::clock::certificate_time;
+use crate::clock::{Dates, Validity, certificate_time};
 use crate::telemetry::{Metrics, Throttle};
-use clock::{Clock, Dates};
 use files::{Configs, Loaded, Stamps};
 
 /// How often it is looked whether the files have changed.
@@ -73,7 +71,7 @@ pub struct Handshakes {
 struct Seen {
     stamps: Stamps,
     dates: Dates,
-    clock: Clock,
+    clock: Validity,
     /// The files that could not be used, when the log has it.
     refused: Option<Stamps>,
 }
@@ -94,7 +92,7 @@ impl Tls {
         let stamps = Stamps::of(&settings);
         let Loaded { configs, dates } = files::load(&settings)?;
         metrics.tls_certificate_expiry_seconds.set(dates.not_after());
-        let seen = Seen { stamps, dates, clock: Clock::Right, refused: None };
+        let seen = Seen { stamps, dates, clock: Validity::Valid, refused: None };
         let now = Instant::now();
         let tls = Self {
             settings,
@@ -138,7 +136,7 @@ impl Tls {
                         expires = dates.not_after_text(),
                         "the renewed files of the TLS listener are in use"
                     );
-                    *seen = Seen { stamps, dates, clock: Clock::Right, refused: None };
+                    *seen = Seen { stamps, dates, clock: Validity::Valid, refused: None };
                 }
                 Err(error) => {
                     if seen.refused.as_ref() != Some(&stamps) {
@@ -161,13 +159,13 @@ impl Tls {
         }
         let (from, to) = (seen.dates.not_before_text(), seen.dates.not_after_text());
         match clock {
-            Clock::Right => tracing::info!("the certificate of the TLS listener is valid now"),
-            Clock::TooEarly => tracing::warn!(
+            Validity::Valid => tracing::info!("the certificate of the TLS listener is valid now"),
+            Validity::NotYet => tracing::warn!(
                 from,
                 to,
                 "the certificate of the TLS listener is not valid yet: it is new, or the clock of this machine is wrong"
             ),
-            Clock::TooLate => tracing::warn!(
+            Validity::Expired => tracing::warn!(
                 from,
                 to,
                 "the certificate of the TLS listener has expired: renew it, or set the clock of this machine right"

@@ -105,7 +105,11 @@ impl ClientCertVerifier for NamedClients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.inner.verify_client_cert(end_entity, intermediates, now)?;
-        if has_name(end_entity, &self.names) { Ok(verified) } else { Err(CertificateError::NotValidForName.into()) }
+        if has_name(end_entity, &self.names) {
+            Ok(verified)
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
     }
 
     fn verify_tls12_signature(

@@ -192,7 +192,7 @@ fn a_certificate_out_of_its_time_is_shown_until_there_is_a_better_one() {
     let files = Files::new();
     files.renew(2000, 2001);
     let tls = files.open().unwrap();
-    assert_eq!(tls.seen.lock().clock, Clock::TooLate);
+    assert_eq!(tls.seen.lock().clock, Validity::Expired);
     let expired = expiry(&tls);
     files.renew(1999, 2000);
     tls.look(UnixTime::now());
@@ -200,7 +200,7 @@ fn a_certificate_out_of_its_time_is_shown_until_there_is_a_better_one() {
     files.renew(2000, 2200);
     tls.look(UnixTime::now());
     assert!(expiry(&tls) > expired);
-    assert_eq!(tls.seen.lock().clock, Clock::Right);
+    assert_eq!(tls.seen.lock().clock, Validity::Valid);
 }
 
 #[test]

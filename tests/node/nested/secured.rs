@@ -48,6 +48,8 @@ async fn a_parent_over_tls_lets_in_whom_it_knows_and_a_renewed_certificate_is_us
         let answer = l4.get(&asked(), &[]).await;
         assert_eq!(answer.head.status, 503, "{name}: {}", answer.head.raw);
         assert!(l4.says("it refuses the certificate of this cache"), "{name}: {}", l4.said());
+        let is_told = l4.says("it is not one that may come in");
+        assert!(is_told || name.contains("l4"), "{name}: {}", l4.said());
     }
 
     let nameless = child(&l5, &site, &site, "line1.l4.plant.example");
@@ -66,6 +68,13 @@ async fn a_parent_over_tls_lets_in_whom_it_knows_and_a_renewed_certificate_is_us
     while l4.get(&asked(), &[]).await.head.status != 200 {
         assert!(Instant::now() < deadline, "the new certificate is not used");
     }
+    // One that has expired takes nobody's place.
+    site.pair("line2.l4.plant.example", 2000..2001).write(&l4.setup().path(""));
+    assert!(l4.says("server.pem: it has expired at"));
+    l5.stop().await;
+    let l4 = l4.stop().await.start();
+    assert!(l4.says("the certificate of upstream.tls will be refused by parents"));
+    let l5 = secured(&origin, &site).start();
     // Who is not the parent that is meant gets no request.
     let l4 =
         child(&l5, &stranger, &site, "line1.l4.plant.example").set("upstream.timeouts.request", json!("1s")).start();

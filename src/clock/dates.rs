@@ -6,25 +6,25 @@ use webpki::{EndEntityCert, Error, KeyUsage};
 
 /// The validity of a certificate (RFC 5280 section 4.1.2.5), both ends within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Dates {
+pub struct Dates {
     not_before: UnixTime,
     not_after: UnixTime,
 }
 
 /// What the clock says to a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Clock {
+pub enum Validity {
     /// It is valid.
-    Right,
+    Valid,
     /// It is not valid yet.
-    TooEarly,
+    NotYet,
     /// It has expired.
-    TooLate,
+    Expired,
 }
 
 impl Dates {
     /// Of the certificate that `der` is; `None` when it is none.
-    pub(super) fn of(der: &CertificateDer<'_>) -> Option<Self> {
+    pub fn of(der: &CertificateDer<'_>) -> Option<Self> {
         let certificate = EndEntityCert::try_from(der).ok()?;
         // The dates are judged before anything else, and the verdict at either end of time names the date.
         let fault = |time| certificate.verify_for_usage(&[], &[], &[], time, KeyUsage::server_auth(), None, None).err();
@@ -40,34 +40,37 @@ impl Dates {
         Some(Self { not_before, not_after })
     }
 
-    pub(super) fn judge(&self, now: UnixTime) -> Clock {
+    /// What a clock that says `now` says to them.
+    pub fn judge(&self, now: UnixTime) -> Validity {
         if now < self.not_before {
-            Clock::TooEarly
+            Validity::NotYet
         } else if now > self.not_after {
-            Clock::TooLate
+            Validity::Expired
         } else {
-            Clock::Right
+            Validity::Valid
         }
     }
 
     /// Whether a certificate with these dates may take the place of one with the dates `before`: when it is valid, or at
     /// least ends later than one that is not valid itself.
-    pub(super) fn may_follow(&self, before: &Self, now: UnixTime) -> bool {
-        let better = before.judge(now) != Clock::Right && self.not_after > before.not_after;
+    pub fn may_follow(&self, before: &Self, now: UnixTime) -> bool {
+        let better = before.judge(now) != Validity::Valid && self.not_after > before.not_after;
         // The same certificate with another key or client authority is no worse.
-        self == before || self.judge(now) == Clock::Right || better
+        self == before || self.judge(now) == Validity::Valid || better
     }
 
     /// The end in seconds of Unix time.
-    pub(super) fn not_after(&self) -> i64 {
+    pub fn not_after(&self) -> i64 {
         i64::try_from(self.not_after.as_secs()).unwrap_or(i64::MAX)
     }
 
-    pub(super) fn not_after_text(&self) -> String {
+    /// The same for people.
+    pub fn not_after_text(&self) -> String {
         text(self.not_after)
     }
 
-    pub(super) fn not_before_text(&self) -> String {
+    /// The begin for people.
+    pub fn not_before_text(&self) -> String {
         text(self.not_before)
     }
 }
@@ -103,7 +106,7 @@ mod tests {
         assert_eq!(dates.not_after_text(), "Tue, 01 Jan 2030 00:00:00 GMT");
         assert_eq!(dates.not_before_text(), "Wed, 01 Jan 2020 00:00:00 GMT");
         let judged = [2019, 2021, 2029, 2031].map(|year| dates.judge(at(year)));
-        assert_eq!(judged, [Clock::TooEarly, Clock::Right, Clock::Right, Clock::TooLate]);
+        assert_eq!(judged, [Validity::NotYet, Validity::Valid, Validity::Valid, Validity::Expired]);
         assert_eq!(Dates::of(&CertificateDer::from(vec![0x30, 3, 1, 2, 3])), None);
         assert_eq!(Dates::of(&CertificateDer::from(Vec::new())), None);
     }
