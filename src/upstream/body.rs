@@ -143,7 +143,7 @@ impl UpstreamBody {
                         && !bytes.is_empty()
                     {
                         if self.told.elapsed() >= TOLD_EVERY {
-                            reading.ticket.contact();
+                            reading.ticket.gives();
                             self.told = Instant::now();
                         }
                         self.received = self.received.saturating_add(bytes.len() as u64);
@@ -273,15 +273,16 @@ impl UpstreamBody {
 
     fn fail(&mut self, error: BodyError, outcome: Option<Outcome>) -> BodyError {
         if let State::Reading(mut reading) = std::mem::replace(&mut self.state, State::Failed(error)) {
-            if !matches!(error, BodyError::OverBudget { .. }) {
+            let is_agreed = self.yields && matches!(error, BodyError::Stalled { .. });
+            let is_fault = !is_agreed && !matches!(error, BodyError::OverBudget { .. });
+            if is_fault {
                 reading.ticket.doubt();
             }
             // A source that was cut in the middle is alive, and what it brought is kept.
             let outcome = outcome.filter(|outcome| *outcome != Outcome::Cut || self.received == 0);
             outcome.into_iter().for_each(|outcome| reading.ticket.report(outcome));
             tracing::debug!(source = %reading.connection.source, %error, "an upstream body broke");
-            let is_agreed = self.yields && matches!(error, BodyError::Stalled { .. });
-            if !is_agreed && !matches!(error, BodyError::OverBudget { .. }) {
+            if is_fault {
                 self.metrics.upstream_faults.with_label_values(&[error.as_str()]).inc();
             }
         }

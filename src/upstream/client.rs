@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use super::Settings;
 use super::budget::{Budget, BudgetSettings, Standing};
 use super::comeback::Sought;
 use super::connect::{Connector, Resolver, SystemResolver};
-use super::error::{FetchError, TlsSetupError};
+use super::error::{FetchError, Phase, TlsSetupError};
 use super::fetch::{Ask, FetchResponse, MEANINGFUL, RequestBody};
 use super::identity::Dialect;
 use super::interims::Interims;
@@ -241,7 +241,9 @@ impl Upstream {
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&mut ask, redirects, &mut turns).await?;
             let Some((origin, target, policy)) = ask.redirected(&response, redirects)? else {
-                turns.passed_over.iter().for_each(|source| self.inner.sources.is_outdone(source));
+                if response.status.is_success() || response.status == StatusCode::NOT_MODIFIED {
+                    turns.passed_over.iter().for_each(|source| self.inner.sources.is_outdone(source));
+                }
                 return Ok(FetchResponse { passed_over: turns.passed_over, ..response });
             };
             if origin != ask.origin {
@@ -272,7 +274,8 @@ impl Upstream {
         for (index, source) in sources.iter().enumerate() {
             let now = Instant::now();
             let is_last = index + 1 == sources.len();
-            let others = sources[index + 1..].iter().filter(|other| self.inner.sources.down_until(other).is_none());
+            let others =
+                sources[index + 1..].iter().filter(|other| self.inner.sources.may_be_asked(other, now.into_std()));
             let (failed, fresh): (Vec<_>, Vec<_>) = others.partition(|other| turns.avoid.contains(other));
             let limit = match (turns.avoid.contains(source), failed.len()) {
                 (true, failed) => share(now, end, failed + fresh.len() + 1),
@@ -313,7 +316,7 @@ impl Upstream {
                 self.tell(source, error);
             }
             let was_long = limit.saturating_duration_since(now) >= MEANINGFUL;
-            if matches!(result, Err(FetchError::Timeout { .. })) && was_long && !ask.yields {
+            if matches!(result, Err(FetchError::Timeout { phase: Phase::FirstByte, .. })) && was_long && !ask.yields {
                 turns.passed_over.push(source.clone());
             }
             best = better(best, result);

@@ -224,8 +224,36 @@ impl Health {
     /// The same, whatever was known of it. Whether it was not down.
     pub fn refuses_from_now(&mut self, now: Instant) -> bool {
         let was_well = self.down_until(now).is_none();
-        self.state = State::Open { since: now, until: now, cause: Outcome::Refused };
+        if !self.is_refused() {
+            self.state = State::Open { since: now, until: now, cause: Outcome::Refused };
+        }
         was_well
+    }
+
+    /// There is no connection to it to be had at `now`, whatever was known of it. Whether it was not down.
+    pub fn is_gone(&mut self, now: Instant) -> bool {
+        let (was_well, since) = match self.state {
+            State::Closed { .. } => (true, now),
+            State::Open { since, .. } | State::HalfOpen { since, .. } => (false, since),
+        };
+        if !self.is_unreachable() {
+            self.state = State::Open { since, until: now + FIRST_PAUSE, cause: Outcome::ConnectFailure };
+        }
+        was_well
+    }
+
+    /// Bytes come of it at `now`.
+    pub fn gives(&mut self, now: Instant) {
+        self.last_good = Some(now);
+    }
+
+    /// Whether somebody may ask it at `now`. Changes nothing.
+    pub fn may_be_asked(&self, now: Instant) -> bool {
+        match self.state {
+            State::Closed { .. } => true,
+            State::Open { until, cause, .. } => until <= now && cause != Outcome::ConnectFailure,
+            State::HalfOpen { .. } => false,
+        }
     }
 
     /// It says nothing at `now`, and another source gives what it was asked for: that is not because of what it was asked for.

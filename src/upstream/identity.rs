@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -38,6 +39,8 @@ pub(super) struct Dialect {
     files: TlsFiles,
     roots: Roots,
     current: ArcSwap<Current>,
+    /// Files that cannot be used, and were told of.
+    refused: Mutex<Option<Vec<Option<Stamp>>>>,
 }
 
 struct Current {
@@ -66,7 +69,7 @@ impl Dialect {
         if let (Some(reason), Some((path, _))) = (current.dates.as_ref().and_then(out_of_time), &files.identity) {
             tracing::warn!(path = %path.display(), reason, "the certificate of upstream.tls will be refused by parents");
         }
-        Ok(Self { files, roots, current: ArcSwap::from_pointee(current) })
+        Ok(Self { files, roots, current: ArcSwap::from_pointee(current), refused: Mutex::default() })
     }
 
     /// What to speak to an origin, or to a parent, with now.
@@ -75,29 +78,26 @@ impl Dialect {
         if is_parent { current.parents.clone() } else { current.origins.clone() }
     }
 
-    /// Takes renewed files. Those that cannot be used are told of once, and what was before stays.
+    /// Takes renewed files. Those that cannot be used are told of once and looked at again, and what was before stays.
     fn look(&self) {
         let before = self.current.load();
-        let stamps = stamps(&self.files);
+        let (stamps, mut refused) = (stamps(&self.files), self.refused.lock());
         if stamps == before.stamps {
+            *refused = None;
             return;
         }
-        let new = match load(&self.files, &self.roots).and_then(|new| self.if_no_worse(new, &before)) {
+        match load(&self.files, &self.roots).and_then(|new| self.if_no_worse(new, &before)) {
             Ok(new) => {
                 tracing::info!("the renewed files of upstream.tls are in use for new connections");
-                new
+                self.current.store(Arc::new(new));
+                *refused = None;
             }
-            Err(error) => {
+            Err(error) if refused.as_ref() != Some(&stamps) => {
                 tracing::warn!(%error, "renewed files of upstream.tls cannot be used; the ones before stay in use");
-                Current {
-                    dates: before.dates,
-                    stamps,
-                    origins: before.origins.clone(),
-                    parents: before.parents.clone(),
-                }
+                *refused = Some(stamps);
             }
-        };
-        self.current.store(Arc::new(new));
+            Err(_) => {}
+        }
     }
 
     /// A certificate that is not valid takes no valid one's place.

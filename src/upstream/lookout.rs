@@ -2,6 +2,7 @@
 //! So `/readyz` and the metrics tell how things stand before a device has to find out, and the first request finds a connection.
 //! Who is found to be away is looked for by `comeback`; what an attempt says of a source is `health`'s business.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -95,17 +96,21 @@ impl Upstream {
 }
 
 async fn look_out(inner: Weak<Inner>) {
+    let mut looked: HashMap<Source, Instant> = HashMap::new();
     while let Some(inner) = inner.upgrade() {
         let upstream = Upstream { inner };
         // What the budget keeps closed is not opened for this.
         if !upstream.is_shut() {
-            let now = Instant::now().into_std();
-            let sources = &upstream.inner.sources;
-            let unheard = |source: &Source| {
-                sources.is_doubted(source) || sources.silence(source, now).is_none_or(|time| time >= EVERY)
+            let (now, sources) = (Instant::now(), &upstream.inner.sources);
+            let is_due = |source: &Source| {
+                let is_unheard = sources.silence(source, now.into_std()).is_none_or(|time| time >= EVERY);
+                let was_looked_at = looked.get(source).is_some_and(|at| now.saturating_duration_since(*at) < EVERY);
+                sources.is_doubted(source) || (is_unheard && !was_looked_at)
             };
             let parents = upstream.inner.settings.parents.iter().map(Source::parent);
-            join_all(parents.filter(unheard).map(|parent| upstream.look_at(parent))).await;
+            let due: Vec<Source> = parents.filter(is_due).collect();
+            looked.extend(due.iter().map(|source| (source.clone(), now)));
+            join_all(due.into_iter().map(|parent| upstream.look_at(parent))).await;
         }
         drop(upstream);
         sleep(TICK).await;
@@ -113,12 +118,11 @@ async fn look_out(inner: Weak<Inner>) {
 }
 
 impl Upstream {
-    /// Whether there is a connection to a parent of whom nothing bad is known, or only what may have been mended.
+    /// Whether there is a connection to a parent, unless somebody looks for one, or a password that was wrong would be shown.
     async fn look_at(&self, parent: Source) {
         let sources = &self.inner.sources;
-        for _ in 0..ATTEMPTS {
-            let is_looked_at = sources.down_until(&parent).is_none() || sources.may_have_mended(&parent);
-            if !is_looked_at {
+        for attempt in 1..=ATTEMPTS {
+            if sources.is_unreachable(&parent) || (sources.refuses_now(&parent) && !sources.may_have_mended(&parent)) {
                 return;
             }
             let limit = Instant::now() + self.inner.settings.timeouts.connect;
@@ -132,8 +136,10 @@ impl Upstream {
                 Err(error) if says_no(&error) => return sources.is_refused(&parent, &error),
                 Err(error) => {
                     tracing::debug!(source = %parent, %error, "a parent cannot be reached");
-                    sources.is_away(&parent);
-                    self.look_for(&parent);
+                    if attempt == ATTEMPTS {
+                        sources.is_away(&parent);
+                        self.look_for(&parent);
+                    }
                 }
             }
         }

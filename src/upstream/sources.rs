@@ -180,6 +180,16 @@ impl Sources {
         self.table.lock().get(source).is_some_and(Health::is_unreachable)
     }
 
+    /// Whether somebody may ask it at `now`.
+    pub(super) fn may_be_asked(&self, source: &Source, now: Instant) -> bool {
+        self.table.lock().get(source).is_none_or(|health| health.may_be_asked(now))
+    }
+
+    /// Whether it refuses, or is refused.
+    pub(super) fn refuses_now(&self, source: &Source) -> bool {
+        self.table.lock().get(source).is_some_and(Health::is_refused)
+    }
+
     /// Until when it is down, if it is.
     pub(super) fn down_until(&self, source: &Source) -> Option<Instant> {
         self.table.lock().get(source)?.down_until(Instant::now())
@@ -202,6 +212,7 @@ impl Sources {
 
     /// There is somebody again, who refuses or is refused: the next request alone learns more.
     pub(super) fn refuses(&self, source: &Source, error: &FetchError) {
+        self.contact(source);
         if self.table.lock().get_mut(source).is_some_and(|health| health.refuses(Instant::now())) {
             tracing::warn!(%source, %error, "the source can be reached again, and cannot be used");
             self.note_refusal(source, error);
@@ -217,8 +228,11 @@ impl Sources {
     }
 
     /// There is none to be had.
-    pub(super) fn is_away(&self, source: &Source) {
-        self.record(source, Outcome::ConnectFailure, None);
+    pub(super) fn is_away(&self, parent: &Source) {
+        if self.table.lock().entry(parent.clone()).or_default().is_gone(Instant::now()) {
+            tracing::warn!(source = %parent, "the source is down: it cannot be reached");
+            self.show(parent, false);
+        }
     }
 
     /// A parent is there, and cannot be used.
@@ -233,8 +247,7 @@ impl Sources {
 
     /// Whether a handshake would show that a source can be used again.
     pub(super) fn may_have_mended(&self, source: &Source) -> bool {
-        let is_refused = self.table.lock().get(source).is_some_and(Health::is_refused);
-        is_refused && self.refusals.lock().get(source).is_some_and(|refusal| refusal.is_of_handshake)
+        self.refuses_now(source) && self.refusals.lock().get(source).is_some_and(|refusal| refusal.is_of_handshake)
     }
 
     /// A source says nothing, and another one gives what it was asked for.
@@ -360,9 +373,15 @@ impl Ticket {
         }
     }
 
-    /// Something is coming.
+    /// Something has come.
     pub(super) fn contact(&self) {
         self.sources.contact(&self.source);
+    }
+
+    /// Bytes of a body come.
+    pub(super) fn gives(&self) {
+        self.contact();
+        self.sources.table.lock().get_mut(&self.source).into_iter().for_each(|health| health.gives(Instant::now()));
     }
 
     /// Whether the outcome decides for all.
@@ -400,59 +419,5 @@ fn jitter() -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::content::{Origin, Scheme};
-
-    fn sources() -> Arc<Sources> {
-        Arc::new(Sources::new(Arc::new(Metrics::new().unwrap()), &[]))
-    }
-
-    fn source(host: &str) -> Source {
-        let origin = Origin { scheme: Scheme::Http, host: host.into(), port: 80 };
-        Source::origin(origin, None, false)
-    }
-
-    #[test]
-    fn one_probe_at_a_time_and_a_dropped_one_is_replaced() {
-        let sources = sources();
-        let dead = source("dead.example.com");
-        let now = Instant::now();
-        for _ in 0..2 {
-            sources.admit(&dead, now).unwrap().report(Outcome::ConnectFailure);
-        }
-        let now = Instant::now();
-        let until = sources.admit(&dead, now).unwrap_err();
-        assert_eq!(sources.down(now), [DownSource { source: dead.clone(), until, refusal: None }]);
-        assert!(sources.admit(&source("other.example.com"), now).is_ok());
-        let probe = sources.admit(&dead, until).unwrap();
-        assert!(sources.admit(&dead, until).is_err());
-        drop(probe);
-        let mut probe = sources.admit(&dead, until).unwrap();
-        probe.answered();
-        assert!(sources.admit(&dead, now).is_ok());
-        assert!(sources.down(now).is_empty());
-    }
-
-    #[test]
-    fn the_whole_body_of_a_server_error_is_no_success() {
-        let sources = sources();
-        let (failing, now) = (source("failing.example.com"), Instant::now());
-        for _ in 0..10 {
-            let mut ticket = sources.admit(&failing, now).unwrap();
-            ticket.report(Outcome::ServerError);
-            ticket.report(Outcome::Success);
-        }
-        assert!(sources.admit(&failing, now).is_err());
-    }
-
-    #[test]
-    fn made_up_names_do_not_fill_the_memory() {
-        let sources = sources();
-        for n in 0..REMEMBERED + 10 {
-            let source = source(&format!("n{n}.example.com"));
-            sources.admit(&source, Instant::now()).unwrap().report(Outcome::ConnectFailure);
-        }
-        assert_eq!(sources.table.lock().len(), REMEMBERED);
-    }
-}
+#[path = "sources_tests.rs"]
+mod tests;

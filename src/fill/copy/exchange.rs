@@ -171,7 +171,9 @@ impl Copying<'_> {
         self.shut_until = None;
         let now = Instant::now();
         for source in response.passed_over.drain(..) {
-            self.inner.upstream.is_gone_on_with(&self.want.key, (&source, true), &response.source);
+            if response.status.is_success() {
+                self.inner.upstream.is_gone_on_with(&self.want.key, (&source, true), &response.source);
+            }
             self.avoid.note(source, now);
         }
         if std::mem::take(&mut self.down) {
@@ -237,7 +239,7 @@ impl Copying<'_> {
         let came_to = batch.at.saturating_add(batch.size);
         let range = ByteRange::new(batch.at, came_to.min(claim.end));
         if let Some(range) = range {
-            if let Some((from, was_silent)) = self.cut.take_if(|(from, _)| from != stream.source()) {
+            if let Some((from, was_silent)) = self.cut.take().filter(|(from, _)| from != stream.source()) {
                 self.inner.upstream.is_gone_on_with(&self.want.key, (&from, was_silent), stream.source());
             }
             self.giver.note(stream.source());
