@@ -276,7 +276,10 @@ impl Upstream {
             let is_last = index + 1 == sources.len();
             let others =
                 sources[index + 1..].iter().filter(|other| self.inner.sources.may_be_asked(other, now.into_std()));
-            let (failed, fresh): (Vec<_>, Vec<_>) = others.partition(|other| turns.avoid.contains(other));
+            // Nor is of those that were down until now, of whom one request finds out.
+            let has_failed =
+                |other: &&Source| turns.avoid.contains(other) || self.inner.sources.down_until(other).is_some();
+            let (failed, fresh): (Vec<_>, Vec<_>) = others.partition(has_failed);
             let limit = match (turns.avoid.contains(source), failed.len()) {
                 (true, failed) => share(now, end, failed + fresh.len() + 1),
                 (false, 0) => share(now, end, fresh.len() + 1),

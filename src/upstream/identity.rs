@@ -6,7 +6,7 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -25,6 +25,9 @@ use super::tls::{self, Roots};
 /// How often files are looked at again.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// How often files are tried again that cannot be used: a certificate may become valid.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
 /// Files of the TLS side, in PEM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TlsFiles {
@@ -39,8 +42,8 @@ pub(super) struct Dialect {
     files: TlsFiles,
     roots: Roots,
     current: ArcSwap<Current>,
-    /// Files that cannot be used, and were told of.
-    refused: Mutex<Option<Vec<Option<Stamp>>>>,
+    /// Files that cannot be used, and were told of, and when they were tried last.
+    refused: Mutex<Option<(Vec<Option<Stamp>>, Instant)>>,
 }
 
 struct Current {
@@ -86,17 +89,23 @@ impl Dialect {
             *refused = None;
             return;
         }
+        let known = refused.as_ref().filter(|(known, _)| *known == stamps);
+        if known.is_some_and(|(_, at)| at.elapsed() < TRY_AGAIN) {
+            return;
+        }
+        let is_known = known.is_some();
         match load(&self.files, &self.roots).and_then(|new| self.if_no_worse(new, &before)) {
             Ok(new) => {
                 tracing::info!("the renewed files of upstream.tls are in use for new connections");
                 self.current.store(Arc::new(new));
                 *refused = None;
             }
-            Err(error) if refused.as_ref() != Some(&stamps) => {
-                tracing::warn!(%error, "renewed files of upstream.tls cannot be used; the ones before stay in use");
-                *refused = Some(stamps);
+            Err(error) => {
+                if !is_known {
+                    tracing::warn!(%error, "renewed files of upstream.tls cannot be used; the ones before stay in use");
+                }
+                *refused = Some((stamps, Instant::now()));
             }
-            Err(_) => {}
         }
     }
 

@@ -133,6 +133,8 @@ impl Upstream {
                 }
                 // No fault of the parent's.
                 Err(FetchError::ConnectFailed { own: true, .. } | FetchError::AddressRefused { .. }) => return,
+                // Known.
+                Err(FetchError::TlsFailed { .. }) if sources.refuses_now(&parent) => return,
                 Err(error) if says_no(&error) => return sources.is_refused(&parent, &error),
                 Err(error) => {
                     tracing::debug!(source = %parent, %error, "a parent cannot be reached");
