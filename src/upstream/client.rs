@@ -23,7 +23,7 @@ use super::fetch::{Ask, FetchResponse, MEANINGFUL, RequestBody};
 use super::identity::Dialect;
 use super::interims::Interims;
 use super::middleman;
-use super::plan::{ParentKind, Source, plan, share};
+use super::plan::{ParentKind, Source, plan, share, turn};
 use super::pool::Pool;
 use super::redirect::{self, MAX_REDIRECTS, Redirects};
 use super::refusals::Refusals;
@@ -36,9 +36,6 @@ use super::wrong_bytes::Subject;
 const DISCARDED: u64 = 64 * 1024;
 /// Time that may take.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
-/// The part of the time that is left for all those that have failed just now.
-const LAST_PART: f64 = 7.0;
-
 /// Asks sources. Cheap to clone; all clones share connections and health.
 #[derive(Clone)]
 pub struct Upstream {
@@ -242,7 +239,7 @@ impl Upstream {
             let response = self.ask(&mut ask, redirects, &mut turns).await?;
             let Some((origin, target, policy)) = ask.redirected(&response, redirects)? else {
                 if response.status.is_success() || response.status == StatusCode::NOT_MODIFIED {
-                    turns.passed_over.iter().for_each(|source| self.inner.sources.is_outdone(source));
+                    turns.passed_over.iter().for_each(|source| self.inner.sources.note_outdone(source));
                 }
                 return Ok(FetchResponse { passed_over: turns.passed_over, ..response });
             };
@@ -276,16 +273,11 @@ impl Upstream {
             let is_last = index + 1 == sources.len();
             let others =
                 sources[index + 1..].iter().filter(|other| self.inner.sources.may_be_asked(other, now.into_std()));
-            // Nor is of those that were down until now, of whom one request finds out.
+            // As good as failed are those that were down until now, of whom one request finds out.
             let has_failed =
                 |other: &&Source| turns.avoid.contains(other) || self.inner.sources.down_until(other).is_some();
             let (failed, fresh): (Vec<_>, Vec<_>) = others.partition(has_failed);
-            let limit = match (turns.avoid.contains(source), failed.len()) {
-                (true, failed) => share(now, end, failed + fresh.len() + 1),
-                (false, 0) => share(now, end, fresh.len() + 1),
-                // Of those that have failed just now not much is to be hoped for.
-                (false, _) => share(now, end - end.saturating_duration_since(now).div_f64(LAST_PART), fresh.len() + 1),
-            };
+            let limit = turn(now, end, turns.avoid.contains(source), (failed.len(), fresh.len()));
             let limit = turns.silence.filter(|_| !fresh.is_empty()).map_or(limit, |silence| limit.min(now + silence));
             let result = self.attempt(ask, source, limit).await;
             let refused = result.as_ref().ok().and_then(|response| ask.redirected(response, redirects).err());
@@ -346,7 +338,7 @@ impl Upstream {
     /// The rest of a body that `from` did not bring to its end comes from `to`. With `was_silent` it was not cut.
     pub fn is_gone_on_with(&self, key: &CacheKey, (from, was_silent): (&Source, bool), to: &Source) {
         if was_silent {
-            self.inner.sources.is_outdone(from);
+            self.inner.sources.note_outdone(from);
         }
         if self.inner.left.lock().allows(from, std::time::Instant::now()) {
             tracing::warn!(%key, %from, %to, was_silent, "a body was cut, and is gone on with from another source");

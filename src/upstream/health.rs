@@ -58,6 +58,34 @@ pub enum Verdict {
     },
 }
 
+/// Whether a source can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Nobody has tried.
+    Untried,
+    /// It can.
+    Up,
+    /// There is no connection to it.
+    Away,
+    /// It is there, and cannot be used, for this reason.
+    Refused(String),
+    /// It can be reached, and has failed or said nothing several times.
+    Failing,
+}
+
+impl Condition {
+    /// The name in answers.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Untried => "untried",
+            Self::Up => "up",
+            Self::Away => "away",
+            Self::Refused(_) => "refused",
+            Self::Failing => "failing",
+        }
+    }
+}
+
 /// Tells a probe from those before it, whose outcome no longer matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProbeId(u32);
@@ -222,7 +250,7 @@ impl Health {
     }
 
     /// The same, whatever was known of it. Whether it was not down.
-    pub fn refuses_from_now(&mut self, now: Instant) -> bool {
+    pub fn note_refused(&mut self, now: Instant) -> bool {
         let was_well = self.down_until(now).is_none();
         if !self.is_refused() {
             self.state = State::Open { since: now, until: now, cause: Outcome::Refused };
@@ -231,7 +259,7 @@ impl Health {
     }
 
     /// There is no connection to it to be had at `now`, whatever was known of it. Whether it was not down.
-    pub fn is_gone(&mut self, now: Instant) -> bool {
+    pub fn note_gone(&mut self, now: Instant) -> bool {
         let (was_well, since) = match self.state {
             State::Closed { .. } => (true, now),
             State::Open { since, .. } | State::HalfOpen { since, .. } => (false, since),
@@ -243,7 +271,7 @@ impl Health {
     }
 
     /// Bytes come of it at `now`.
-    pub fn gives(&mut self, now: Instant) {
+    pub fn note_bytes(&mut self, now: Instant) {
         self.last_good = Some(now);
     }
 
@@ -258,7 +286,7 @@ impl Health {
 
     /// It says nothing at `now`, and another source gives what it was asked for: that is not because of what it was asked for.
     /// Whether it was not down.
-    pub fn is_outdone(&mut self, now: Instant) -> bool {
+    pub fn note_outdone(&mut self, now: Instant) -> bool {
         let is_there = self.last_good.is_some_and(|at| now.saturating_duration_since(at) <= GOOD_FOR);
         let was_well = matches!(self.state, State::Closed { .. }) && !is_there;
         if was_well {
@@ -268,7 +296,7 @@ impl Health {
     }
 
     /// It does not refuse any more: everybody may ask, and the next fault is enough for the next pause. Whether it did.
-    pub fn accepts(&mut self, now: Instant) -> bool {
+    pub fn note_accepted(&mut self, now: Instant) -> bool {
         let was_refused = self.is_refused();
         if was_refused {
             self.state = State::Closed { weight: OPEN_AT - 1, last_fault: Some(now) };

@@ -292,9 +292,9 @@ proptest! {
 fn who_is_found_to_refuse_is_down_at_once_and_up_when_it_does_not() {
     let now = Instant::now();
     let mut health = Health::default();
-    assert!(health.refuses_from_now(now) && !health.refuses_from_now(now));
+    assert!(health.note_refused(now) && !health.note_refused(now));
     assert!(health.is_refused() && !health.is_away() && health.down_until(now).is_some());
-    assert!(health.accepts(now) && !health.accepts(now));
+    assert!(health.note_accepted(now) && !health.note_accepted(now));
     assert_eq!(health.verdict(now), Verdict::Allowed);
     health.record(now, Outcome::Refused, None, 0.5);
     assert!(health.is_refused(), "the next one is enough");
@@ -304,11 +304,11 @@ fn who_is_found_to_refuse_is_down_at_once_and_up_when_it_does_not() {
 fn who_is_silent_while_another_answers_is_down_unless_bytes_came_of_it_lately() {
     let now = Instant::now();
     let mut health = Health::default();
-    health.gives(now);
-    assert!(!health.is_outdone(now + GOOD_FOR), "it may lie in what was asked for");
+    health.note_bytes(now);
+    assert!(!health.note_outdone(now + GOOD_FOR), "it may lie in what was asked for");
     let later = now + GOOD_FOR * 2;
-    assert!(health.is_outdone(later) && !health.is_outdone(later));
+    assert!(health.note_outdone(later) && !health.note_outdone(later));
     assert!(health.is_away() && !health.is_unreachable() && !health.may_be_asked(later));
     assert!(health.may_be_asked(later + FIRST_PAUSE), "soon one request finds out");
-    assert!(!health.is_gone(later) && health.is_unreachable() && !health.may_be_asked(later + FIRST_PAUSE));
+    assert!(!health.note_gone(later) && health.is_unreachable() && !health.may_be_asked(later + FIRST_PAUSE));
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::client::{Inner, Upstream};
 use super::comeback::says_no;
 use super::error::FetchError;
+use super::health::Condition;
 use super::plan::{ParentKind, Source};
 
 /// Of whom nobody has heard for so long is looked at. A connection costs a packet or two, with TLS some thousand bytes.
@@ -34,34 +35,6 @@ pub struct ParentState {
     pub is_lowered: bool,
     /// How long nothing has come of it; `None` when nothing ever did.
     pub silence: Option<Duration>,
-}
-
-/// Whether a source can be asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
-    /// Nobody has tried.
-    Untried,
-    /// It can.
-    Up,
-    /// There is no connection to it.
-    Away,
-    /// It is there, and cannot be used, for this reason.
-    Refused(String),
-    /// It can be reached, and has failed or said nothing several times.
-    Failing,
-}
-
-impl Condition {
-    /// The name in answers.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Untried => "untried",
-            Self::Up => "up",
-            Self::Away => "away",
-            Self::Refused(_) => "refused",
-            Self::Failing => "failing",
-        }
-    }
 }
 
 impl Upstream {
@@ -105,7 +78,7 @@ async fn look_out(inner: Weak<Inner>) {
             let is_due = |source: &Source| {
                 let is_unheard = sources.silence(source, now.into_std()).is_none_or(|time| time >= EVERY);
                 let was_looked_at = looked.get(source).is_some_and(|at| now.saturating_duration_since(*at) < EVERY);
-                sources.is_doubted(source) || (is_unheard && !was_looked_at)
+                sources.take_doubt(source) || (is_unheard && !was_looked_at)
             };
             let parents = upstream.inner.settings.parents.iter().map(Source::parent);
             let due: Vec<Source> = parents.filter(is_due).collect();
@@ -122,24 +95,24 @@ impl Upstream {
     async fn look_at(&self, parent: Source) {
         let sources = &self.inner.sources;
         for attempt in 1..=ATTEMPTS {
-            if sources.is_unreachable(&parent) || (sources.refuses_now(&parent) && !sources.may_have_mended(&parent)) {
+            if sources.is_unreachable(&parent) || (sources.is_refused(&parent) && !sources.may_have_mended(&parent)) {
                 return;
             }
             let limit = Instant::now() + self.inner.settings.timeouts.connect;
             match self.inner.connector.connect(&parent, limit).await {
                 Ok(link) => {
                     self.inner.pool.put(parent.clone(), link);
-                    return sources.accepts(&parent);
+                    return sources.note_accepted(&parent);
                 }
                 // No fault of the parent's.
                 Err(FetchError::ConnectFailed { own: true, .. } | FetchError::AddressRefused { .. }) => return,
                 // Known.
-                Err(FetchError::TlsFailed { .. }) if sources.refuses_now(&parent) => return,
-                Err(error) if says_no(&error) => return sources.is_refused(&parent, &error),
+                Err(FetchError::TlsFailed { .. }) if sources.is_refused(&parent) => return,
+                Err(error) if says_no(&error) => return sources.note_refused(&parent, &error),
                 Err(error) => {
                     tracing::debug!(source = %parent, %error, "a parent cannot be reached");
                     if attempt == ATTEMPTS {
-                        sources.is_away(&parent);
+                        sources.note_away(&parent);
                         self.look_for(&parent);
                     }
                 }

@@ -148,10 +148,23 @@ pub fn plan(settings: &Settings, origin: &Origin, policy: &Policy, avoid: &[Sour
     sources
 }
 
+/// The part of the time that is left for all those that have failed just now.
+const LAST_PART: u32 = 7;
+
 /// The latest moment for the next of `left` sources: an equal share of what remains until `deadline`.
 pub(super) fn share(now: Instant, deadline: Instant, left: usize) -> Instant {
     let parts = u32::try_from(left).unwrap_or(u32::MAX).max(1);
     now + deadline.saturating_duration_since(now) / parts
+}
+
+/// The latest moment for the next source when `failed` and `fresh` ones are left after it: an equal share among those of its
+/// kind, but of sources that have failed just now not much is to be hoped for. `has_failed` says whether it is one.
+pub(super) fn turn(now: Instant, end: Instant, has_failed: bool, (failed, fresh): (usize, usize)) -> Instant {
+    match (has_failed, failed) {
+        (true, failed) => share(now, end, failed + fresh + 1),
+        (false, 0) => share(now, end, fresh + 1),
+        (false, _) => share(now, end - end.saturating_duration_since(now) / LAST_PART, fresh + 1),
+    }
 }
 
 #[cfg(test)]
@@ -217,5 +230,16 @@ mod tests {
         assert_eq!(share(now, deadline, 3), now + Duration::from_secs(4));
         assert_eq!(share(now, deadline, 0), deadline);
         assert_eq!(share(deadline, now, 2), deadline);
+    }
+
+    #[test]
+    fn those_that_failed_just_now_have_the_end_of_the_time() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let end = now + 14 * second;
+        let seconds = |has_failed, left| (turn(now, end, has_failed, left) - now).as_secs();
+        assert_eq!([seconds(false, (0, 0)), seconds(false, (0, 1))], [14, 7]);
+        assert_eq!([seconds(false, (1, 0)), seconds(false, (2, 0)), seconds(false, (1, 1))], [12, 12, 6]);
+        assert_eq!([seconds(true, (1, 0)), seconds(true, (0, 0))], [7, 14]);
+        assert_eq!(turn(end, now, false, (1, 0)), end, "nothing is left");
     }
 }

@@ -10,8 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::error::FetchError;
-use super::health::{Health, Outcome, ProbeId, Verdict};
-use super::lookout::Condition;
+use super::health::{Condition, Health, Outcome, ProbeId, Verdict};
 use super::plan::{Parent, Source};
 use super::wrong_bytes::{Noted, Subject, WrongBytes};
 use crate::telemetry::Metrics;
@@ -186,7 +185,7 @@ impl Sources {
     }
 
     /// Whether it refuses, or is refused.
-    pub(super) fn refuses_now(&self, source: &Source) -> bool {
+    pub(super) fn is_refused(&self, source: &Source) -> bool {
         self.table.lock().get(source).is_some_and(Health::is_refused)
     }
 
@@ -228,18 +227,18 @@ impl Sources {
     }
 
     /// There is none to be had.
-    pub(super) fn is_away(&self, parent: &Source) {
-        if self.table.lock().entry(parent.clone()).or_default().is_gone(Instant::now()) {
+    pub(super) fn note_away(&self, parent: &Source) {
+        if self.table.lock().entry(parent.clone()).or_default().note_gone(Instant::now()) {
             tracing::warn!(source = %parent, "the source is down: it cannot be reached");
             self.show(parent, false);
         }
     }
 
     /// A parent is there, and cannot be used.
-    pub(super) fn is_refused(&self, parent: &Source, error: &FetchError) {
+    pub(super) fn note_refused(&self, parent: &Source, error: &FetchError) {
         self.contact(parent);
         self.note_refusal(parent, error);
-        if self.table.lock().entry(parent.clone()).or_default().refuses_from_now(Instant::now()) {
+        if self.table.lock().entry(parent.clone()).or_default().note_refused(Instant::now()) {
             tracing::warn!(source = %parent, %error, "the source cannot be used");
             self.show(parent, false);
         }
@@ -247,31 +246,31 @@ impl Sources {
 
     /// Whether a handshake would show that a source can be used again.
     pub(super) fn may_have_mended(&self, source: &Source) -> bool {
-        self.refuses_now(source) && self.refusals.lock().get(source).is_some_and(|refusal| refusal.is_of_handshake)
+        self.is_refused(source) && self.refusals.lock().get(source).is_some_and(|refusal| refusal.is_of_handshake)
     }
 
     /// A source says nothing, and another one gives what it was asked for.
-    pub(super) fn is_outdone(&self, source: &Source) {
-        if self.table.lock().get_mut(source).is_some_and(|health| health.is_outdone(Instant::now())) {
+    pub(super) fn note_outdone(&self, source: &Source) {
+        if self.table.lock().get_mut(source).is_some_and(|health| health.note_outdone(Instant::now())) {
             tracing::warn!(%source, "the source says nothing while another one answers: it is down");
             self.show(source, false);
         }
     }
 
     /// What came of a parent broke off: whether there is still a connection to it is to be looked at.
-    pub(super) fn doubts(&self, parent: &Source) {
+    pub(super) fn note_doubt(&self, parent: &Source) {
         self.doubted.lock().insert(parent.clone());
     }
 
     /// Whether that is so of a parent, and nobody has looked since.
-    pub(super) fn is_doubted(&self, parent: &Source) -> bool {
+    pub(super) fn take_doubt(&self, parent: &Source) -> bool {
         self.doubted.lock().remove(parent)
     }
 
     /// There is a connection to a parent that can be used.
-    pub(super) fn accepts(&self, parent: &Source) {
+    pub(super) fn note_accepted(&self, parent: &Source) {
         self.contact(parent);
-        if self.table.lock().get_mut(parent).is_some_and(|health| health.accepts(Instant::now())) {
+        if self.table.lock().get_mut(parent).is_some_and(|health| health.note_accepted(Instant::now())) {
             tracing::info!(source = %parent, "the source can be used again");
             self.refusals.lock().remove(parent);
             self.show(parent, true);
@@ -369,7 +368,7 @@ impl Ticket {
     /// What came broke off.
     pub(super) fn doubt(&self) {
         if self.source.parent.is_some() {
-            self.sources.doubts(&self.source);
+            self.sources.note_doubt(&self.source);
         }
     }
 
@@ -381,7 +380,12 @@ impl Ticket {
     /// Bytes of a body come.
     pub(super) fn gives(&self) {
         self.contact();
-        self.sources.table.lock().get_mut(&self.source).into_iter().for_each(|health| health.gives(Instant::now()));
+        self.sources
+            .table
+            .lock()
+            .get_mut(&self.source)
+            .into_iter()
+            .for_each(|health| health.note_bytes(Instant::now()));
     }
 
     /// Whether the outcome decides for all.
