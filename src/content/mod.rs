@@ -7,6 +7,7 @@ mod access_list;
 mod address;
 mod any_digest;
 mod digest;
+mod fields;
 mod key;
 mod origin;
 mod policy;
@@ -21,6 +22,7 @@ pub use access_list::AccessList;
 pub use address::{AddressRefusal, refuse_address};
 pub use any_digest::{AnyDigest, Verifier};
 pub use digest::{Digest, Digester, ParseDigestError};
+pub use fields::{FieldValues, in_own_memory};
 pub use key::{CacheKey, KeyHash};
 pub use origin::{Origin, Scheme};
 pub use policy::{

@@ -10,7 +10,9 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use crate::content::{AnyDigest, BodyRef, CacheKey, Digest, ExpectedDigest, PartialId, Record, UnixMillis, VaryField};
+use crate::content::{
+    AnyDigest, BodyRef, CacheKey, Digest, ExpectedDigest, FieldValues, PartialId, Record, UnixMillis, VaryField,
+};
 
 /// The newest version.
 const VERSION: u8 = 2;
@@ -152,12 +154,14 @@ impl TryFrom<RecordV1<'_>> for Record {
         let name = |name: &str| {
             HeaderName::from_bytes(name.as_bytes()).map_err(|_| MetaError::Damaged("a field name is not allowed"))
         };
-        let value = |value: &[u8]| {
-            HeaderValue::from_bytes(value).map_err(|_| MetaError::Damaged("a field value is not allowed"))
-        };
-        let mut headers = HeaderMap::new();
+        let not_allowed = |_| MetaError::Damaged("a field value is not allowed");
+        let value = |value: &[u8]| HeaderValue::from_bytes(value).map_err(not_allowed);
+        let length = stored.headers.iter().map(|(_, value)| value.len()).sum();
+        let mut values = FieldValues::copied(length, stored.headers.iter().map(|(_, value)| *value));
+        let too_many = |_| MetaError::Damaged("it has too many fields");
+        let mut headers = HeaderMap::try_with_capacity(stored.headers.len()).map_err(too_many)?;
         for (n, v) in stored.headers {
-            headers.try_append(name(n)?, value(v)?).map_err(|_| MetaError::Damaged("it has too many fields"))?;
+            headers.try_append(name(n)?, values.take(v.len()).map_err(not_allowed)?).map_err(too_many)?;
         }
         let vary =
             stored.vary.into_iter().map(|(n, v)| Ok(VaryField { name: name(n)?, value: v.map(value).transpose()? }));

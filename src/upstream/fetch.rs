@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock;
-use crate::content::{Origin, Policy, UnixMillis};
+use crate::content::{Origin, Policy, UnixMillis, in_own_memory};
 
 use super::answer_fault::AnswerFault;
 use super::body::{BodyLimits, Connection, UpstreamBody};
@@ -380,7 +380,7 @@ impl Upstream {
         if is_refused {
             return Err(refusal());
         }
-        let mut headers = head.headers;
+        let mut headers = in_own_memory(&head.headers);
         headers::clean_response(head.status, &mut headers);
         let timeouts = &self.inner.settings.timeouts;
         let limits = BodyLimits {
