@@ -16,7 +16,7 @@ use super::giver::Giver;
 use super::judge::{Answered, Judged, judge};
 use super::patience::MODEST;
 use super::{FillError, Inner, Want, answer, fields, known, schedule};
-use crate::content::{BodyRef, ByteRange, ExpectedDigest, Record};
+use crate::content::{BodyRef, ByteRange, ExpectedDigest, Record, in_own_memory};
 use crate::decide::{self, FirstAsked};
 use crate::store::{CompleteError, Entry, PartialWriter};
 use crate::upstream::{FetchRequest, FetchResponse, Subject, Urgency};
@@ -33,6 +33,8 @@ pub(super) async fn run(
     answer: Option<FetchResponse>,
     exclusive: oneshot::Sender<FetchResponse>,
 ) {
+    // A fill may take hours, and not only as long as the client's connection.
+    let want = Want { headers: Arc::new(in_own_memory(&want.headers)), ..want };
     let leader = Leader { inner: &inner, want: &want, permit: &permit };
     let led = match answer {
         Some(response) => {

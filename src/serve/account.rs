@@ -35,15 +35,6 @@ pub(super) struct Asked {
     user_agent: Option<HeaderValue>,
 }
 
-impl Asked {
-    /// The same in memory of its own: values of fields share the buffer that they were read into.
-    pub(super) fn alone(&self) -> Self {
-        let alone = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
-        let (range, user_agent) = (self.range.as_ref().and_then(alone), self.user_agent.as_ref().and_then(alone));
-        Self { range, user_agent, ..self.clone() }
-    }
-}
-
 /// Counts what one answer sent. Dropped, it writes the line.
 pub(super) struct Account {
     books: Arc<Books>,
@@ -74,7 +65,9 @@ pub(super) struct OpenTunnel(IntGauge);
 
 impl Account {
     pub(super) fn open(books: &Arc<Books>, client: IpAddr, request: &Parts, started: Instant) -> Self {
-        let field = |name| request.headers.get_all(name).iter().next_back().cloned();
+        // In memory of its own: values share the buffer that they were read into, and a body may take hours.
+        let own = |value: &HeaderValue| HeaderValue::from_bytes(value.as_bytes()).ok();
+        let field = |name| request.headers.get_all(name).iter().next_back().and_then(own);
         let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("-");
         let asked = Asked {
             method: request.method.clone(),

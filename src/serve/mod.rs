@@ -30,6 +30,7 @@ mod pass;
 mod present;
 mod proof;
 mod ready;
+mod ready_table;
 mod redirects;
 mod rescue;
 mod respond;

@@ -7,7 +7,7 @@
 //! goes the ordinary way. Ranges, conditions and large bodies are not kept; writing to the socket is `wire::direct`'s.
 
 use std::borrow::Cow;
-use std::hash::{BuildHasher as _, BuildHasherDefault, Hasher};
+use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,11 +20,11 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, EXPECT, PRAGMA, RAN
 use http::request::Parts;
 use http::{HeaderName, Method, Response, StatusCode, Version as HttpVersion};
 use ipnet::IpNet;
-use moka::sync::Cache;
 
 use super::account::{Account, Asked, Books};
 use super::body::SegmentBody;
 use super::limits::RequestLimit;
+use super::ready_table::Table;
 use super::respond::CACHE_STATUS;
 use super::wire::{Content, Direct, Recall, Recalled, TURN, Words};
 use crate::clock;
@@ -34,11 +34,14 @@ use crate::store::{BlobHandle, Body, Entry, Piece, Store, Variants};
 use crate::telemetry::RequestResult;
 
 /// Memory for answers, in bytes, roughly.
-const ROOM: u64 = 32 * 1024 * 1024;
+const ROOM: usize = 32 * 1024 * 1024;
 /// Memory of an answer beside its texts, in bytes, what is known of its blob included.
 const OVERHEAD: usize = 1024;
 /// Longest head that is kept. Those of update agents and of apt have 150 to 900 bytes.
 const LONGEST_HEAD: usize = 2048;
+
+/// Memory in which most fields have room while they are put together, in bytes.
+const USUAL_FIELDS: usize = 1024;
 
 /// The end of the last field and of the head.
 const LAST: &[u8] = b"\r\n\r\n";
@@ -62,7 +65,7 @@ const NOT_PLAIN: [HeaderName; 13] = [
 
 /// The answers, by the heads of their requests.
 pub(super) struct ReadyAnswers {
-    answers: Cache<u64, Arc<Ready>, BuildHasherDefault<Hashed>>,
+    answers: Table<Ready>,
     hasher: RandomState,
     store: Store,
     books: Arc<Books>,
@@ -114,10 +117,6 @@ struct Ready {
     told: AtomicU64,
 }
 
-/// Keys are hashes already.
-#[derive(Default)]
-struct Hashed(u64);
-
 /// The way past the service, with its bounds.
 pub(super) struct Shortcut {
     answers: Arc<ReadyAnswers>,
@@ -126,12 +125,8 @@ pub(super) struct Shortcut {
 
 impl ReadyAnswers {
     pub(super) fn new(store: Store, books: Arc<Books>, pseudonym: Arc<str>, trusted_proxies: Vec<IpNet>) -> Self {
-        let weigh = |_: &u64, ready: &Arc<Ready>| u32::try_from(ready.weight()).unwrap_or(u32::MAX);
         Self {
-            answers: Cache::builder()
-                .max_capacity(ROOM)
-                .weigher(weigh)
-                .build_with_hasher(BuildHasherDefault::default()),
+            answers: Table::new(ROOM, Ready::weight),
             hasher: RandomState::default(),
             store,
             books,
@@ -180,7 +175,7 @@ impl ReadyAnswers {
             generation: AtomicU64::new(wish.generation),
             made: now,
             freshness,
-            asked: Arc::new(asked.alone()),
+            asked: Arc::clone(asked),
             length,
             handle,
             content,
@@ -264,20 +259,6 @@ impl Ready {
     }
 }
 
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
-
 impl Shortcut {
     /// To `answers`, for as many requests as `limit` lets in.
     pub(super) fn new(answers: Arc<ReadyAnswers>, limit: RequestLimit) -> Self {
@@ -293,19 +274,21 @@ impl Recall for Shortcut {
             return Recalled::Unknown;
         }
         let hash = answers.hasher.hash_one(head);
-        match answers.answers.get(&hash).filter(|ready| ready.words == head) {
+        match answers.answers.get(hash).filter(|ready| ready.words == head) {
             Some(ready) => match answers.answer(&ready, &self.limit, peer, arrived) {
                 Some(direct) => Recalled::Answer(direct),
                 None => Recalled::Wanted,
             },
-            None => Recalled::Wanted,
+            None if answers.answers.admits(hash) => Recalled::Wanted,
+            None => Recalled::Unknown,
         }
     }
 }
 
 /// Status line and fields of `response` as hyper writes them, without `Cache-Status` of ours, up to the value of `Age`.
 fn fields(response: &Response<SegmentBody>) -> Vec<u8> {
-    let mut text = b"HTTP/1.1 200 OK\r\n".to_vec();
+    let mut text = Vec::with_capacity(USUAL_FIELDS);
+    text.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
     let own = response.headers().get_all(CACHE_STATUS).iter().count().saturating_sub(1);
     let mut marks = 0;
     for (name, value) in response.headers() {
@@ -322,6 +305,7 @@ fn fields(response: &Response<SegmentBody>) -> Vec<u8> {
     }
     push_field(&mut text, &AGE, b"");
     text.truncate(text.len().saturating_sub(2));
+    text.shrink_to_fit();
     text
 }
 
@@ -367,6 +351,6 @@ pub(super) fn push_field(text: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
 
 impl std::fmt::Debug for Shortcut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shortcut").field("answers", &self.answers.answers.entry_count()).finish_non_exhaustive()
+        f.debug_struct("Shortcut").field("bytes", &self.answers.answers.weight()).finish_non_exhaustive()
     }
 }

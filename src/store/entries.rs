@@ -193,7 +193,7 @@ impl Entries {
         &self,
         key: &CacheKey,
         generation: u64,
-        rows: &[(DriveId, journal_entry::Row)],
+        rows: Vec<(DriveId, journal_entry::Row)>,
         remember: bool,
     ) -> Option<Known> {
         let mut table = self.table.lock();
@@ -207,7 +207,7 @@ impl Entries {
                 continue;
             }
             if let Some(life) = table.life(digest) {
-                base.push(Entry::new(row.clone(), *drive, 0, Target::Blob(life)));
+                base.push(Entry::new(row, drive, 0, Target::Blob(life)));
             }
         }
         let known = merge(table.keys.get(&key.hash()), base).without(&self.away);

@@ -94,10 +94,16 @@ impl Store {
         self.reopen_now(&handle.0).map(Body::Blob)
     }
 
-    /// Tells the memory of small bodies and open files that the body of `handle` is asked for still.
+    /// Tells the memory of small bodies and open files that the body of `handle` is asked for still. Opens nothing.
     pub fn keep_warm(&self, handle: &BlobHandle) {
-        self.inner.touch(&handle.0);
-        self.hot_blob(&handle.0);
+        let (life, memory) = (&handle.0, &self.inner.memory);
+        self.inner.touch(life);
+        let is_small = life.facts().is_none_or(|facts| facts.sums.length() <= self.inner.settings.memory_body);
+        if is_small {
+            memory.body(&life.digest);
+        } else {
+            memory.handle(&life.digest);
+        }
     }
 
     /// As [`Store::give`] for an answer with the whole, if the bytes may leave at once; otherwise nothing is noted.

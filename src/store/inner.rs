@@ -83,7 +83,7 @@ impl Inner {
             let (rows, sound) = self.rows(key).await;
             let last = attempt >= ATTEMPTS;
             let generation = if last { self.entries.lock().generation(key.hash()) } else { generation };
-            if let Some(known) = self.entries.join(key, generation, &rows, sound && !last) {
+            if let Some(known) = self.entries.join(key, generation, rows, sound && !last) {
                 return known;
             }
         }

@@ -17,7 +17,7 @@ pub struct Settings {
     pub memory_body: u64,
     /// Memory in bytes for the windows of bodies that no drive has room for.
     pub window_memory: u64,
-    /// Most blobs that are kept open, one descriptor each.
+    /// Most blobs that are kept open, one descriptor each; no more than a tenth of the descriptor limit in any case.
     pub open_blobs: usize,
     /// How long a verified block of a file that did not change counts as verified.
     pub reverify: std::time::Duration,
@@ -57,7 +57,7 @@ impl Default for Settings {
             memory: 64 * 1024 * 1024,
             memory_body: 16 * 1024,
             window_memory: 128 * 1024 * 1024,
-            open_blobs: 4096,
+            open_blobs: 16_384,
             reverify: std::time::Duration::from_secs(24 * 3600),
             scrub_rate: 4_000_000,
             scrub_every: std::time::Duration::from_secs(30 * 24 * 3600),

@@ -67,3 +67,32 @@ async fn a_big_object_for_twenty_slow_clients_takes_little_memory() {
     assert!(added < 40 * MIB, "{added} bytes more");
     assert_eq!(origin.body_bytes(), pattern.len);
 }
+
+/// What is kept of a response is its fields, not the buffer in which they came with a part of the body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_small_objects_leave_little_in_memory() {
+    const FIRST: u64 = 500;
+    const OBJECTS: u64 = 2000;
+    const LEN: u64 = 64 * 1024;
+    let origin = FakeOrigin::start().await;
+    let pattern = |object: u64| Pattern::new(object, LEN + object);
+    for object in 0..OBJECTS {
+        origin.serve(&format!("/{object}.bin"), Reply::file(pattern(object)));
+    }
+    let node = Setup::new().origin(HOST, origin.address, json!({ "fill": "whole" })).start();
+    let mut client = Connection::open(node.data).await;
+    // What is there once, however many there are, comes with the first ones.
+    let mut before = 0;
+    for object in 0..OBJECTS {
+        if object == FIRST {
+            before = node.resident();
+        }
+        client.send(&get(&format!("/{object}.bin"), &[&format!("Host: {HOST}")])).await;
+        let head = client.head().await;
+        let checked = client.checked(&head, pattern(object), 0).await;
+        assert_eq!((checked.len, checked.first_difference), (LEN + object, None));
+    }
+    let each = node.resident().saturating_sub(before) / (OBJECTS - FIRST);
+    println!("memory: {each} bytes more for each of {} objects of {} KiB", OBJECTS - FIRST, LEN / 1024);
+    assert!(each < 16 * 1024, "{each} bytes more for each object of {LEN}");
+}
