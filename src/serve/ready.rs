@@ -279,7 +279,7 @@ impl Recall for Shortcut {
                 Some(direct) => Recalled::Answer(direct),
                 None => Recalled::Wanted,
             },
-            None if answers.answers.admits(hash) => Recalled::Wanted,
+            None if answers.answers.hear(hash) => Recalled::Wanted,
             None => Recalled::Unknown,
         }
     }

@@ -9,11 +9,13 @@ use parking_lot::RwLock;
 
 /// Places for values whose hashes have the same low bits: as many as a byte has bits for their marks.
 const WAYS: usize = 8;
-/// A power of two. Values of 1.5 KiB are about five in each when they take 32 MiB: then one in forty finds its set full.
-/// The sets themselves take 0.6 MiB beside the room.
+/// A power of two. Values of 1.5 KiB are about five in each when they take 32 MiB: while they come, one in forty finds its
+/// set full. The sets and what was heard take 0.75 MiB beside the room.
 const SETS: usize = 4096;
 /// A power of two: for so many hashes it is known that they were asked for once.
 const HEARD: usize = 65_536;
+/// One in so many is put in all the same: two whose hashes share a place there would keep each other out.
+const LUCKY: usize = 8;
 
 /// Values by the hashes of their keys. Two keys with one hash take each other's place: whoever asks must compare.
 pub(super) struct Table<V> {
@@ -27,6 +29,8 @@ pub(super) struct Table<V> {
     hand: AtomicUsize,
     /// Bits of the hashes that were asked for in vain.
     heard: Box<[AtomicU16]>,
+    /// Counts them.
+    vain: AtomicUsize,
 }
 
 /// A value with the high bits of its hash.
@@ -42,17 +46,22 @@ impl<V> Table<V> {
     /// With room for values of `room` bytes together, as `weigh` has it.
     pub(super) fn new(room: usize, weigh: fn(&V) -> usize) -> Self {
         let set = |_| Set { ways: RwLock::default(), marks: AtomicU8::new(0) };
-        let (total, hand) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (total, hand, vain) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(1));
         let heard = (0..HEARD).map(|_| AtomicU16::new(0)).collect();
-        Self { sets: (0..SETS).map(set).collect(), room, total, weigh, hand, heard }
+        Self { sets: (0..SETS).map(set).collect(), room, total, weigh, hand, heard, vain }
     }
 
-    /// Whether a value for `hash`, which is not there, should be put in: while half of the room is left any, else what is
-    /// asked for a second time, so that what is asked for once does not push out the rest.
-    pub(super) fn admits(&self, hash: u64) -> bool {
+    /// Notes that `hash`, which is not there, was asked for, and says whether a value should be put in: while an eighth of
+    /// the room is left any, else mostly what is asked for a second time, so that what is asked for once does not push out
+    /// the rest.
+    pub(super) fn hear(&self, hash: u64) -> bool {
+        if self.weight() < self.room - self.room / 8 {
+            return true;
+        }
         let tag = (hash >> 48) as u16;
         let is_heard = |place: &AtomicU16| place.swap(tag, Ordering::Relaxed) == tag;
-        self.weight() < self.room / 2 || self.heard.get(hash as usize % HEARD).is_some_and(is_heard)
+        let is_second = self.heard.get(hash as usize % HEARD).is_some_and(is_heard);
+        is_second || self.vain.fetch_add(1, Ordering::Relaxed).is_multiple_of(LUCKY)
     }
 
     /// The value that was put in with `hash`, or with another one that has the same 44 bits.
@@ -104,8 +113,8 @@ impl<V> Table<V> {
         }
     }
 
-    /// Takes out what was not asked for since the hand was there last, until the rest has room. After two rounds nothing
-    /// is left.
+    /// Takes out what was not asked for since the hand was there last, until the rest has room: within two rounds, unless
+    /// others go on putting in and asking.
     fn make_room(&self) {
         for _ in 0..2 * SETS * WAYS {
             if self.weight() <= self.room {
@@ -203,12 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn once_it_is_half_full_what_is_asked_for_once_is_not_admitted() {
-        let table = table(10);
-        assert!(table.admits(hash(1, 5 << 16)));
-        table.insert(hash(2, 7 << 16), Arc::new(5));
-        assert!(!table.admits(hash(1, 6 << 16)));
-        assert!(table.admits(hash(1, 6 << 16)));
+    fn once_it_is_nearly_full_what_is_asked_for_once_is_seldom_kept() {
+        let table = table(16);
+        let once = |value: u64| hash(value, value << 16);
+        assert!((0..100).all(|value| table.hear(once(value))));
+        table.insert(once(200), Arc::new(14));
+        let due = (1..=800).filter(|value| table.hear(once(*value))).count();
+        assert_eq!(due, 100);
+        assert!((1..=800).all(|value| table.hear(once(value))));
     }
 
     #[test]
@@ -236,7 +247,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_takes_no_more_than_its_room(values in prop::collection::vec((0u64..9000, 0u64..4, prop_oneof![0usize..40, Just(300)], any::<bool>()), 0..300)) {
+        fn it_takes_no_more_than_its_room(values in prop::collection::vec((0u64..9000, 0u64..4, prop_oneof![20 => 0usize..40, 1 => Just(300)], any::<bool>()), 0..300)) {
             let table = table(200);
             for (set, tag, weight, ask) in values {
                 table.insert(hash(set, tag), Arc::new(weight));

@@ -27,7 +27,7 @@ pub enum Recalled {
     Answer(Direct),
     /// It would like to keep the answer: the service gets the words of the request with it ([`Words`]).
     Wanted,
-    /// Nothing.
+    /// Nothing, and it would not keep an answer.
     Unknown,
 }
 
