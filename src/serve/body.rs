@@ -16,7 +16,7 @@ use super::account::Account;
 use super::follow::Follow;
 use super::gather::Checked;
 use super::mend::Mender;
-use super::wire::{Content, Piece, PieceBody, Receipt, TURN};
+use super::wire::{Content, Piece, PieceBody, Receipt, TURN, WINDOW};
 use crate::fill::Through;
 use crate::store::{self, Body, Hold, ReadError, Window};
 
@@ -24,7 +24,7 @@ use crate::store::{self, Body, Hold, ReadError, Window};
 pub(super) enum Segment {
     /// Bytes in memory.
     Bytes(Bytes),
-    /// Checked bytes of a file, at most [`TURN`].
+    /// Checked bytes of a file, at most [`WINDOW`].
     Window(Window),
     /// Present bytes of a stored body.
     File {
@@ -121,7 +121,7 @@ impl SegmentBody {
         let window = match segment {
             Segment::Bytes(bytes) => return Some(self.hand_out(Content::Bytes(bytes))),
             Segment::Window(window) => window,
-            Segment::File { reader, offset, len } => match reader.piece_now(offset, len.min(TURN)) {
+            Segment::File { reader, offset, len } => match reader.piece_now(offset, len.min(WINDOW)) {
                 Ok(Some(piece)) => {
                     let read = piece.len();
                     if read < len {
@@ -176,7 +176,7 @@ impl Segment {
 
     /// The next bytes of a stored body. A block that does not hold is mended, and tried again.
     async fn read(reader: Body, offset: u64, len: u64, mender: Option<&mut Mender>) -> Come {
-        let block = match (reader.piece(offset, len.min(TURN)).await, &mender) {
+        let block = match (reader.piece(offset, len.min(WINDOW)).await, &mender) {
             (Ok(piece), _) => {
                 mender.into_iter().for_each(Mender::held);
                 let read = piece.len();

@@ -213,6 +213,11 @@ impl Blob {
         })
     }
 
+    /// Whether all blocks of `range` are checked, and the file is what it was, at which it looks at most each second.
+    pub(super) fn is_checked_still(&self, range: ByteRange) -> bool {
+        self.look(self.facts.sums.block_size().block_of(range.start())).is_ok() && self.is_checked(range)
+    }
+
     /// Whether all blocks of `range` were checked lately. Asks no kernel.
     pub fn is_checked(&self, range: ByteRange) -> bool {
         let size = self.facts.sums.block_size();

@@ -92,27 +92,36 @@ impl Window {
         }
     }
 
-    /// Whether the kernel has the bytes in memory, by a look at the first and the last of them: what is read ahead or
-    /// dropped comes and goes in runs. Blocks of a blob that were there a second ago are not looked at again. `false` also
-    /// when it cannot tell.
-    pub fn is_resident(&self) -> bool {
+    /// Whether the bytes can be sent now: the kernel has them in memory, by a look at the first and the last of them (what is
+    /// read ahead or dropped comes and goes in runs), and of a blob they are checked still. Blocks of a blob that were in
+    /// memory a second ago are not looked at again. `false` also when it cannot tell.
+    pub fn is_ready(&self) -> bool {
         let has = |offset| disk::read_now(self.file(), offset, &mut [0]).is_ok();
         let Some(range) = ByteRange::new(self.offset, self.offset.saturating_add(self.len)) else { return false };
-        if let Source::Blob(blob) = &self.source
-            && blob.is_resident(range, has)
-        {
-            return true;
+        if let Source::Blob(blob) = &self.source {
+            if !blob.is_checked_still(range) {
+                return false;
+            }
+            if blob.is_resident(range, has) {
+                return true;
+            }
         }
         has(range.last()) && (self.len <= PAGE || has(range.start()))
     }
 
-    /// Has a thread of the drive read the bytes, and some behind them, into memory.
+    /// Has a thread of the drive check the bytes of a blob if they are not, and read them and some behind them into memory.
     ///
     /// # Errors
     /// As [`Body::read`](super::Body::read).
     pub fn warm(&self) -> impl Future<Output = Result<(), ReadError>> + Send + use<> {
         let window = self.clone();
         let job = move || {
+            if let Source::Blob(blob) = &window.source {
+                let mut checked = 0;
+                while checked < window.len {
+                    checked += blob.check(window.offset + checked, window.len - checked)?;
+                }
+            }
             let end = window.file().metadata()?.len().min(window.offset.saturating_add(READ_AHEAD.max(window.len)));
             let read = disk::pass_through(window.file(), window.offset, end.saturating_sub(window.offset), |_| {});
             read.map_err(|error| window.unreadable(error))

@@ -1,10 +1,11 @@
 //! A data port whose every answer is the same list of segments, over a store of its own; and a client for it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::fs;
 use std::future::{Future as _, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,7 +116,11 @@ pub(super) struct Port {
     pub(super) polls: Arc<AtomicU64>,
     sink: Sink,
     log: AccessLog,
+    sockets: Sockets,
 }
+
+/// Second handles on the sockets of connections that are served, by the clients' ports.
+type Sockets = Arc<Mutex<HashMap<u16, OwnedFd>>>;
 
 impl Port {
     /// Every answer is what `layout` says, `len` bytes long; that of `/small` is one byte.
@@ -131,12 +136,15 @@ impl Port {
         let address = listener.local_addr().unwrap();
         let polls = Arc::new(AtomicU64::new(0));
         let (shared, account_log, counter) = (Arc::clone(&context), log.clone(), Arc::clone(&polls));
+        let sockets = Sockets::default();
+        let handles = Arc::clone(&sockets);
         tokio::spawn(async move {
             loop {
                 let (stream, peer) = listener.accept().await.unwrap();
                 let (context, log, layout) = (Arc::clone(&shared), account_log.clone(), Arc::clone(&layout));
                 let books = Arc::new(Books { log, metrics: Arc::clone(context.metrics()) });
-                let (counter, tls) = (Arc::clone(&counter), tls.clone());
+                let (counter, tls, handles) = (Arc::clone(&counter), tls.clone(), Arc::clone(&handles));
+                handles.lock().insert(peer.port(), stream.as_fd().try_clone_to_owned().unwrap());
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (parts, _) = request.into_parts();
                     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -166,10 +174,17 @@ impl Port {
                         served.as_mut().poll(cx)
                     })
                     .await;
+                    handles.lock().remove(&peer.port());
                 });
             }
         });
-        Self { address, context, polls, sink, log }
+        Self { address, context, polls, sink, log, sockets }
+    }
+
+    /// Whether the kernel holds back the end of what was written to a client.
+    #[cfg(target_os = "linux")]
+    pub(super) fn is_corked(&self) -> bool {
+        self.sockets.lock().values().any(|socket| rustix::net::sockopt::tcp_cork(socket).unwrap())
     }
 
     /// Waits until no connection is open; the lines of the access log then.

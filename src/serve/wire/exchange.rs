@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -14,19 +14,21 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::{Mutex, MutexGuard};
 use pin_project_lite::pin_project;
+use tokio::net::TcpStream;
 use tower::util::Oneshot;
 use tower::{BoxError, Service, ServiceExt};
 
 use super::direct::Words;
 use super::interim::{Interim, Queue};
-use super::piece::{Content, Payload, Piece, PieceBody, Receipt, TURN};
+use super::piece::{Content, Payload, Piece, PieceBody, Receipt, TURN, WINDOW};
+use super::socket::ClientSocket;
 use super::{ConnectionInfo, Peer};
 use crate::content::Scheme;
 use crate::serve::tunnel::Tunnel;
 use crate::store::Window;
 
 /// Bytes that the only busy connection sends before it looks for others: some 100 us of work.
-const ALONE: u64 = 4 * TURN;
+const ALONE: u64 = WINDOW;
 
 /// Where the present exchange stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,10 @@ pub(super) struct Exchange {
     queued: AtomicUsize,
     /// Responses before the response.
     interims: Queue,
+    /// Whether the answer's body had something when it was asked last, and is not over.
+    flowing: AtomicBool,
+    /// Whether the kernel holds back what is no full segment.
+    corked: AtomicBool,
     /// Bytes written since the connection's task was polled last.
     turn: AtomicU64,
     /// Whether this connection can send files.
@@ -118,6 +124,8 @@ impl Exchange {
             state: Mutex::new(State::new(Step::Idle, now)),
             windows: Mutex::default(),
             queued: AtomicUsize::new(0),
+            flowing: AtomicBool::new(false),
+            corked: AtomicBool::new(false),
             interims: Queue::default(),
             turn: AtomicU64::new(0),
             files,
@@ -142,6 +150,27 @@ impl Exchange {
     /// Whether it is the others' turn. One that is `alone` looks less often whether there are others.
     pub(super) fn turn_is_over(&self, alone: bool) -> bool {
         self.turn.load(Ordering::Relaxed) >= if alone { ALONE } else { TURN }
+    }
+
+    /// Whether more of the answer's body is expected at once behind what was handed out.
+    pub(super) fn is_flowing(&self) -> bool {
+        self.flowing.load(Ordering::Relaxed)
+    }
+
+    /// More is to follow what is written to `stream` now: until then the end of it stays, if it is no full segment.
+    pub(super) fn cork(&self, stream: &TcpStream) {
+        if !self.corked.load(Ordering::Relaxed) {
+            self.corked.store(true, Ordering::Relaxed);
+            ClientSocket::cork(stream);
+        }
+    }
+
+    /// Has everything leave that was written to `stream`, unless more follows at once.
+    pub(super) fn uncork(&self, stream: &TcpStream) {
+        if self.corked.load(Ordering::Relaxed) && !self.is_flowing() {
+            self.corked.store(false, Ordering::Relaxed);
+            ClientSocket::uncork(stream);
+        }
     }
 
     /// How many windows are on their way.
@@ -218,6 +247,7 @@ impl State {
 
 impl Drop for AnswerGuard {
     fn drop(&mut self) {
+        self.exchange.flowing.store(false, Ordering::Relaxed);
         self.exchange.state.lock().step = Step::Answered;
     }
 }
@@ -307,7 +337,9 @@ where
             return Poll::Ready(Some(Err(error)));
         }
         let polled = this.inner.poll_piece(cx, *this.files);
-        let was_fresh = std::mem::replace(this.fresh, matches!(polled, Poll::Ready(Some(Ok(_)))));
+        let has_come = matches!(polled, Poll::Ready(Some(Ok(_))));
+        this.guard.exchange.flowing.store(has_come, Ordering::Relaxed);
+        let was_fresh = std::mem::replace(this.fresh, has_come);
         match ready!(polled).map(|piece| piece.map_err(Into::into)) {
             // hyper drops what it holds, the head too, when a body breaks, and writes it when a body has nothing at the moment.
             Some(Err(error)) if was_fresh => {

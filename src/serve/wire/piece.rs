@@ -13,11 +13,14 @@ use http_body::Body;
 
 use crate::store::Window;
 
-/// Most bytes of one window, and of what one connection sends before others have their turn.
+/// Most bytes that one connection sends before others have their turn, and that are in memory at once of a body.
 pub(in crate::serve) const TURN: u64 = 256 * 1024;
 
+/// Most bytes of one window: as long as the smallest usual block, so that a body is asked for seldom. It takes several turns.
+pub(in crate::serve) const WINDOW: u64 = 4 * TURN;
+
 /// Memory that is never written, and takes none: its pages are not touched.
-static PLACEHOLDER: LazyLock<Box<[u8]>> = LazyLock::new(|| vec![0; TURN as usize].into_boxed_slice());
+static PLACEHOLDER: LazyLock<Box<[u8]>> = LazyLock::new(|| vec![0; WINDOW as usize].into_boxed_slice());
 
 /// A piece of an answer's body.
 pub struct Piece {
@@ -31,7 +34,7 @@ pub struct Piece {
 pub enum Content {
     /// In memory.
     Bytes(Bytes),
-    /// In a file, at most 256 KiB.
+    /// In a file, at most 1 MiB.
     Window(Window),
 }
 
@@ -87,7 +90,7 @@ impl Payload {
         Self { bytes: Waiting::Bytes(bytes), receipt }
     }
 
-    /// Stands for `len` bytes of a file, at most [`TURN`].
+    /// Stands for `len` bytes of a file, at most [`WINDOW`].
     pub(super) fn placeholder(len: usize, receipt: Option<Arc<dyn Receipt>>) -> Self {
         Self { bytes: Waiting::Placeholder(len.min(PLACEHOLDER.len())), receipt }
     }

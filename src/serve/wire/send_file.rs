@@ -17,7 +17,7 @@ use tokio::io::{AsyncWrite as _, Interest};
 use tokio::net::TcpStream;
 
 use super::exchange::{Exchange, Queued};
-use super::piece::{TURN, is_placeholder};
+use super::piece::{TURN, WINDOW, is_placeholder};
 use super::socket::ClientSocket;
 use crate::store::{ReadError, Window};
 
@@ -46,7 +46,7 @@ pub(super) struct Sender {
     work: Option<Work>,
     /// Bytes to be sent in the place of the first window's next ones.
     instead: Bytes,
-    /// When the first window was found in memory.
+    /// When the first window was found to be in memory, and checked.
     resident: Option<Instant>,
 }
 
@@ -81,7 +81,8 @@ impl Sender {
             (Some(_), None) => return fail_closed(exchange, "a file was to be sent past the encryption"),
             (Some((at, slice)), Some(stream)) => {
                 let before = slices.get(..at).unwrap_or_default();
-                self.poll_window(cx, stream, exchange, before, slice.len())
+                let turn = if alone { WINDOW } else { TURN };
+                self.poll_window(cx, stream, exchange, (before, slice.len()), turn)
             }
         };
         if let Written::Done(Ok(count)) = &written {
@@ -90,20 +91,24 @@ impl Sender {
         written
     }
 
-    /// Writes `before`, then of the first window, whose placeholder has `len` bytes.
+    /// Writes `before`, then at most `turn` bytes of the first window, whose placeholder has `len` bytes.
     fn poll_window(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut TcpStream,
         exchange: &Exchange,
-        before: &[IoSlice<'_>],
-        len: usize,
+        (before, len): (&[IoSlice<'_>], usize),
+        turn: u64,
     ) -> Written {
         let mut windows = exchange.windows();
         let Some(queued) = windows.front_mut().filter(|queued| queued.window.len() == len as u64) else {
             drop(windows);
             return fail_closed(exchange, "a placeholder is not as long as its file");
         };
+        if exchange.is_flowing() || queued.window.len() > turn {
+            // Each acknowledgement would have the kernel send the end of what it has, as a segment of its own.
+            exchange.cork(stream);
+        }
         loop {
             if !self.is_ready(&queued.window) {
                 if !before.is_empty() {
@@ -116,7 +121,7 @@ impl Sender {
                 }
             }
             let (sent, ahead) = if self.instead.is_empty() {
-                match send(cx, stream, before, &queued.window) {
+                match send(cx, stream, before, &queued.window, turn) {
                     Poll::Ready((ahead, sent)) => (sent, ahead),
                     Poll::Pending => return Written::Client,
                 }
@@ -165,7 +170,7 @@ impl Sender {
         if !self.instead.is_empty() || self.resident.is_some_and(|since| since.elapsed() < STAYS) {
             return true;
         }
-        if !window.is_resident() {
+        if !window.is_ready() {
             return false;
         }
         self.resident = Some(Instant::now());
@@ -210,12 +215,13 @@ fn cut(queued: &Queued, error: &ReadError) -> Written {
     Written::Done(Err(io::Error::other(error.to_string())))
 }
 
-/// Sends `before`, told that more follows, and then of `window`. Returns how much of each.
+/// Sends `before`, told that more follows, and then at most `turn` bytes of `window`. Returns how much of each.
 fn send(
     cx: &mut Context<'_>,
     stream: &TcpStream,
     before: &[IoSlice<'_>],
     window: &Window,
+    turn: u64,
 ) -> Poll<(usize, io::Result<usize>)> {
     let wanted: usize = before.iter().map(|slice| slice.len()).sum();
     if wanted > 0 {
@@ -227,7 +233,7 @@ fn send(
             Err(error) => return Poll::Ready((0, Err(error))),
         }
     }
-    match poll_io(cx, stream, || send_file(stream, window)) {
+    match poll_io(cx, stream, || send_file(stream, window, turn)) {
         Poll::Ready(sent) => Poll::Ready((wanted, sent)),
         Poll::Pending if wanted > 0 => Poll::Ready((wanted, Ok(0))),
         Poll::Pending => Poll::Pending,
@@ -252,14 +258,14 @@ fn poll_io(
 }
 
 #[cfg(target_os = "linux")]
-fn send_file(stream: &TcpStream, window: &Window) -> io::Result<usize> {
+fn send_file(stream: &TcpStream, window: &Window, turn: u64) -> io::Result<usize> {
     let mut offset = window.offset();
-    let len = usize::try_from(window.len().min(TURN)).unwrap_or(usize::MAX);
+    let len = usize::try_from(window.len().min(turn)).unwrap_or(usize::MAX);
     Ok(rustix::fs::sendfile(stream, window.file(), Some(&mut offset), len)?)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn send_file(_: &TcpStream, _: &Window) -> io::Result<usize> {
+fn send_file(_: &TcpStream, _: &Window, _: u64) -> io::Result<usize> {
     Err(Errno::NOSYS.into())
 }
 

@@ -51,6 +51,26 @@ impl ClientSocket {
         }
     }
 
+    /// Has the kernel keep what is no full segment until more comes or [`ClientSocket::uncork`], for 200 ms at most (tcp(7),
+    /// `TCP_CORK`). Where that cannot be it makes no difference.
+    pub(super) fn cork(stream: &TcpStream) {
+        Self::set_cork(stream, true);
+    }
+
+    /// Everything that was written leaves now.
+    pub(super) fn uncork(stream: &TcpStream) {
+        Self::set_cork(stream, false);
+    }
+
+    fn set_cork(stream: &TcpStream, is_corked: bool) {
+        #[cfg(target_os = "linux")]
+        if let Err(error) = rustix::net::sockopt::set_tcp_cork(stream, is_corked) {
+            tracing::debug!(%error, "the end of segments cannot be held back");
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (stream, is_corked);
+    }
+
     /// The client's own certificate, if it had to show one; who signed it was judged in the handshake.
     pub(in crate::serve) fn certificate(&self) -> Option<&CertificateDer<'static>> {
         match &self.0 {

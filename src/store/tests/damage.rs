@@ -197,6 +197,35 @@ async fn a_file_that_changes_while_it_is_open_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_window_that_waits_to_be_sent_is_checked_again_when_its_file_changes() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let content = body_of(2 * BLOCK, 9);
+    put(&store, "a", &content).await;
+    store.flush().await;
+    let entry = Arc::clone(&store.lookup(&key("a")).await[0]);
+    let body = store.body(&entry).await.unwrap();
+    let Body::Blob(blob) = &body else { panic!("not a blob") };
+    let Piece::Window(window) = body.piece(0, 2 * BLOCK as u64).await.unwrap() else { panic!("not a window") };
+    window.warm().await.unwrap();
+    assert!(window.is_ready());
+    // Written to, and the same as before.
+    let path = rig.blob_path(blob.digest());
+    flip(&path, 3);
+    flip(&path, 3);
+    blob.look_again_now();
+    assert!(!window.is_ready(), "who knows what was written");
+    window.warm().await.unwrap();
+    assert!(window.is_ready());
+    // In a block behind the first one.
+    flip(&path, BLOCK as u64 + 3);
+    blob.look_again_now();
+    assert!(!window.is_ready());
+    assert!(matches!(window.warm().await, Err(ReadError::Damaged { block: 1 })));
+    assert!(!window.is_ready());
+}
+
+#[tokio::test]
 async fn a_torn_journal_costs_what_was_torn_and_nothing_else() {
     let rig = Rig::new();
     {
