@@ -6,7 +6,6 @@
 //! whether the answer still holds, and when its lifetime is over, its body gone, or anything else in doubt, the request
 //! goes the ordinary way. Ranges, conditions and large bodies are not kept; writing to the socket is `wire::direct`'s.
 
-use std::borrow::Cow;
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +38,9 @@ const ROOM: usize = 32 * 1024 * 1024;
 const OVERHEAD: usize = 1024;
 /// Longest head that is kept. Those of update agents and of apt have 150 to 900 bytes.
 const LONGEST_HEAD: usize = 2048;
+
+/// The store is told no more often that what is kept is still asked for, in seconds.
+const TELL_AFTER: u64 = 8;
 
 /// Memory in which most fields have room while they are put together, in bytes.
 const USUAL_FIELDS: usize = 1024;
@@ -95,11 +97,7 @@ pub(super) struct Wish {
 
 /// One answer. It keeps nothing in memory that the store would let go, but for a small body.
 struct Ready {
-    words: Bytes,
-    /// Status line and fields up to the value of `Age`.
-    fields: Vec<u8>,
-    /// What follows the lifetime.
-    end: Cow<'static, [u8]>,
+    text: Text,
     key: CacheKey,
     version: Version,
     /// What was stored under the key.
@@ -115,6 +113,15 @@ struct Ready {
     content: Option<Bytes>,
     /// When the store was told last that it is asked for, in seconds of the wall clock.
     told: AtomicU64,
+}
+
+/// The texts of an answer, one behind the other.
+struct Text {
+    all: Box<[u8]>,
+    /// The words of its requests end here,
+    fields: usize,
+    /// and here the status line and the fields up to the value of `Age`; what follows the lifetime is the rest.
+    end: usize,
 }
 
 /// The way past the service, with its bounds.
@@ -167,8 +174,7 @@ impl ReadyAnswers {
         let Some(end) = end(response, &self.pseudonym) else { return };
         let Some(handle) = self.store.handle(&entry) else { return };
         let ready = Ready {
-            fields: fields(response),
-            end,
+            text: Text::new(&wish.words, &fields(response), &end),
             key: entry.record.key.clone(),
             version: entry.version(),
             variants: Arc::downgrade(&variants),
@@ -180,9 +186,8 @@ impl ReadyAnswers {
             handle,
             content,
             told: AtomicU64::new(now.as_secs()),
-            words: wish.words,
         };
-        self.answers.insert(self.hasher.hash_one(&*ready.words), Arc::new(ready));
+        self.answers.insert(self.hasher.hash_one(ready.text.words()), Arc::new(ready));
     }
 
     /// Whether what is stored under the key is what it was.
@@ -202,7 +207,9 @@ impl ReadyAnswers {
 
     /// The content, if all of it can be had now.
     fn content(&self, ready: &Ready, now: UnixMillis) -> Option<Content> {
-        if ready.told.swap(now.as_secs(), Ordering::Relaxed) != now.as_secs() {
+        let told = ready.told.load(Ordering::Relaxed);
+        if now.as_secs().abs_diff(told) >= TELL_AFTER {
+            ready.told.store(now.as_secs(), Ordering::Relaxed);
             self.store.keep_warm(&ready.handle);
         }
         let content = match &ready.content {
@@ -244,18 +251,38 @@ impl ReadyAnswers {
 impl Ready {
     /// Status line and fields as of now.
     fn head(&self, age: Duration, ttl: i64, between: &[u8]) -> Vec<u8> {
-        let mut head = Vec::with_capacity(self.fields.len() + between.len() + self.end.len() + 44);
-        head.extend_from_slice(&self.fields);
+        let (fields, end) = (self.text.fields(), self.text.end());
+        let mut head = Vec::with_capacity(fields.len() + between.len() + end.len() + 44);
+        head.extend_from_slice(fields);
         push_number(&mut head, age.as_secs());
         head.extend_from_slice(between);
         push_number(&mut head, ttl.unsigned_abs());
-        head.extend_from_slice(&self.end);
+        head.extend_from_slice(end);
         head
     }
 
     /// Memory in bytes, roughly.
     fn weight(&self) -> usize {
-        self.words.len() + self.fields.len() + self.end.len() + self.content.as_ref().map_or(0, Bytes::len) + OVERHEAD
+        self.text.all.len() + self.content.as_ref().map_or(0, Bytes::len) + OVERHEAD
+    }
+}
+
+impl Text {
+    fn new(words: &[u8], fields: &[u8], end: &[u8]) -> Self {
+        let of_fields = words.len();
+        Self { all: [words, fields, end].concat().into(), fields: of_fields, end: of_fields + fields.len() }
+    }
+
+    fn words(&self) -> &[u8] {
+        self.all.get(..self.fields).unwrap_or_default()
+    }
+
+    fn fields(&self) -> &[u8] {
+        self.all.get(self.fields..self.end).unwrap_or_default()
+    }
+
+    fn end(&self) -> &[u8] {
+        self.all.get(self.end..).unwrap_or_default()
     }
 }
 
@@ -274,7 +301,7 @@ impl Recall for Shortcut {
             return Recalled::Unknown;
         }
         let hash = answers.hasher.hash_one(head);
-        match answers.answers.get(hash).filter(|ready| ready.words == head) {
+        match answers.answers.get(hash).filter(|ready| ready.text.words() == head) {
             Some(ready) => match answers.answer(&ready, &self.limit, peer, arrived) {
                 Some(direct) => Recalled::Answer(direct),
                 None => Recalled::Wanted,
@@ -305,7 +332,6 @@ fn fields(response: &Response<SegmentBody>) -> Vec<u8> {
     }
     push_field(&mut text, &AGE, b"");
     text.truncate(text.len().saturating_sub(2));
-    text.shrink_to_fit();
     text
 }
 
@@ -322,15 +348,12 @@ fn hit_until_lifetime(pseudonym: &str) -> String {
 }
 
 /// What follows the lifetime in `response`; `None` when it is not a hit with one.
-fn end(response: &Response<SegmentBody>, pseudonym: &str) -> Option<Cow<'static, [u8]>> {
+fn end(response: &Response<SegmentBody>, pseudonym: &str) -> Option<Vec<u8>> {
     let own = response.headers().get_all(CACHE_STATUS).iter().next_back()?.as_bytes();
     let lifetime = own.strip_prefix(hit_until_lifetime(pseudonym).as_bytes())?;
     let digits = lifetime.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    match lifetime.split_at(digits) {
-        ([], _) => None,
-        (_, []) => Some(Cow::Borrowed(LAST)),
-        (_, rest) => Some(Cow::Owned([rest, LAST].concat())),
-    }
+    let rest = lifetime.get(digits..).filter(|_| digits > 0)?;
+    Some([rest, LAST].concat())
 }
 
 fn push_number(text: &mut Vec<u8>, number: u64) {

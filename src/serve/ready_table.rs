@@ -33,19 +33,25 @@ pub(super) struct Table<V> {
     vain: AtomicUsize,
 }
 
-/// A value with the high bits of its hash.
-type Slot<V> = Option<(u32, Arc<V>)>;
-
+/// Two lines of the processor's cache, of which the first one tells most that are not there.
+#[repr(align(64))]
 struct Set<V> {
-    ways: RwLock<[Slot<V>; WAYS]>,
+    ways: RwLock<Ways<V>>,
     /// A bit for each way: it was asked for since the hand passed.
     marks: AtomicU8,
+}
+
+struct Ways<V> {
+    /// The high bits of the hash of each value; those of free places mean nothing.
+    tags: [u32; WAYS],
+    values: [Option<Arc<V>>; WAYS],
 }
 
 impl<V> Table<V> {
     /// With room for values of `room` bytes together, as `weigh` has it.
     pub(super) fn new(room: usize, weigh: fn(&V) -> usize) -> Self {
-        let set = |_| Set { ways: RwLock::default(), marks: AtomicU8::new(0) };
+        let ways = || Ways { tags: [0; WAYS], values: [const { None }; WAYS] };
+        let set = |_| Set { ways: RwLock::new(ways()), marks: AtomicU8::new(0) };
         let (total, hand, vain) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(1));
         let heard = (0..HEARD).map(|_| AtomicU16::new(0)).collect();
         Self { sets: (0..SETS).map(set).collect(), room, total, weigh, hand, heard, vain }
@@ -68,10 +74,8 @@ impl<V> Table<V> {
     pub(super) fn get(&self, hash: u64) -> Option<Arc<V>> {
         let (set, tag) = self.place(hash)?;
         let ways = set.ways.read();
-        let (way, value) = ways.iter().enumerate().find_map(|(way, slot)| match slot {
-            Some((of, value)) if *of == tag => Some((way, Arc::clone(value))),
-            _ => None,
-        })?;
+        let way = ways.position(tag)?;
+        let value = Arc::clone(ways.values.get(way)?.as_ref()?);
         drop(ways);
         // Looked at first, so that what many ask for is not written to by all of them.
         if set.marks.load(Ordering::Relaxed) & bit(way) == 0 {
@@ -86,8 +90,7 @@ impl<V> Table<V> {
         let weight = (self.weigh)(&value);
         let mut ways = set.ways.write();
         let way = set.way_for(&ways, tag);
-        let Some(slot) = ways.get_mut(way) else { return };
-        let before = slot.replace((tag, value));
+        let before = ways.replace(way, tag, value);
         set.marks.fetch_and(!bit(way), Ordering::Relaxed);
         // Under the lock, so that what is taken out was put in before.
         self.total.fetch_add(weight, Ordering::Relaxed);
@@ -107,8 +110,8 @@ impl<V> Table<V> {
         Some((set, (hash >> 32) as u32))
     }
 
-    fn forget(&self, slot: Slot<V>) {
-        if let Some((_, value)) = slot {
+    fn forget(&self, value: Option<Arc<V>>) {
+        if let Some(value) = value {
             self.total.fetch_sub((self.weigh)(&value), Ordering::Relaxed);
         }
     }
@@ -125,7 +128,7 @@ impl<V> Table<V> {
             let Some(set) = self.sets.get(next / WAYS % SETS) else { return };
             if set.marks.fetch_and(!bit(way), Ordering::Relaxed) & bit(way) == 0 {
                 let mut ways = set.ways.write();
-                self.forget(ways.get_mut(way).and_then(Option::take));
+                self.forget(ways.values.get_mut(way).and_then(Option::take));
             }
         }
     }
@@ -133,15 +136,31 @@ impl<V> Table<V> {
 
 impl<V> Set<V> {
     /// Where a value with `tag` goes: to its own place, a free one, or that of one that was not asked for.
-    fn way_for(&self, ways: &[Slot<V>; WAYS], tag: u32) -> usize {
-        let own = ways.iter().position(|slot| slot.as_ref().is_some_and(|(of, _)| *of == tag));
+    fn way_for(&self, ways: &Ways<V>, tag: u32) -> usize {
         let marks = self.marks.load(Ordering::Relaxed);
-        own.or_else(|| ways.iter().position(Option::is_none))
+        ways.position(tag)
+            .or_else(|| ways.values.iter().position(Option::is_none))
             .or_else(|| (0..WAYS).find(|way| marks & bit(*way) == 0))
             .unwrap_or_else(|| {
                 self.marks.store(0, Ordering::Relaxed);
                 tag as usize % WAYS
             })
+    }
+}
+
+impl<V> Ways<V> {
+    /// Where the value with `tag` is.
+    fn position(&self, tag: u32) -> Option<usize> {
+        let mut ways = self.tags.iter().zip(&self.values);
+        ways.position(|(of, value)| *of == tag && value.is_some())
+    }
+
+    /// Puts in a value, and returns what was there.
+    fn replace(&mut self, way: usize, tag: u32, value: Arc<V>) -> Option<Arc<V>> {
+        if let Some(of) = self.tags.get_mut(way) {
+            *of = tag;
+        }
+        self.values.get_mut(way)?.replace(value)
     }
 }
 
@@ -242,7 +261,7 @@ mod tests {
 
     /// What the values in it weigh.
     fn here(table: &Table<usize>) -> usize {
-        table.sets.iter().flat_map(|set| set.ways.read().clone()).flatten().map(|(_, value)| *value).sum()
+        table.sets.iter().flat_map(|set| set.ways.read().values.clone()).flatten().map(|value| *value).sum()
     }
 
     proptest! {

@@ -19,13 +19,20 @@ const STAYS: u32 = 10;
 /// A bitmap that is bound to the identity of a file.
 #[derive(Debug)]
 pub(super) struct Checked {
-    blocks: Box<[AtomicU64]>,
+    bits: Words<AtomicU64>,
     made: Instant,
     /// When the file has to be looked at again, in milliseconds after `made`.
     due: AtomicU64,
     /// Until when the pages of each block are believed to be in memory, in tenths of a second after `made`.
-    resident: Box<[AtomicU32]>,
+    resident: Words<AtomicU32>,
     bound: Mutex<Bound>,
+}
+
+/// One or more. Most bodies are short: what is known of their only block is not another place in memory.
+#[derive(Debug)]
+struct Words<T> {
+    first: T,
+    others: Box<[T]>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,10 +47,10 @@ impl Checked {
     pub(super) fn new(count: u64, identity: FileIdentity) -> Self {
         let now = Instant::now();
         Self {
-            blocks: (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            bits: Words::new(count.div_ceil(64)),
             made: now,
             due: AtomicU64::new(LOOK_AGAIN),
-            resident: (0..count).map(|_| AtomicU32::new(0)).collect(),
+            resident: Words::new(count),
             bound: Mutex::new(Bound { identity, since: now }),
         }
     }
@@ -57,7 +64,7 @@ impl Checked {
         let identity = disk::identity(file)?;
         let mut bound = self.bound.lock();
         if identity != bound.identity || bound.since.elapsed() >= reverify() {
-            self.blocks.iter().for_each(|word| word.store(0, Ordering::Release));
+            self.bits.iter().for_each(|word| word.store(0, Ordering::Release));
             bound.since = Instant::now();
         }
         bound.identity = identity;
@@ -67,7 +74,7 @@ impl Checked {
 
     /// Whether the pages of `block` are in memory, by a `look` at most each second while they are.
     pub(super) fn is_resident(&self, block: u64, look: impl FnOnce() -> bool) -> bool {
-        let Some(until) = usize::try_from(block).ok().and_then(|block| self.resident.get(block)) else { return false };
+        let Some(until) = self.resident.get(block) else { return false };
         let now = u32::try_from(self.now() / 100).unwrap_or(u32::MAX);
         if now < until.load(Ordering::Relaxed) {
             return true;
@@ -88,7 +95,7 @@ impl Checked {
     pub(super) fn bind(&self, identity: FileIdentity) {
         let mut bound = self.bound.lock();
         if identity != bound.identity {
-            self.blocks.iter().for_each(|word| word.store(0, Ordering::Release));
+            self.bits.iter().for_each(|word| word.store(0, Ordering::Release));
             *bound = Bound { identity, since: Instant::now() };
         }
     }
@@ -132,10 +139,27 @@ impl Checked {
     }
 
     fn word(&self, block: u64) -> Option<&AtomicU64> {
-        self.blocks.get(usize::try_from(block / 64).ok()?)
+        self.bits.get(block / 64)
     }
 
     fn now(&self) -> u64 {
         u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl<T: Default> Words<T> {
+    fn new(count: u64) -> Self {
+        Self { first: T::default(), others: (1..count).map(|_| T::default()).collect() }
+    }
+
+    fn get(&self, at: u64) -> Option<&T> {
+        match at {
+            0 => Some(&self.first),
+            at => self.others.get(usize::try_from(at - 1).ok()?),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        std::iter::once(&self.first).chain(&self.others)
     }
 }
