@@ -121,7 +121,7 @@ impl SegmentBody {
         let window = match segment {
             Segment::Bytes(bytes) => return Some(self.hand_out(Content::Bytes(bytes))),
             Segment::Window(window) => window,
-            Segment::File { reader, offset, len } => match reader.piece_now(offset, len.min(WINDOW)) {
+            Segment::File { reader, offset, len } => match reader.piece_now(offset, len.min(most(&reader, files))) {
                 Ok(Some(piece)) => {
                     let read = piece.len();
                     if read < len {
@@ -133,13 +133,13 @@ impl SegmentBody {
                     }
                 }
                 Ok(None) | Err(ReadError::Damaged { .. }) => {
-                    self.begin(Segment::File { reader, offset, len });
+                    self.begin(Segment::File { reader, offset, len }, files);
                     return None;
                 }
                 Err(error) => return Some(self.cut(BodyCut(error.to_string()))),
             },
             segment => {
-                self.begin(segment);
+                self.begin(segment, files);
                 return None;
             }
         };
@@ -155,28 +155,40 @@ impl SegmentBody {
             }
             return Some(self.hand_out(Content::Bytes(bytes)));
         }
-        self.begin(Segment::Window(window));
+        self.begin(Segment::Window(window), files);
         None
     }
 
-    fn begin(&mut self, segment: Segment) {
-        self.step = Some(Box::pin(segment.step(self.mender.take())));
+    fn begin(&mut self, segment: Segment, files: bool) {
+        self.step = Some(Box::pin(segment.step(self.mender.take(), files)));
+    }
+}
+
+/// Most bytes of `reader` that are made ready at once. A window of a blob is looked at again as long as it waits to be sent
+/// by the kernel, others are not: they must be short.
+fn most(reader: &Body, files: bool) -> u64 {
+    match reader {
+        Body::Blob(_) if files => WINDOW,
+        Body::Blob(_) | Body::Memory(_) | Body::Partial(_) => TURN,
     }
 }
 
 impl Segment {
     /// Executes the segment as far as one step goes.
-    async fn step(self, mut mender: Option<Box<Mender>>) -> Step {
+    async fn step(self, mut mender: Option<Box<Mender>>, files: bool) -> Step {
         let (outcome, rest) = match self {
-            Self::File { reader, offset, len } => Self::read(reader, offset, len, mender.as_deref_mut()).await,
+            Self::File { reader, offset, len } => {
+                let most = most(&reader, files);
+                Self::read(reader, offset, (len, most), mender.as_deref_mut()).await
+            }
             segment => segment.come().await,
         };
         Step { outcome, rest, mender }
     }
 
-    /// The next bytes of a stored body. A block that does not hold is mended, and tried again.
-    async fn read(reader: Body, offset: u64, len: u64, mender: Option<&mut Mender>) -> Come {
-        let block = match (reader.piece(offset, len.min(WINDOW)).await, &mender) {
+    /// The next bytes of a stored body, at most `most`. A block that does not hold is mended, and tried again.
+    async fn read(reader: Body, offset: u64, (len, most): (u64, u64), mender: Option<&mut Mender>) -> Come {
+        let block = match (reader.piece(offset, len.min(most)).await, &mender) {
             (Ok(piece), _) => {
                 mender.into_iter().for_each(Mender::held);
                 let read = piece.len();

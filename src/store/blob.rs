@@ -18,7 +18,7 @@ use super::inner::Inner;
 use crate::content::{ByteRange, Digest};
 
 /// What is read ahead or dropped comes and goes in runs of about this many bytes.
-const RUN: usize = 256 * 1024;
+pub(super) const RUN: usize = 256 * 1024;
 /// Longest block that is compared without a thread of the drive, in bytes: it takes no longer than to send as much.
 const CHECKED_AT_ONCE: u64 = 256 * 1024;
 

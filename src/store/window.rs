@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::blob::Blob;
+use super::blob::{self, Blob};
 use super::buffers;
 use super::disk;
 use super::drive::{DataFile, Drive};
@@ -92,8 +92,8 @@ impl Window {
         }
     }
 
-    /// Whether the bytes can be sent now: the kernel has them in memory, by a look at the first and the last of them (what is
-    /// read ahead or dropped comes and goes in runs), and of a blob they are checked still. Blocks of a blob that were in
+    /// Whether the bytes can be sent now: the kernel has them in memory, by a look at some of them (what is read ahead or
+    /// dropped comes and goes in runs), and of a blob they are checked still. Blocks of a blob that were in
     /// memory a second ago are not looked at again. `false` also when it cannot tell.
     pub fn is_ready(&self) -> bool {
         let has = |offset| disk::read_now(self.file(), offset, &mut [0]).is_ok();
@@ -106,7 +106,7 @@ impl Window {
                 return true;
             }
         }
-        has(range.last()) && (self.len <= PAGE || has(range.start()))
+        has(range.last()) && (self.len <= PAGE || (range.start()..range.last()).step_by(blob::RUN).all(has))
     }
 
     /// Has a thread of the drive check the bytes of a blob if they are not, and read them and some behind them into memory.

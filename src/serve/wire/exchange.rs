@@ -147,9 +147,12 @@ impl Exchange {
         self.turn.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Whether it is the others' turn. One that is `alone` looks less often whether there are others.
-    pub(super) fn turn_is_over(&self, alone: bool) -> bool {
-        self.turn.load(Ordering::Relaxed) >= if alone { ALONE } else { TURN }
+    /// Bytes that may be written at once; 0 when it is the others' turn. One that is `alone` looks less often whether there
+    /// are others.
+    pub(super) fn left_of_turn(&self, alone: bool) -> u64 {
+        let (written, most) = (self.turn.load(Ordering::Relaxed), if alone { ALONE } else { TURN });
+        // A head before them makes no odd rest.
+        if written < most { most - written / TURN * TURN } else { 0 }
     }
 
     /// Whether more of the answer's body is expected at once behind what was handed out.
@@ -159,18 +162,22 @@ impl Exchange {
 
     /// More is to follow what is written to `stream` now: until then the end of it stays, if it is no full segment.
     pub(super) fn cork(&self, stream: &TcpStream) {
-        if !self.corked.load(Ordering::Relaxed) {
+        if !self.is_corked() {
             self.corked.store(true, Ordering::Relaxed);
             ClientSocket::cork(stream);
         }
     }
 
-    /// Has everything leave that was written to `stream`, unless more follows at once.
+    /// Has everything leave that was written to `stream`.
     pub(super) fn uncork(&self, stream: &TcpStream) {
-        if self.corked.load(Ordering::Relaxed) && !self.is_flowing() {
+        if self.is_corked() {
             self.corked.store(false, Ordering::Relaxed);
             ClientSocket::uncork(stream);
         }
+    }
+
+    fn is_corked(&self) -> bool {
+        self.corked.load(Ordering::Relaxed)
     }
 
     /// How many windows are on their way.
@@ -339,6 +346,10 @@ where
         let polled = this.inner.poll_piece(cx, *this.files);
         let has_come = matches!(polled, Poll::Ready(Some(Ok(_))));
         this.guard.exchange.flowing.store(has_come, Ordering::Relaxed);
+        if polled.is_pending() && this.guard.exchange.is_corked() {
+            // hyper does not always flush when there is nothing at the moment, and it is then that all has to leave.
+            cx.waker().wake_by_ref();
+        }
         let was_fresh = std::mem::replace(this.fresh, has_come);
         match ready!(polled).map(|piece| piece.map_err(Into::into)) {
             // hyper drops what it holds, the head too, when a body breaks, and writes it when a body has nothing at the moment.

@@ -426,7 +426,9 @@ impl hyper::rt::Write for ClientIo<'_> {
         let this = &mut *self;
         ready!(this.poll_interim(cx))?;
         ready!(this.poll_flushed(cx))?;
-        this.exchange.uncork(this.stream.tcp());
+        if !this.exchange.is_flowing() {
+            this.exchange.uncork(this.stream.tcp());
+        }
         if matches!(this.stage, Stage::Answering) && this.exchange.settle() {
             this.stage = Stage::Head;
             this.in_flight = None;

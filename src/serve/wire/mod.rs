@@ -51,8 +51,9 @@ pub const PARK_AFTER: Duration = Duration::from_secs(5);
 /// Bounds hyper's write queue, and its read buffer unless a request head may be longer.
 const HYPER_BUFFER: usize = 64 * 1024;
 
-/// Most bytes that wait in the kernel to be sent to one client: what a slow client costs.
-pub(in crate::serve) const UNSENT: u32 = 64 * 1024;
+/// Most bytes that wait in the kernel to be sent to one client: what a slow client costs. Twice the longest segment: there
+/// is room again when half of it has left, and one that is not full may stay behind (`ClientSocket::cork`).
+pub(in crate::serve) const UNSENT: u32 = 128 * 1024;
 
 /// What all connections share.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use tokio::io::{AsyncWrite as _, Interest};
 use tokio::net::TcpStream;
 
 use super::exchange::{Exchange, Queued};
-use super::piece::{TURN, WINDOW, is_placeholder};
+use super::piece::is_placeholder;
 use super::socket::ClientSocket;
 use crate::store::{ReadError, Window};
 
@@ -65,7 +65,8 @@ impl Sender {
         slices: &[IoSlice<'_>],
         alone: bool,
     ) -> Written {
-        if exchange.turn_is_over(alone) {
+        let turn = exchange.left_of_turn(alone);
+        if turn == 0 {
             // Its waker is woken behind everything that is ready now.
             let _ = pin!(tokio::task::yield_now()).poll(cx);
             return Written::Waits;
@@ -81,7 +82,6 @@ impl Sender {
             (Some(_), None) => return fail_closed(exchange, "a file was to be sent past the encryption"),
             (Some((at, slice)), Some(stream)) => {
                 let before = slices.get(..at).unwrap_or_default();
-                let turn = if alone { WINDOW } else { TURN };
                 self.poll_window(cx, stream, exchange, (before, slice.len()), turn)
             }
         };
@@ -105,10 +105,6 @@ impl Sender {
             drop(windows);
             return fail_closed(exchange, "a placeholder is not as long as its file");
         };
-        if exchange.is_flowing() || queued.window.len() > turn {
-            // Each acknowledgement would have the kernel send the end of what it has, as a segment of its own.
-            exchange.cork(stream);
-        }
         loop {
             if !self.is_ready(&queued.window) {
                 if !before.is_empty() {
@@ -117,8 +113,15 @@ impl Sender {
                 match self.poll_work(cx, &queued.window) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(error)) => return cut(queued, &error),
-                    Poll::Pending => return Written::Waits,
+                    Poll::Pending => {
+                        exchange.uncork(stream);
+                        return Written::Waits;
+                    }
                 }
+            }
+            if exchange.is_flowing() || queued.window.len() > turn {
+                // Each acknowledgement would have the kernel send the end of what it has, as a segment of its own.
+                exchange.cork(stream);
             }
             let (sent, ahead) = if self.instead.is_empty() {
                 match send(cx, stream, before, &queued.window, turn) {

@@ -51,8 +51,8 @@ impl ClientSocket {
         }
     }
 
-    /// Has the kernel keep what is no full segment until more comes or [`ClientSocket::uncork`], for 200 ms at most (tcp(7),
-    /// `TCP_CORK`). Where that cannot be it makes no difference.
+    /// Has the kernel keep what is no full segment until more comes or [`ClientSocket::uncork`]; of its own it sends it only
+    /// after 200 ms or more (tcp(7), `TCP_CORK`). Where that cannot be it makes no difference.
     pub(super) fn cork(stream: &TcpStream) {
         Self::set_cork(stream, true);
     }
