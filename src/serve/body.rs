@@ -281,6 +281,10 @@ impl PieceBody for SegmentBody {
             }
         }
     }
+
+    fn has_more_now(&self) -> bool {
+        matches!(self.segments.front(), Some(Segment::Bytes(_) | Segment::Window(_) | Segment::File { .. }))
+    }
 }
 
 impl HttpBody for SegmentBody {

@@ -129,28 +129,31 @@ async fn a_long_answer_leaves_in_full_segments_and_its_end_at_once() {
 #[tokio::test]
 async fn what_there_is_of_a_body_leaves_while_the_rest_is_waited_for() {
     let shelf = Shelf::new();
-    let content = body_of(2_500_001, 2);
-    let mut writer = shelf.writer("a", 2_500_001).await;
-    writer.write(0, vec![Bytes::copy_from_slice(&content[..2_000_001])]).await.unwrap();
+    let (whole, content) = (body_of(3_000_000, 1), body_of(700_001, 2));
+    let blob = shelf.put("whole", &whole).await;
+    let mut writer = shelf.writer("a", 700_001).await;
+    writer.write(0, vec![Bytes::copy_from_slice(&content[..200_001])]).await.unwrap();
     let (partial, guard) = (Arc::clone(writer.partial()), Arc::new(FlightGuard::of_no_flight()));
     let layout: Layout = Arc::new(move || {
         let arriving = Arriving::new(Some(Arc::clone(&partial)), &guard);
-        let follow = Follow::new(arriving, 0, Some(2_500_001), None, false, Arc::clone(&guard));
-        VecDeque::from([Segment::Follow(Box::new(follow))])
+        let follow = Follow::new(arriving, 0, Some(700_001), None, false, Arc::clone(&guard));
+        VecDeque::from([file(&blob, 0, 3_000_000), Segment::Follow(Box::new(follow))])
     });
-    let port = Port::open(context(&shelf.metrics, Limits::default()), layout, 2_500_001).await;
-    let mut client = Client::connect(&port).await;
+    let port = Port::open(context(&shelf.metrics, Limits::default()), layout, 3_700_001).await;
+    let mut client = Client::narrow(&port).await;
     client.ask("/f").await;
     client.head().await;
-    assert!(client.body(2_000_001).await == content[..2_000_001]);
+    assert!(port.is_corked(), "most of it waits for the client");
+    assert!(client.body(3_000_000).await == whole);
+    assert!(client.body(200_001).await == content[..200_001]);
     let left = async {
         while port.is_corked() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     tokio::time::timeout(NEVER, left).await.unwrap();
-    writer.write(2_000_001, vec![Bytes::copy_from_slice(&content[2_000_001..])]).await.unwrap();
-    assert!(client.body(500_000).await == content[2_000_001..]);
+    writer.write(200_001, vec![Bytes::copy_from_slice(&content[200_001..])]).await.unwrap();
+    assert!(client.body(500_000).await == content[200_001..]);
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ pub(super) struct Exchange {
     queued: AtomicUsize,
     /// Responses before the response.
     interims: Queue,
-    /// Whether the answer's body had something when it was asked last, and is not over.
+    /// Whether the answer's body has more than it gave when it was asked last.
     flowing: AtomicBool,
     /// Whether the kernel holds back what is no full segment.
     corked: AtomicBool,
@@ -339,13 +339,14 @@ where
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Payload>, Self::Error>>> {
-        let this = self.project();
+        let mut this = self.project();
         if let Some(error) = this.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let polled = this.inner.poll_piece(cx, *this.files);
+        let polled = this.inner.as_mut().poll_piece(cx, *this.files);
         let has_come = matches!(polled, Poll::Ready(Some(Ok(_))));
-        this.guard.exchange.flowing.store(has_come, Ordering::Relaxed);
+        let more = has_come && this.inner.as_ref().has_more_now();
+        this.guard.exchange.flowing.store(more, Ordering::Relaxed);
         if polled.is_pending() && this.guard.exchange.is_corked() {
             // hyper does not always flush when there is nothing at the moment, and it is then that all has to leave.
             cx.waker().wake_by_ref();

@@ -54,6 +54,11 @@ pub trait PieceBody: Body<Data = Bytes> {
         let frame = ready!(self.poll_frame(cx));
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default().into())))
     }
+
+    /// Whether a further piece is there already, as far as can be told without looking.
+    fn has_more_now(&self) -> bool {
+        false
+    }
 }
 
 /// A piece as hyper sees it.
