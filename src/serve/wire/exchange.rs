@@ -347,11 +347,12 @@ where
         let has_come = matches!(polled, Poll::Ready(Some(Ok(_))));
         let more = has_come && this.inner.as_ref().has_more_now();
         this.guard.exchange.flowing.store(more, Ordering::Relaxed);
-        if polled.is_pending() && this.guard.exchange.is_corked() {
-            // hyper does not always flush when there is nothing at the moment, and it is then that all has to leave.
+        let was_fresh = std::mem::replace(this.fresh, has_come);
+        if polled.is_pending() && was_fresh && this.guard.exchange.is_corked() {
+            // hyper does not always flush when there is nothing at the moment, and it is then that all has to leave. Once:
+            // what the client has no room for is flushed when it has.
             cx.waker().wake_by_ref();
         }
-        let was_fresh = std::mem::replace(this.fresh, has_come);
         match ready!(polled).map(|piece| piece.map_err(Into::into)) {
             // hyper drops what it holds, the head too, when a body breaks, and writes it when a body has nothing at the moment.
             Some(Err(error)) if was_fresh => {
@@ -369,5 +370,55 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::task::{Wake, Waker};
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// A piece, and then nothing for ever.
+    struct Stalled(bool);
+
+    impl Body for Stalled {
+        type Data = Bytes;
+        type Error = BoxError;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+            if std::mem::replace(&mut self.0, true) {
+                return Poll::Pending;
+            }
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"piece")))))
+        }
+    }
+
+    impl PieceBody for Stalled {}
+
+    #[derive(Default)]
+    struct Count(AtomicU64);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_body_that_rests_has_what_is_held_back_sent_and_asks_for_that_once() {
+        let exchange = Arc::new(Exchange::new(Instant::now(), true));
+        let guard = AnswerGuard { exchange: Arc::clone(&exchange) };
+        let mut body = AnswerBody { inner: Stalled(false), guard, files: true, fresh: false, broken: None };
+        let woken = Arc::new(Count::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut poll = || Pin::new(&mut body).poll_frame(&mut Context::from_waker(&waker)).is_ready();
+        assert!(poll());
+        exchange.corked.store(true, Ordering::Relaxed);
+        assert_eq!([poll(), poll(), poll()], [false; 3]);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1, "a client without room would have it polled for ever");
     }
 }
