@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 /// Places for values whose hashes have the same low bits: as many as a byte has bits for their marks.
 const WAYS: usize = 8;
 /// A power of two. Values of 1.5 KiB are about five in each when they take 32 MiB: while they come, one in forty finds its
-/// set full. The sets and what was heard take 0.75 MiB beside the room.
+/// set full. The sets and what was heard take 0.63 MiB beside the room.
 const SETS: usize = 4096;
 /// A power of two: for so many hashes it is known that they were asked for once.
 const HEARD: usize = 65_536;
@@ -41,6 +41,7 @@ struct Set<V> {
     marks: AtomicU8,
 }
 
+#[repr(C)]
 struct Ways<V> {
     /// The high bits of the hash of each value; those of free places mean nothing.
     tags: [u32; WAYS],

@@ -35,7 +35,7 @@ pub enum Recalled {
 pub struct Direct {
     /// Status line and fields, with the empty line behind them.
     pub head: Vec<u8>,
-    /// The content: at least one byte, at most [`TURN`](super::TURN), so that nothing of it is held back for more to come.
+    /// The content: at least one byte, at most 256 KiB, so that nothing of it is held back.
     pub content: Content,
     /// Who is told how much of the content has left.
     pub receipt: Arc<dyn Receipt>,

@@ -409,6 +409,22 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_ends_and_a_head_before_the_body_makes_no_odd_rest() {
+        let exchange = Exchange::new(Instant::now(), true);
+        let left = |written: u64| {
+            exchange.begin_turn();
+            exchange.count_turn(usize::try_from(written).unwrap());
+            (exchange.left_of_turn(false), exchange.left_of_turn(true))
+        };
+        assert_eq!(left(0), (TURN, ALONE));
+        assert_eq!(left(300), (TURN, ALONE));
+        assert_eq!(left(TURN), (0, 3 * TURN));
+        assert_eq!(left(2 * TURN + 300), (0, 2 * TURN));
+        assert_eq!(left(ALONE - 1), (0, TURN));
+        assert_eq!(left(ALONE + 300), (0, 0));
+    }
+
+    #[test]
     fn a_body_that_rests_has_what_is_held_back_sent_and_asks_for_that_once() {
         let exchange = Arc::new(Exchange::new(Instant::now(), true));
         let guard = AnswerGuard { exchange: Arc::clone(&exchange) };

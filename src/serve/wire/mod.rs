@@ -52,7 +52,8 @@ pub const PARK_AFTER: Duration = Duration::from_secs(5);
 const HYPER_BUFFER: usize = 64 * 1024;
 
 /// Most bytes that wait in the kernel to be sent to one client: what a slow client costs. Twice the longest segment: there
-/// is room again when half of it has left, and one that is not full may stay behind (`ClientSocket::cork`).
+/// is room again when half of it has left, and one that is not full may stay behind (`ClientSocket::cork`). Under TLS nothing
+/// does, but a client has the same there.
 pub(in crate::serve) const UNSENT: u32 = 128 * 1024;
 
 /// What all connections share.
