@@ -51,6 +51,11 @@ impl Bursts {
         self.drained = drained;
     }
 
+    /// Something is asked over the socket: its answer is waited for, and whether it comes fast is not known yet.
+    pub(super) fn asked(&mut self, now: Instant) {
+        *self = Self::new(now);
+    }
+
     /// Until when the socket is to be left alone before the next read; asked once for each pause.
     pub(super) fn pause(&mut self, now: Instant) -> Option<Instant> {
         let is_current = now.saturating_duration_since(self.window.0) < WINDOW * 4;
@@ -84,6 +89,25 @@ mod tests {
         assert_eq!(pauses(256 * 1024, 80, true), 0, "3 GB/s");
         assert_eq!(pauses(256 * 1024, 1000, false), 0, "more is there than was read");
         assert_eq!(pauses(1024 * 1024, 500_000, true), 0, "a burst now and then");
+    }
+
+    #[test]
+    fn the_answer_to_what_is_asked_is_read_at_once() {
+        let mut now = Instant::now();
+        let mut bursts = Bursts::new(now);
+        let mut step = |bursts: &mut Bursts| {
+            now += Duration::from_micros(500);
+            bursts.note(now, 64 * 1024, true);
+            now
+        };
+        for _ in 0..100 {
+            step(&mut bursts);
+        }
+        let now = step(&mut bursts);
+        bursts.asked(now);
+        assert_eq!(bursts.pause(now), None, "its begin");
+        let now = step(&mut bursts);
+        assert_eq!(bursts.pause(now), None, "what follows, while the rate is not known");
     }
 
     #[test]

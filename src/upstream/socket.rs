@@ -54,6 +54,16 @@ impl Socket {
         self.pausing = false;
         Poll::Ready(())
     }
+
+    /// What was written is answered by what comes next, which nobody waits for longer than it takes: a pause that is being made is
+    /// over.
+    fn asked(&mut self, cx: &Context<'_>) {
+        self.bursts.asked(Instant::now());
+        if std::mem::take(&mut self.pausing) {
+            // Only the timer would wake who reads.
+            cx.waker().wake_by_ref();
+        }
+    }
 }
 
 impl SocketWatch {
@@ -90,7 +100,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -98,7 +108,10 @@ impl AsyncWrite for Socket {
             ready!(self.stream.poll_write_ready(cx))?;
             match self.stream.try_write_vectored(slices) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
+                written => {
+                    self.asked(cx);
+                    return Poll::Ready(written);
+                }
             }
         }
     }
@@ -113,5 +126,38 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_ends_the_pause_of_a_stream_that_was_fast() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connected = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut source, _) = listener.accept().await.unwrap();
+        let mut socket = Socket::new(connected);
+        let mut at = Instant::now();
+        for _ in 0..100 {
+            at += Duration::from_micros(500);
+            socket.bursts.note(at, 64 * 1024, true);
+        }
+        // Read once before anything has come, as a connection does that waits for its next request.
+        let mut bytes = [0; 16];
+        assert!(socket.read(&mut bytes).now_or_never().is_none());
+        assert!(socket.pausing, "it gathers");
+        source.write_all(b"answer").await.unwrap();
+        socket.stream.readable().await.unwrap();
+        socket.write_all(b"request").await.unwrap();
+        let read = socket.read(&mut bytes).now_or_never();
+        assert!(matches!(read, Some(Ok(6))), "{read:?}");
     }
 }
