@@ -28,7 +28,7 @@ use super::schedule::{self, Claim, Next, Picture, Pieces};
 use super::slide::Running;
 use super::stream::Stream;
 use super::{Inner, Want, write};
-use crate::content::{Abandon, ByteRange, ExpectedDigest, FillMode, Record};
+use crate::content::{Abandon, ByteRange, ExpectedDigest, FillMode, RangeSet, Record};
 use crate::store::{PartialWriter, StoreError};
 use crate::upstream::{Source, Standing, Urgency};
 use exchange::Event;
@@ -124,6 +124,8 @@ pub(super) struct Copying<'a> {
     foreseen: Instant,
     /// The request whose bytes could not be written.
     pub(super) running: Option<Running>,
+    /// What the first stream brought before copying began: it need not be compared with itself when it gives that out.
+    own: RangeSet,
 }
 
 impl Ways {
@@ -176,7 +178,14 @@ impl<'a> Copying<'a> {
             giver,
             foreseen: now,
             running: None,
+            own: RangeSet::new(),
         }
+    }
+
+    /// The same for a body that was begun just now: what is there of it comes from the stream to begin with.
+    pub(super) fn of_new(inner: &'a Arc<Inner>, want: &'a Want, writer: PartialWriter, ways: Ways) -> Self {
+        let own = writer.partial().present();
+        Self { giver: Giver::default(), own, ..Self::new(inner, want, writer, ways) }
     }
 
     /// The same for a body that was begun before: what a source said then that it is, another one need not answer for.
@@ -191,6 +200,7 @@ impl<'a> Copying<'a> {
         self.ways = start.ways;
         self.age = start.stream.standing().cloned().unwrap_or_default();
         self.giver.note(start.stream.source());
+        self.rate.note(Instant::now(), self.own.total());
         let id = self.claim(start.at, start.end.or(self.length).unwrap_or(TO_THE_END));
         self.receive(id, Box::new(start.stream));
         self
@@ -200,7 +210,8 @@ impl<'a> Copying<'a> {
     /// from the partial.
     pub(super) async fn until_end(&mut self, permit: &Permit) -> End {
         loop {
-            if let Some(length) = self.length.filter(|length| self.writer.partial().present_total() >= *length) {
+            let is_there = |length: &u64| self.writer.has_all() || self.writer.partial().present_total() >= *length;
+            if let Some(length) = self.length.filter(is_there) {
                 return self.all_there(length);
             }
             if let Some(end) = self.plan(permit) {
@@ -336,8 +347,11 @@ impl<'a> Copying<'a> {
     /// Writes what is absent of `range`. `Some(Some(end))` when that ends the fill, `Some(None)` when only the
     /// request is over.
     async fn put(&mut self, id: u64, range: ByteRange, bytes: &[Bytes]) -> Option<Option<End>> {
-        if self.ways == Ways::Again {
-            match write::differs(self.writer.partial(), range, bytes).await {
+        // Only the first thing that comes may be what is there by itself.
+        let own = std::mem::take(&mut self.own);
+        for part in own.missing(range).into_iter().filter(|_| self.ways == Ways::Again) {
+            let bytes = write::slices(bytes, range.start(), part);
+            match write::differs(self.writer.partial(), part, &bytes).await {
                 Ok(false) => {}
                 Ok(true) => return Some(Some(End::OtherVersion)),
                 Err(error) => {

@@ -178,14 +178,14 @@ impl Leader<'_> {
         self.permit.publish(Head::Filling(entry, Arc::clone(writer.partial())));
         // Whoever parted from it has not seen this body yet.
         if self.permit.is_parted() {
-            self.inner.store.invalidate(writer.entry());
+            self.inner.store.invalidate(writer.newest());
         }
     }
 
     /// Begins to copy into a new body.
     pub(super) async fn fill(&self, writer: PartialWriter, start: Start) -> Result<(), FillError> {
         self.publish(Arc::clone(writer.entry()), &writer);
-        let copying = Copying::new(self.inner, self.want, writer, start.ways);
+        let copying = Copying::of_new(self.inner, self.want, writer, start.ways);
         self.copy(copying.begin(start)).await
     }
 

@@ -19,6 +19,15 @@ use crate::content::{BodyRef, ByteRange, PartialId, Record, Verifier};
 /// Files take whole blocks of this size on the common file systems.
 const FILE_BLOCK: u64 = 4096;
 
+/// Bytes of a body that have come before it is begun.
+#[derive(Debug, Clone, Default)]
+pub struct FirstBytes {
+    /// Position of the first of them, the begin of a block.
+    pub at: u64,
+    /// The bytes, none or more.
+    pub bytes: Vec<Bytes>,
+}
+
 /// The one writer of a partial body. Dropped before [`PartialWriter::complete`], the body stays partial.
 pub struct PartialWriter {
     store: Arc<Inner>,
@@ -26,6 +35,8 @@ pub struct PartialWriter {
     partial: Arc<Partial>,
     number: u64,
     promise: Option<Arc<Promise>>,
+    /// What came of completing it, when all of it was there as it was begun.
+    completed: Option<Result<Attempt, CompleteError>>,
 }
 
 /// A body whose writer has ended, and which is of no use once those who read it are done.
@@ -47,13 +58,18 @@ pub struct Completed {
 }
 
 impl PartialWriter {
-    /// Begins a new body, on another drive when the first one fails.
-    pub(super) async fn create(store: Arc<Inner>, record: Record, needed: u64) -> Result<Self, StoreError> {
+    /// Begins a new body with what is there of it, on another drive when the first one fails.
+    pub(super) async fn create(
+        store: Arc<Inner>,
+        record: Record,
+        needed: u64,
+        first: FirstBytes,
+    ) -> Result<Self, StoreError> {
         // The older responses of the key are in memory afterwards, to be replaced on completion.
         store.lookup(&record.key).await;
         let mut outcome = Err(StoreError::NoSpace { needed });
         for drive in store.fitting_drives(needed) {
-            outcome = Self::create_on(&store, &drive, record.clone(), needed).await;
+            outcome = Self::create_on(&store, &drive, record.clone(), needed, &first).await;
             if outcome.is_ok() {
                 break;
             }
@@ -66,6 +82,7 @@ impl PartialWriter {
         drive: &Arc<Drive>,
         mut record: Record,
         needed: u64,
+        first: &FirstBytes,
     ) -> Result<Self, StoreError> {
         let room = needed.checked_next_multiple_of(FILE_BLOCK).unwrap_or(needed);
         let size = BlockSize::new(store.settings.block_size).map_err(io::Error::other)?;
@@ -76,7 +93,7 @@ impl PartialWriter {
             let id = PartialId(u64::from_be_bytes(random));
             record.body = BodyRef::Partial(id);
             let (job_drive, job_store, job_record) = (Arc::clone(drive), Arc::clone(store), record.clone());
-            let promised = made_room.take();
+            let (promised, job_first) = (made_room.take(), first.clone());
             // The job makes the writer itself: when the caller is gone, its drop leaves a body like any other.
             let made = drive.pool.run(move || {
                 // Mostly there is room, and a client waits for the first byte. Promised first: who else looks sees it.
@@ -86,7 +103,8 @@ impl PartialWriter {
                 if !has_room && job_drive.excess(beyond) > 0 {
                     return Ok(None);
                 }
-                create_files(&job_store, &job_drive, id, job_record, size, promise).map(Some)
+                let writer = create_files(&job_store, &job_drive, id, job_record, size, promise)?;
+                Ok(Some(writer.begun_with(&job_first)))
             });
             match made.await? {
                 Ok(Some(writer)) => return Ok(writer),
@@ -121,7 +139,7 @@ impl PartialWriter {
         let promise = promise.map(Arc::new);
         // From here on the writer's drop gives the body back.
         let partial = Arc::clone(partial);
-        let writer = Self { store, entry, partial, number, promise };
+        let writer = Self { store, entry, partial, number, promise, completed: None };
         writer.partial.drive.sieve.lock().remove(&drive::Victim::partial(writer.partial.id()));
         let job = Arc::clone(&writer.partial);
         match writer.partial.drive.pool.run(move || job.reopen(number)).await {
@@ -140,9 +158,34 @@ impl PartialWriter {
         }
     }
 
+    /// Writes what was there when the body was begun, in the job that begins it: each job costs as much as a small body. What
+    /// cannot be written stays absent, and fails again in its turn. All of a body is completed at once.
+    fn begun_with(mut self, first: &FirstBytes) -> Self {
+        let written = put(&self.store, &self.partial, self.promise.as_deref(), self.number, first.at, &first.bytes);
+        if written.is_ok()
+            && let Some(length) = self.entry.record.length.filter(|length| self.contiguous() == *length && *length > 0)
+        {
+            self.completed = Some(complete(&self.store, &self.partial, &self.entry, self.number, length));
+        }
+        self
+    }
+
     /// The entry as it was when this writer began.
     pub fn entry(&self) -> &Arc<Entry> {
         &self.entry
+    }
+
+    /// What look-ups find: another one once the body is complete.
+    pub fn newest(&self) -> &Arc<Entry> {
+        match &self.completed {
+            Some(Ok(Attempt::Done(completed))) => &completed.entry,
+            _ => &self.entry,
+        }
+    }
+
+    /// Whether all of the body was there as it was begun: what came of it is told by [`PartialWriter::complete`].
+    pub fn has_all(&self) -> bool {
+        self.completed.is_some()
     }
 
     /// The body, for its readers.
@@ -168,16 +211,8 @@ impl PartialWriter {
         loop {
             let (job, store, number) = (Arc::clone(&self.partial), Arc::clone(&self.store), self.number);
             let (slices, promise) = (data.clone(), self.promise.clone());
-            let written = self.partial.drive.pool.run(move || {
-                let written = job.write_at(number, offset, &slices);
-                let (grown, sync) = written?;
-                if grown > 0 {
-                    // No promise is needed any more for what was taken.
-                    promise.inspect(|promise| promise.consume(grown));
-                    store.relieve(&job.drive);
-                }
-                Ok(sync)
-            });
+            let write = move || put(&store, &job, promise.as_deref(), number, offset, &slices);
+            let written = self.partial.drive.pool.run(write);
             match written.await? {
                 Ok(sync) => {
                     if sync {
@@ -237,14 +272,16 @@ impl PartialWriter {
     /// [`CompleteError::Short`] when bytes are missing: the body stays partial and can be resumed.
     /// [`CompleteError::Mismatch`] when the digest is not the expected one: the bytes are quarantined and the entry
     /// is forgotten. [`CompleteError::Io`] when the drive fails or more bytes are present than `length`.
-    pub async fn complete(self, length: u64) -> Result<Completed, CompleteError> {
-        let (job, store, entry, number) =
-            (Arc::clone(&self.partial), Arc::clone(&self.store), Arc::clone(&self.entry), self.number);
-        let attempt = self.partial.drive.pool.run(move || {
-            let (finishing, finished) = Finishing::finish(&job, entry, number, length)?;
-            store.publish_blob(finishing, finished, None)
-        });
-        let mut attempt = attempt.await??;
+    pub async fn complete(mut self, length: u64) -> Result<Completed, CompleteError> {
+        let mut attempt = match self.completed.take() {
+            Some(attempt) => attempt?,
+            None => {
+                let (job, store) = (Arc::clone(&self.partial), Arc::clone(&self.store));
+                let (entry, number) = (Arc::clone(&self.entry), self.number);
+                let attempt = self.partial.drive.pool.run(move || complete(&store, &job, &entry, number, length));
+                attempt.await??
+            }
+        };
         loop {
             match attempt {
                 Attempt::Done(completed) => return Ok(completed),
@@ -333,5 +370,35 @@ fn create_files(
     let file = DataFile::new(data, Arc::clone(drive), 0);
     let partial = Partial::created(id, Arc::clone(drive), store.weak(), size, record.length, file, core);
     let entry = store.publish_partial(record, &partial);
-    Ok(PartialWriter { store: Arc::clone(store), entry, partial, number: 1, promise: Some(promise) })
+    Ok(PartialWriter { store: Arc::clone(store), entry, partial, number: 1, promise: Some(promise), completed: None })
+}
+
+/// Writes `data` at `offset` for the writer with this number, on the calling thread. Says whether a sync is due.
+fn put(
+    store: &Arc<Inner>,
+    partial: &Partial,
+    promise: Option<&Promise>,
+    number: u64,
+    offset: u64,
+    data: &[Bytes],
+) -> Result<bool, WriteFailure> {
+    let (grown, sync) = partial.write_at(number, offset, data)?;
+    if grown > 0 {
+        // No promise is needed any more for what was taken.
+        promise.inspect(|promise| promise.consume(grown));
+        store.relieve(&partial.drive);
+    }
+    Ok(sync)
+}
+
+/// Makes a body that is there up to `length` a blob, on the calling thread, unless another drive has to be asked first.
+fn complete(
+    store: &Arc<Inner>,
+    partial: &Arc<Partial>,
+    begun: &Arc<Entry>,
+    number: u64,
+    length: u64,
+) -> Result<Attempt, CompleteError> {
+    let (finishing, finished) = Finishing::finish(partial, Arc::clone(begun), number, length)?;
+    store.publish_blob(finishing, finished, None)
 }
