@@ -47,7 +47,7 @@ pub(super) async fn store_part(
         // Of a part that says what its content hashes to, nothing is given out before that is known.
         let first = match decide::content_digest(&response.headers) {
             Some(_) => FirstBytes::default(),
-            None => stream::first_of(&mut response.body, part.start()).await,
+            None => stream::first_bytes_of(&mut response.body, part.start(), Some(part.end())).await,
         };
         match leader.inner.store.create_with(record, leader.room(Some(length)), first).await {
             Ok(writer) => {
@@ -104,7 +104,7 @@ pub(super) async fn store_or_share(
                     Some(response) => response,
                     None => return Ok(()),
                 };
-                let first = stream::first_of(&mut response.body, 0).await;
+                let first = stream::first_bytes_of(&mut response.body, 0, length).await;
                 match inner.store.create_with(record.clone(), length.unwrap_or(0), first).await {
                     Ok(writer) => {
                         let ways = Ways::of(inner, want, &writer.entry().record);

@@ -124,8 +124,8 @@ pub(super) struct Copying<'a> {
     foreseen: Instant,
     /// The request whose bytes could not be written.
     pub(super) running: Option<Running>,
-    /// What the first stream brought before copying began: it need not be compared with itself when it gives that out.
-    own: RangeSet,
+    /// What the first request brought before copying began: it need not be compared with itself when it gives that out.
+    own: Option<(u64, RangeSet)>,
 }
 
 impl Ways {
@@ -178,14 +178,18 @@ impl<'a> Copying<'a> {
             giver,
             foreseen: now,
             running: None,
-            own: RangeSet::new(),
+            own: None,
         }
     }
 
-    /// The same for a body that was begun just now: what is there of it comes from the stream to begin with.
-    pub(super) fn of_new(inner: &'a Arc<Inner>, want: &'a Want, writer: PartialWriter, ways: Ways) -> Self {
+    /// Takes the body of an answer into one that was begun with its first bytes.
+    pub(super) fn of_new(inner: &'a Arc<Inner>, want: &'a Want, writer: PartialWriter, start: Start) -> Self {
         let own = writer.partial().present();
-        Self { giver: Giver::default(), own, ..Self::new(inner, want, writer, ways) }
+        let copying = Self { giver: Giver::default(), ..Self::new(inner, want, writer, start.ways) };
+        let mut copying = copying.begin(start);
+        copying.rate.note(Instant::now(), own.total());
+        copying.own = Some((copying.next_id, own));
+        copying
     }
 
     /// The same for a body that was begun before: what a source said then that it is, another one need not answer for.
@@ -200,7 +204,6 @@ impl<'a> Copying<'a> {
         self.ways = start.ways;
         self.age = start.stream.standing().cloned().unwrap_or_default();
         self.giver.note(start.stream.source());
-        self.rate.note(Instant::now(), self.own.total());
         let id = self.claim(start.at, start.end.or(self.length).unwrap_or(TO_THE_END));
         self.receive(id, Box::new(start.stream));
         self
@@ -210,8 +213,7 @@ impl<'a> Copying<'a> {
     /// from the partial.
     pub(super) async fn until_end(&mut self, permit: &Permit) -> End {
         loop {
-            let is_there = |length: &u64| self.writer.has_all() || self.writer.partial().present_total() >= *length;
-            if let Some(length) = self.length.filter(is_there) {
+            if let Some(length) = self.length.filter(|length| self.writer.partial().present_total() >= *length) {
                 return self.all_there(length);
             }
             if let Some(end) = self.plan(permit) {
@@ -347,8 +349,8 @@ impl<'a> Copying<'a> {
     /// Writes what is absent of `range`. `Some(Some(end))` when that ends the fill, `Some(None)` when only the
     /// request is over.
     async fn put(&mut self, id: u64, range: ByteRange, bytes: &[Bytes]) -> Option<Option<End>> {
-        // Only the first thing that comes may be what is there by itself.
-        let own = std::mem::take(&mut self.own);
+        // Only the first thing that it brings is there by itself.
+        let own = self.own.take().filter(|(by, _)| *by == id).map(|(_, own)| own).unwrap_or_default();
         for part in own.missing(range).into_iter().filter(|_| self.ways == Ways::Again) {
             let bytes = write::slices(bytes, range.start(), part);
             match write::differs(self.writer.partial(), part, &bytes).await {

@@ -178,15 +178,14 @@ impl Leader<'_> {
         self.permit.publish(Head::Filling(entry, Arc::clone(writer.partial())));
         // Whoever parted from it has not seen this body yet.
         if self.permit.is_parted() {
-            self.inner.store.invalidate(writer.newest());
+            self.inner.store.invalidate(writer.entry());
         }
     }
 
     /// Begins to copy into a new body.
     pub(super) async fn fill(&self, writer: PartialWriter, start: Start) -> Result<(), FillError> {
         self.publish(Arc::clone(writer.entry()), &writer);
-        let copying = Copying::of_new(self.inner, self.want, writer, start.ways);
-        self.copy(copying.begin(start)).await
+        self.copy(Copying::of_new(self.inner, self.want, writer, start)).await
     }
 
     /// Copies to the end, and sees to what became of it.

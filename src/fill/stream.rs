@@ -69,12 +69,15 @@ pub(super) enum Ending {
     WrongDigest { given_out: bool },
 }
 
-/// What comes first of a body whose first byte is the one at `at`, if it comes within a moment. The body gives it out all the
-/// same.
-pub(super) async fn first_of(body: &mut UpstreamBody, at: u64) -> FirstBytes {
+/// What comes first of a body that goes from `at` to `until`, as far as that is known, if it comes within a moment. The body
+/// gives it out all the same.
+pub(super) async fn first_bytes_of(body: &mut UpstreamBody, at: u64, until: Option<u64>) -> FirstBytes {
     let bytes = body.peek(Instant::now() + MOMENT).await;
+    let length = until.map_or(u64::MAX, |until| until.saturating_sub(at));
     let most = if body.is_within(BATCH) { bytes.len() } else { bytes.len().min(FIRST) };
-    FirstBytes { at, bytes: vec![bytes.slice(..most)] }
+    // What goes beyond is none of it, whoever sent it.
+    let most = usize::try_from(length).unwrap_or(usize::MAX).min(most);
+    FirstBytes { at, bytes: vec![bytes.slice(..most)], until }
 }
 
 impl Stream {

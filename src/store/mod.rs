@@ -353,7 +353,7 @@ impl Store {
     }
 
     /// Begins a new body of which only `room` bytes are wanted so far: no more room is made for it. The `first` bytes are
-    /// written at once; what of them cannot be is absent, and when they are all of the body it is complete.
+    /// written at once; what of them cannot be is absent.
     ///
     /// # Errors
     /// As [`Store::create`].

@@ -26,6 +26,8 @@ pub struct FirstBytes {
     pub at: u64,
     /// The bytes, none or more.
     pub bytes: Vec<Bytes>,
+    /// Where what is on its way with them ends, if that is known: room for it may be taken in one run.
+    pub until: Option<u64>,
 }
 
 /// The one writer of a partial body. Dropped before [`PartialWriter::complete`], the body stays partial.
@@ -35,8 +37,6 @@ pub struct PartialWriter {
     partial: Arc<Partial>,
     number: u64,
     promise: Option<Arc<Promise>>,
-    /// What came of completing it, when all of it was there as it was begun.
-    completed: Option<Result<Attempt, CompleteError>>,
 }
 
 /// A body whose writer has ended, and which is of no use once those who read it are done.
@@ -139,7 +139,7 @@ impl PartialWriter {
         let promise = promise.map(Arc::new);
         // From here on the writer's drop gives the body back.
         let partial = Arc::clone(partial);
-        let writer = Self { store, entry, partial, number, promise, completed: None };
+        let writer = Self { store, entry, partial, number, promise };
         writer.partial.drive.sieve.lock().remove(&drive::Victim::partial(writer.partial.id()));
         let job = Arc::clone(&writer.partial);
         match writer.partial.drive.pool.run(move || job.reopen(number)).await {
@@ -159,13 +159,14 @@ impl PartialWriter {
     }
 
     /// Writes what was there when the body was begun, in the job that begins it: each job costs as much as a small body. What
-    /// cannot be written stays absent, and fails again in its turn. All of a body is completed at once.
-    fn begun_with(mut self, first: &FirstBytes) -> Self {
-        let written = put(&self.store, &self.partial, self.promise.as_deref(), self.number, first.at, &first.bytes);
-        if written.is_ok()
-            && let Some(length) = self.entry.record.length.filter(|length| self.contiguous() == *length && *length > 0)
+    /// cannot be written stays absent, and fails again in its turn.
+    fn begun_with(self, first: &FirstBytes) -> Self {
+        if let Some(intended) = first.until.and_then(|until| ByteRange::new(first.at, until)) {
+            self.intend(intended);
+        }
+        if let Ok(true) = put(&self.store, &self.partial, self.promise.as_deref(), self.number, first.at, &first.bytes)
         {
-            self.completed = Some(complete(&self.store, &self.partial, &self.entry, self.number, length));
+            self.sync();
         }
         self
     }
@@ -173,19 +174,6 @@ impl PartialWriter {
     /// The entry as it was when this writer began.
     pub fn entry(&self) -> &Arc<Entry> {
         &self.entry
-    }
-
-    /// What look-ups find: another one once the body is complete.
-    pub fn newest(&self) -> &Arc<Entry> {
-        match &self.completed {
-            Some(Ok(Attempt::Done(completed))) => &completed.entry,
-            _ => &self.entry,
-        }
-    }
-
-    /// Whether all of the body was there as it was begun: what came of it is told by [`PartialWriter::complete`].
-    pub fn has_all(&self) -> bool {
-        self.completed.is_some()
     }
 
     /// The body, for its readers.
@@ -272,16 +260,14 @@ impl PartialWriter {
     /// [`CompleteError::Short`] when bytes are missing: the body stays partial and can be resumed.
     /// [`CompleteError::Mismatch`] when the digest is not the expected one: the bytes are quarantined and the entry
     /// is forgotten. [`CompleteError::Io`] when the drive fails or more bytes are present than `length`.
-    pub async fn complete(mut self, length: u64) -> Result<Completed, CompleteError> {
-        let mut attempt = match self.completed.take() {
-            Some(attempt) => attempt?,
-            None => {
-                let (job, store) = (Arc::clone(&self.partial), Arc::clone(&self.store));
-                let (entry, number) = (Arc::clone(&self.entry), self.number);
-                let attempt = self.partial.drive.pool.run(move || complete(&store, &job, &entry, number, length));
-                attempt.await??
-            }
-        };
+    pub async fn complete(self, length: u64) -> Result<Completed, CompleteError> {
+        let (job, store, entry, number) =
+            (Arc::clone(&self.partial), Arc::clone(&self.store), Arc::clone(&self.entry), self.number);
+        let attempt = self.partial.drive.pool.run(move || {
+            let (finishing, finished) = Finishing::finish(&job, entry, number, length)?;
+            store.publish_blob(finishing, finished, None)
+        });
+        let mut attempt = attempt.await??;
         loop {
             match attempt {
                 Attempt::Done(completed) => return Ok(completed),
@@ -370,7 +356,7 @@ fn create_files(
     let file = DataFile::new(data, Arc::clone(drive), 0);
     let partial = Partial::created(id, Arc::clone(drive), store.weak(), size, record.length, file, core);
     let entry = store.publish_partial(record, &partial);
-    Ok(PartialWriter { store: Arc::clone(store), entry, partial, number: 1, promise: Some(promise), completed: None })
+    Ok(PartialWriter { store: Arc::clone(store), entry, partial, number: 1, promise: Some(promise) })
 }
 
 /// Writes `data` at `offset` for the writer with this number, on the calling thread. Says whether a sync is due.
@@ -389,16 +375,4 @@ fn put(
         store.relieve(&partial.drive);
     }
     Ok(sync)
-}
-
-/// Makes a body that is there up to `length` a blob, on the calling thread, unless another drive has to be asked first.
-fn complete(
-    store: &Arc<Inner>,
-    partial: &Arc<Partial>,
-    begun: &Arc<Entry>,
-    number: u64,
-    length: u64,
-) -> Result<Attempt, CompleteError> {
-    let (finishing, finished) = Finishing::finish(partial, Arc::clone(begun), number, length)?;
-    store.publish_blob(finishing, finished, None)
 }

@@ -58,7 +58,7 @@ impl Socket {
     /// What was written is answered by what comes next, which nobody waits for longer than it takes: a pause that is being made is
     /// over.
     fn asked(&mut self, cx: &Context<'_>) {
-        self.bursts.asked(Instant::now());
+        self.bursts.asked();
         if std::mem::take(&mut self.pausing) {
             // Only the timer would wake who reads.
             cx.waker().wake_by_ref();

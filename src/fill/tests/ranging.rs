@@ -48,6 +48,29 @@ async fn a_body_comes_in_ranges_of_one_version_and_nothing_twice() {
 }
 
 #[tokio::test]
+async fn what_a_part_brings_beyond_its_range_is_none_of_it() {
+    let body = Arc::new(body_of(3 * BLOCK, 31));
+    let sent = Arc::clone(&body);
+    let server = Server::start(move |n, request| {
+        if n > 0 {
+            return vec![rest(request, &[TAG, FRESH], &sent)];
+        }
+        // It is chunked, so that nothing but its range says how long it is.
+        let range = format!("bytes 0-999/{}", sent.len());
+        let fields = [TAG, FRESH, ("Content-Range", &range), ("Transfer-Encoding", "chunked")];
+        let head = head("206 Partial Content", &fields, 0);
+        let head = String::from_utf8(head).unwrap().replace("Content-Length: 0\r\n", "");
+        let chunk = [b"BB8\r\n", &sent[..1000], &[b'x'; 2000], b"\r\n0\r\n\r\n"].concat();
+        vec![Step::Send([head.as_bytes(), &chunk].concat())]
+    })
+    .await;
+    let (rig, want) = (Rig::new(), ranged(want(&server, "/a")));
+    let obtained = rig.fill.obtain(want.clone()).await;
+    assert!(whole(&rig, obtained).await == *body);
+    assert_eq!(field(&server.requests()[1], "range").map(|range| range.split('-').next()), Some(Some("bytes=1000")));
+}
+
+#[tokio::test]
 async fn a_range_of_a_cold_body_costs_no_more_than_its_blocks() {
     let body = Arc::new(body_of(8 * MIB, 2));
     let server = serving(&body).await;
