@@ -28,7 +28,7 @@ use super::schedule::{self, Claim, Next, Picture, Pieces};
 use super::slide::Running;
 use super::stream::Stream;
 use super::{Inner, Want, write};
-use crate::content::{Abandon, ByteRange, ExpectedDigest, FillMode, RangeSet, Record};
+use crate::content::{Abandon, ByteRange, ExpectedDigest, FillMode, Record};
 use crate::store::{PartialWriter, StoreError};
 use crate::upstream::{Source, Standing, Urgency};
 use exchange::Event;
@@ -124,8 +124,6 @@ pub(super) struct Copying<'a> {
     foreseen: Instant,
     /// The request whose bytes could not be written.
     pub(super) running: Option<Running>,
-    /// What the first request brought before copying began: it need not be compared with itself when it gives that out.
-    own: Option<(u64, RangeSet)>,
 }
 
 impl Ways {
@@ -178,18 +176,7 @@ impl<'a> Copying<'a> {
             giver,
             foreseen: now,
             running: None,
-            own: None,
         }
-    }
-
-    /// Takes the body of an answer into one that was begun with its first bytes.
-    pub(super) fn of_new(inner: &'a Arc<Inner>, want: &'a Want, writer: PartialWriter, start: Start) -> Self {
-        let own = writer.partial().present();
-        let copying = Self { giver: Giver::default(), ..Self::new(inner, want, writer, start.ways) };
-        let mut copying = copying.begin(start);
-        copying.rate.note(Instant::now(), own.total());
-        copying.own = Some((copying.next_id, own));
-        copying
     }
 
     /// The same for a body that was begun before: what a source said then that it is, another one need not answer for.
@@ -349,11 +336,8 @@ impl<'a> Copying<'a> {
     /// Writes what is absent of `range`. `Some(Some(end))` when that ends the fill, `Some(None)` when only the
     /// request is over.
     async fn put(&mut self, id: u64, range: ByteRange, bytes: &[Bytes]) -> Option<Option<End>> {
-        // Only the first thing that it brings is there by itself.
-        let own = self.own.take().filter(|(by, _)| *by == id).map(|(_, own)| own).unwrap_or_default();
-        for part in own.missing(range).into_iter().filter(|_| self.ways == Ways::Again) {
-            let bytes = write::slices(bytes, range.start(), part);
-            match write::differs(self.writer.partial(), part, &bytes).await {
+        if self.ways == Ways::Again {
+            match write::differs(self.writer.partial(), range, bytes).await {
                 Ok(false) => {}
                 Ok(true) => return Some(Some(End::OtherVersion)),
                 Err(error) => {

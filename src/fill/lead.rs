@@ -185,7 +185,8 @@ impl Leader<'_> {
     /// Begins to copy into a new body.
     pub(super) async fn fill(&self, writer: PartialWriter, start: Start) -> Result<(), FillError> {
         self.publish(Arc::clone(writer.entry()), &writer);
-        self.copy(Copying::of_new(self.inner, self.want, writer, start)).await
+        let copying = Copying::new(self.inner, self.want, writer, start.ways);
+        self.copy(copying.begin(start)).await
     }
 
     /// Copies to the end, and sees to what became of it.

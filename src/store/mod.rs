@@ -135,7 +135,7 @@ pub use settings::{DriveSettings, Settings};
 pub use usage::{DriveUsage, Outage};
 pub use verify::{Finding, Progressed, Verification, verify};
 pub use window::{Hold, Window};
-pub use writer::{Completed, FirstBytes, PartialWriter, Stopped};
+pub use writer::{Completed, PartialWriter, Stopped};
 
 use crate::clock;
 use crate::content::{BodyRef, CacheKey, Digest, Record, UnixMillis, Version};
@@ -349,16 +349,15 @@ impl Store {
     /// [`StoreError::NoSpace`] when no drive has room after eviction, [`StoreError::Io`] when the drive fails.
     pub async fn create(&self, record: Record) -> Result<PartialWriter, StoreError> {
         let room = record.length.unwrap_or(0);
-        self.create_with(record, room, FirstBytes::default()).await
+        PartialWriter::create(Arc::clone(&self.inner), record, room).await
     }
 
-    /// Begins a new body of which only `room` bytes are wanted so far: no more room is made for it. The `first` bytes are
-    /// written at once; what of them cannot be is absent.
+    /// Begins a new body of which only `room` bytes are wanted so far: no more room is made for it.
     ///
     /// # Errors
     /// As [`Store::create`].
-    pub async fn create_with(&self, record: Record, room: u64, first: FirstBytes) -> Result<PartialWriter, StoreError> {
-        PartialWriter::create(Arc::clone(&self.inner), record, room, first).await
+    pub async fn create_part(&self, record: Record, room: u64) -> Result<PartialWriter, StoreError> {
+        PartialWriter::create(Arc::clone(&self.inner), record, room).await
     }
 
     /// Takes up a partial that nobody is writing; `None` when it has a writer or is gone. Blocks of an earlier

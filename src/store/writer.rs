@@ -19,17 +19,6 @@ use crate::content::{BodyRef, ByteRange, PartialId, Record, Verifier};
 /// Files take whole blocks of this size on the common file systems.
 const FILE_BLOCK: u64 = 4096;
 
-/// Bytes of a body that have come before it is begun.
-#[derive(Debug, Clone, Default)]
-pub struct FirstBytes {
-    /// Position of the first of them, the begin of a block.
-    pub at: u64,
-    /// The bytes, none or more.
-    pub bytes: Vec<Bytes>,
-    /// Where what is on its way with them ends, if that is known: room for it may be taken in one run.
-    pub until: Option<u64>,
-}
-
 /// The one writer of a partial body. Dropped before [`PartialWriter::complete`], the body stays partial.
 pub struct PartialWriter {
     store: Arc<Inner>,
@@ -58,18 +47,13 @@ pub struct Completed {
 }
 
 impl PartialWriter {
-    /// Begins a new body with what is there of it, on another drive when the first one fails.
-    pub(super) async fn create(
-        store: Arc<Inner>,
-        record: Record,
-        needed: u64,
-        first: FirstBytes,
-    ) -> Result<Self, StoreError> {
+    /// Begins a new body, on another drive when the first one fails.
+    pub(super) async fn create(store: Arc<Inner>, record: Record, needed: u64) -> Result<Self, StoreError> {
         // The older responses of the key are in memory afterwards, to be replaced on completion.
         store.lookup(&record.key).await;
         let mut outcome = Err(StoreError::NoSpace { needed });
         for drive in store.fitting_drives(needed) {
-            outcome = Self::create_on(&store, &drive, record.clone(), needed, &first).await;
+            outcome = Self::create_on(&store, &drive, record.clone(), needed).await;
             if outcome.is_ok() {
                 break;
             }
@@ -82,7 +66,6 @@ impl PartialWriter {
         drive: &Arc<Drive>,
         mut record: Record,
         needed: u64,
-        first: &FirstBytes,
     ) -> Result<Self, StoreError> {
         let room = needed.checked_next_multiple_of(FILE_BLOCK).unwrap_or(needed);
         let size = BlockSize::new(store.settings.block_size).map_err(io::Error::other)?;
@@ -93,7 +76,7 @@ impl PartialWriter {
             let id = PartialId(u64::from_be_bytes(random));
             record.body = BodyRef::Partial(id);
             let (job_drive, job_store, job_record) = (Arc::clone(drive), Arc::clone(store), record.clone());
-            let (promised, job_first) = (made_room.take(), first.clone());
+            let promised = made_room.take();
             // The job makes the writer itself: when the caller is gone, its drop leaves a body like any other.
             let made = drive.pool.run(move || {
                 // Mostly there is room, and a client waits for the first byte. Promised first: who else looks sees it.
@@ -103,8 +86,7 @@ impl PartialWriter {
                 if !has_room && job_drive.excess(beyond) > 0 {
                     return Ok(None);
                 }
-                let writer = create_files(&job_store, &job_drive, id, job_record, size, promise)?;
-                Ok(Some(writer.begun_with(&job_first)))
+                create_files(&job_store, &job_drive, id, job_record, size, promise).map(Some)
             });
             match made.await? {
                 Ok(Some(writer)) => return Ok(writer),
@@ -158,19 +140,6 @@ impl PartialWriter {
         }
     }
 
-    /// Writes what was there when the body was begun, in the job that begins it: each job costs as much as a small body. What
-    /// cannot be written stays absent, and fails again in its turn.
-    fn begun_with(self, first: &FirstBytes) -> Self {
-        if let Some(intended) = first.until.and_then(|until| ByteRange::new(first.at, until)) {
-            self.intend(intended);
-        }
-        if let Ok(true) = put(&self.store, &self.partial, self.promise.as_deref(), self.number, first.at, &first.bytes)
-        {
-            self.sync();
-        }
-        self
-    }
-
     /// The entry as it was when this writer began.
     pub fn entry(&self) -> &Arc<Entry> {
         &self.entry
@@ -199,8 +168,16 @@ impl PartialWriter {
         loop {
             let (job, store, number) = (Arc::clone(&self.partial), Arc::clone(&self.store), self.number);
             let (slices, promise) = (data.clone(), self.promise.clone());
-            let write = move || put(&store, &job, promise.as_deref(), number, offset, &slices);
-            let written = self.partial.drive.pool.run(write);
+            let written = self.partial.drive.pool.run(move || {
+                let written = job.write_at(number, offset, &slices);
+                let (grown, sync) = written?;
+                if grown > 0 {
+                    // No promise is needed any more for what was taken.
+                    promise.inspect(|promise| promise.consume(grown));
+                    store.relieve(&job.drive);
+                }
+                Ok(sync)
+            });
             match written.await? {
                 Ok(sync) => {
                     if sync {
@@ -357,22 +334,4 @@ fn create_files(
     let partial = Partial::created(id, Arc::clone(drive), store.weak(), size, record.length, file, core);
     let entry = store.publish_partial(record, &partial);
     Ok(PartialWriter { store: Arc::clone(store), entry, partial, number: 1, promise: Some(promise) })
-}
-
-/// Writes `data` at `offset` for the writer with this number, on the calling thread. Says whether a sync is due.
-fn put(
-    store: &Arc<Inner>,
-    partial: &Partial,
-    promise: Option<&Promise>,
-    number: u64,
-    offset: u64,
-    data: &[Bytes],
-) -> Result<bool, WriteFailure> {
-    let (grown, sync) = partial.write_at(number, offset, data)?;
-    if grown > 0 {
-        // No promise is needed any more for what was taken.
-        promise.inspect(|promise| promise.consume(grown));
-        store.relieve(&partial.drive);
-    }
-    Ok(sync)
 }

@@ -1,7 +1,6 @@
 //! Writers of partial bodies and those who read behind them.
 
 use super::*;
-use crate::content::ByteRange;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_reader_of_a_growing_body_misses_a_wake_up() {
@@ -91,48 +90,6 @@ async fn a_wrong_digest_is_quarantined_and_forgotten() {
     let variants = store.lookup(&key("x")).await;
     assert_eq!(variants.len(), 1, "it replaced the older one");
     assert_eq!(get(&store, "x").await.unwrap(), b"abc");
-}
-
-#[tokio::test]
-async fn a_body_that_is_all_there_when_it_begins_has_only_to_be_completed() {
-    let rig = Rig::new();
-    let store = rig.open();
-    let content = body_of(BLOCK + 7, 15);
-    let length = content.len() as u64;
-    let bytes = content.chunks(1000).map(Bytes::copy_from_slice).collect();
-    let all = FirstBytes { at: 0, bytes, until: Some(length) };
-    let writer = store.create_with(record("all", Some(length)), length, all.clone()).await.unwrap();
-    assert_eq!(writer.partial().wait(0).await, Progress::Present(length));
-    assert!(!writer.complete(length).await.unwrap().duplicate);
-    // Its writer may go before that, and the process after it.
-    drop(store.create_with(record("left", Some(length)), length, all).await.unwrap());
-    store.flush().await;
-    drop(store);
-    let store = rig.open();
-    let entry = store.lookup(&key("left")).await[0].clone();
-    let left = store.resume(&entry).await.unwrap();
-    assert!(left.complete(length).await.unwrap().duplicate);
-    assert_eq!((get(&store, "all").await.unwrap(), get(&store, "left").await.unwrap()), (content.clone(), content));
-}
-
-#[tokio::test]
-async fn first_bytes_are_written_where_they_belong_and_the_rest_follows() {
-    let rig = Rig::new();
-    let store = rig.open();
-    let content = body_of(2 * BLOCK, 16);
-    let (length, piece) = (content.len() as u64, |from: usize, to| vec![Bytes::copy_from_slice(&content[from..to])]);
-    let first = FirstBytes { at: BLOCK as u64, bytes: piece(BLOCK, BLOCK + 500), until: None };
-    let mut writer = store.create_with(record("later", Some(length)), length, first).await.unwrap();
-    assert_eq!(writer.partial().missing(ByteRange::whole(length).unwrap()).len(), 2);
-    writer.write(0, piece(0, BLOCK)).await.unwrap();
-    writer.write(BLOCK as u64 + 500, piece(BLOCK + 500, 2 * BLOCK)).await.unwrap();
-    assert_eq!(writer.complete(length).await.unwrap().digest, Digest::of(&content));
-    // What has no place is absent, and the body as good as one that was begun without.
-    let first = FirstBytes { at: 5, bytes: piece(0, 10), until: None };
-    let mut writer = store.create_with(record("misplaced", Some(length)), length, first).await.unwrap();
-    assert_eq!(writer.partial().present_total(), 0);
-    writer.write(0, piece(0, 2 * BLOCK)).await.unwrap();
-    assert_eq!(writer.complete(length).await.unwrap().digest, Digest::of(&content));
 }
 
 #[tokio::test]
