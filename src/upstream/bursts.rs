@@ -1,6 +1,6 @@
 //! [`Bursts`]: when a socket that was read empty is left alone for a moment, so that what comes fast is taken in few large
 //! pieces. Each piece of a body costs a write, a look of everybody who follows and a send to each of them, whatever its size.
-//! No clock and no socket here: reading is `socket`'s business.
+//! The begin of an answer is never left alone. No clock and no socket here: reading is `socket`'s business.
 
 use std::time::Duration;
 

@@ -55,8 +55,7 @@ impl Socket {
         Poll::Ready(())
     }
 
-    /// What was written is answered by what comes next, which nobody waits for longer than it takes: a pause that is being made is
-    /// over.
+    /// What comes next answers what was written. It is read as soon as it is there: a pause that is being made is over.
     fn asked(&mut self, cx: &Context<'_>) {
         self.bursts.asked();
         if std::mem::take(&mut self.pausing) {
@@ -139,12 +138,14 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
+    // The clock stands still, so that no pause ends by itself before the request is written.
+    #[tokio::test(start_paused = true)]
     async fn a_request_ends_the_pause_of_a_stream_that_was_fast() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let connected = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut source, _) = listener.accept().await.unwrap();
         let mut socket = Socket::new(connected);
+        socket.stream.writable().await.unwrap();
         let mut at = Instant::now();
         for _ in 0..100 {
             at += Duration::from_micros(500);
@@ -154,10 +155,11 @@ mod tests {
         let mut bytes = [0; 16];
         assert!(socket.read(&mut bytes).now_or_never().is_none());
         assert!(socket.pausing, "it gathers");
+        assert!(socket.write_all(b"request").now_or_never().is_some_and(|written| written.is_ok()));
+        assert!(!socket.pausing, "its answer is waited for");
         source.write_all(b"answer").await.unwrap();
-        socket.stream.readable().await.unwrap();
-        socket.write_all(b"request").await.unwrap();
-        let read = socket.read(&mut bytes).now_or_never();
-        assert!(matches!(read, Some(Ok(6))), "{read:?}");
+        let (read, begun) = (socket.read(&mut bytes).await, Instant::now());
+        assert!(matches!(read, Ok(6)), "{read:?}");
+        assert_eq!(socket.bursts.pause(begun), None, "nor is it left alone after its first bytes");
     }
 }
