@@ -14,9 +14,10 @@ use super::flight::Head;
 use super::lead::Leader;
 use super::stream::Stream;
 use super::want::Answer;
-use super::{FillError, Want, again, known};
+use super::{FillError, Want, again, known, stream};
 use crate::content::{BodyRef, ByteRange, ExpectedDigest, PartialId, Record, SetCookie};
 use crate::decide::{self, NotStorable, Storable};
+use crate::store::FirstBytes;
 use crate::upstream::{FetchResponse, Framing};
 
 /// Longest failure answer that is kept in memory for all who wait, in bytes.
@@ -43,11 +44,16 @@ pub(super) async fn store_part(
             None => return Ok(()),
         };
         let begun = record.clone();
-        match leader.inner.store.create_part(record, leader.room(Some(length))).await {
-            Ok(writer) => {
+        // Of a part that says what its content hashes to, nothing is given out before that is known.
+        let first = match decide::content_digest(&response.headers) {
+            Some(_) => FirstBytes::default(),
+            None => stream::first_bytes_of(&mut response.body, part.start(), Some(part.end())).await,
+        };
+        match leader.inner.store.begin(record, leader.room(Some(length)), first).await {
+            Ok(body) => {
                 let stream = Stream::part(response, part, &leader.inner.held_room);
                 let start = Start { stream, at: part.start(), end: Some(part.end()), ways: Ways::Ranged };
-                return leader.fill(writer, start).await;
+                return leader.fill(body, start).await;
             }
             Err(error) => {
                 tracing::warn!(key = %want.key, %error, "answer is passed on without being stored");
@@ -98,11 +104,12 @@ pub(super) async fn store_or_share(
                     Some(response) => response,
                     None => return Ok(()),
                 };
-                match inner.store.create(record.clone()).await {
-                    Ok(writer) => {
-                        let ways = Ways::of(inner, want, &writer.entry().record);
+                let first = stream::first_bytes_of(&mut response.body, 0, length).await;
+                match inner.store.begin(record.clone(), length.unwrap_or(0), first).await {
+                    Ok(body) => {
+                        let ways = Ways::of(inner, want, &record);
                         let start = Start { stream: Stream::new(response, 0), at: 0, end: length, ways };
-                        return leader.fill(writer, start).await;
+                        return leader.fill(body, start).await;
                     }
                     Err(error) => {
                         tracing::warn!(key = %want.key, %error, "answer is passed on without being stored");

@@ -179,6 +179,14 @@ impl<'a> Copying<'a> {
         }
     }
 
+    /// Takes the body of an answer into one that was begun just now: what is there of it came with that answer.
+    pub(super) fn of_new(inner: &'a Arc<Inner>, want: &'a Want, writer: PartialWriter, start: Start) -> Self {
+        let there = writer.partial().present_total();
+        let mut copying = Self { giver: Giver::default(), ..Self::new(inner, want, writer, start.ways) };
+        copying.rate.note(Instant::now(), there);
+        copying.begin(start)
+    }
+
     /// The same for a body that was begun before: what a source said then that it is, another one need not answer for.
     pub(super) fn of_begun(inner: &'a Arc<Inner>, want: &'a Want, writer: PartialWriter, ways: Ways) -> Self {
         let is_said = matches!(writer.entry().record.expected, Some(ExpectedDigest::Upstream(_)));

@@ -1,6 +1,6 @@
 //! The table of flights: at most one leader for a representation, and who follows it.
 //!
-//! No I/O here; what a leader does is in `lead` and `copy`.
+//! No I/O here; what a leader does is in `lead` and `copy`, what becomes of flights whose resource changes in `parting`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
@@ -76,7 +76,7 @@ pub(super) struct Flight {
     /// Places for those who find out whether it goes in a circle.
     suspicions: Arc<Semaphore>,
     /// Set when what it asked for may have changed meanwhile.
-    parted: AtomicBool,
+    pub(super) parted: AtomicBool,
     /// Set once no drive has room for the body, or for the rest of it.
     passage: OnceLock<Arc<Passage>>,
 }
@@ -94,7 +94,7 @@ pub struct Outlook {
 
 /// All flights, by key. Several under one key are variants of it.
 pub(super) struct FlightTable {
-    flights: Arc<Mutex<HashMap<KeyHash, Vec<Arc<Flight>>>>>,
+    pub(super) flights: Arc<Mutex<HashMap<KeyHash, Vec<Arc<Flight>>>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -113,8 +113,8 @@ pub(super) enum Role {
 /// The leader's right to a flight. Dropped, the flight is over: a head still pending becomes a failure, and the next
 /// request leads anew.
 pub(super) struct Permit {
-    flight: Arc<Flight>,
-    flights: Arc<Mutex<HashMap<KeyHash, Vec<Arc<Flight>>>>>,
+    pub(super) flight: Arc<Flight>,
+    pub(super) flights: Arc<Mutex<HashMap<KeyHash, Vec<Arc<Flight>>>>>,
     key: KeyHash,
     metrics: Arc<Metrics>,
 }
@@ -161,13 +161,6 @@ impl FlightTable {
             metrics: Arc::clone(&self.metrics),
         };
         Role::Lead(permit, guard)
-    }
-
-    /// Nobody joins the flights of `key` any more. Those whose body is on its way go on for who joined them; what the
-    /// others are going to be answered is of the time before.
-    pub(super) fn part_from(&self, key: KeyHash) {
-        let parted = self.flights.lock().remove(&key).unwrap_or_default();
-        parted.iter().for_each(|flight| flight.parted.store(true, Ordering::Release));
     }
 }
 
@@ -309,11 +302,6 @@ impl Permit {
     /// The source has answered. What is published comes of the last such answer.
     pub(super) fn answered(&self, status: StatusCode) {
         self.flight.answered.store(status.as_u16(), Ordering::Release);
-    }
-
-    /// Whether what was asked for may have changed since.
-    pub(super) fn is_parted(&self) -> bool {
-        self.flight.parted.load(Ordering::Acquire)
     }
 
     /// What the clients wait for.

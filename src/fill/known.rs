@@ -18,7 +18,7 @@ use super::stream::Stream;
 use crate::clock;
 use crate::content::{AuthParameters, BodyRef, Digest, ExpectedDigest, Record, UnixMillis};
 use crate::decide;
-use crate::store::PartialWriter;
+use crate::store::{FirstBytes, PartialWriter};
 use crate::upstream::{FetchResponse, Framing};
 
 /// The rest of an answer that is not needed is read up to so many bytes, for the sake of its connection.
@@ -155,8 +155,8 @@ async fn takes(leader: &Leader<'_>, mut response: FetchResponse, from: u64, writ
         None if at > 0 => return false,
         None => {
             let Some(record) = record_of(want, &response, Some(length), StatusCode::OK) else { return false };
-            match inner.store.create_part(record, leader.room(Some(length))).await {
-                Ok(writer) => writer,
+            match inner.store.begin(record, leader.room(Some(length)), FirstBytes::default()).await {
+                Ok(body) => permit.show(body),
                 Err(error) => {
                     tracing::warn!(key = %want.key, %error, "content cannot be stored, and is not asked for by digest");
                     return false;

@@ -18,7 +18,7 @@ use super::patience::MODEST;
 use super::{FillError, Inner, Want, answer, fields, known, schedule};
 use crate::content::{BodyRef, ByteRange, ExpectedDigest, Record, in_own_memory};
 use crate::decide::{self, FirstAsked};
-use crate::store::{CompleteError, Entry, PartialWriter};
+use crate::store::{CompleteError, Entry, NewBody, PartialWriter};
 use crate::upstream::{FetchRequest, FetchResponse, Subject, Urgency};
 
 /// How often a body whose last bytes turn out to be damaged is taken up again.
@@ -183,10 +183,10 @@ impl Leader<'_> {
     }
 
     /// Begins to copy into a new body.
-    pub(super) async fn fill(&self, writer: PartialWriter, start: Start) -> Result<(), FillError> {
+    pub(super) async fn fill(&self, body: NewBody, start: Start) -> Result<(), FillError> {
+        let writer = self.permit.show(body);
         self.publish(Arc::clone(writer.entry()), &writer);
-        let copying = Copying::new(self.inner, self.want, writer, start.ways);
-        self.copy(copying.begin(start)).await
+        self.copy(Copying::of_new(self.inner, self.want, writer, start)).await
     }
 
     /// Copies to the end, and sees to what became of it.

@@ -22,6 +22,7 @@ mod known;
 mod lead;
 mod mend;
 mod part_check;
+mod parting;
 mod passage;
 mod patience;
 mod rate;

@@ -12,6 +12,7 @@ use super::part_check::{HeldRoom, PartCheck};
 use super::{FillError, write};
 use crate::content::ByteRange;
 use crate::decide;
+use crate::store::FirstBytes;
 use crate::upstream::{BodyError, FetchResponse, Source, Standing, UpstreamBody};
 
 /// What arrived is given out when no more is there at once, or when this much is, in bytes.
@@ -20,6 +21,10 @@ const BATCH: u64 = 512 * 1024;
 /// What arrives first of an answer of more than a batch is given out by itself, up to so many bytes: clients wait for it, here
 /// and in every level below.
 const FIRST: usize = 64 * 1024;
+
+/// How long the body of an answer is waited for before a file is made for it: mostly its first bytes come with its head, and go
+/// into the file in one job with that.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// Bytes that are read for nothing before a block, from a source that does no ranges.
 pub(super) const SKIPPED: u64 = 64 * 1024 * 1024;
@@ -62,6 +67,17 @@ pub(super) enum Ending {
     Broken(BodyError),
     /// Its content is not what its `Content-Digest` says. Of a part that was held none was given out.
     WrongDigest { given_out: bool },
+}
+
+/// What comes first of a body that goes from `at` to `until`, as far as that is known, if it comes within a moment. The body
+/// gives it out all the same.
+pub(super) async fn first_bytes_of(body: &mut UpstreamBody, at: u64, until: Option<u64>) -> FirstBytes {
+    let bytes = body.peek(Instant::now() + MOMENT).await;
+    let length = until.map_or(u64::MAX, |until| until.saturating_sub(at));
+    let most = if body.is_within(BATCH) { bytes.len() } else { bytes.len().min(FIRST) };
+    // What goes beyond is none of it, whoever sent it.
+    let most = usize::try_from(length).unwrap_or(usize::MAX).min(most);
+    FirstBytes { at, bytes: vec![bytes.slice(..most)], until }
 }
 
 impl Stream {

@@ -80,6 +80,7 @@ mod memory;
 mod mend;
 mod meta;
 mod mirror;
+mod new_body;
 mod operation;
 mod partial;
 mod pinning;
@@ -128,6 +129,7 @@ pub use given::{Gift, Holdings};
 pub use health::Reason as OutOfService;
 pub use hot::BlobHandle;
 pub use mend::{Broken, Mended, Patch};
+pub use new_body::{FirstBytes, NewBody};
 pub use partial::{Partial, Progress};
 pub use pinning::Pinned;
 pub use pins::{MAX_PINS, Pin, PinError, PinTarget};
@@ -343,21 +345,20 @@ impl Store {
         Ok(Body::Memory(loaded.await??))
     }
 
-    /// Begins a new body for `record` (its `body` field is set by the store). It is visible to look-ups at once.
+    /// Begins a new body for `record` (its `body` field is set by the store), of which only `room` bytes are wanted so far: no
+    /// more room is made for it. The `first` bytes of it are written at once. Nobody sees it before [`NewBody::show`].
     ///
     /// # Errors
-    /// [`StoreError::NoSpace`] when no drive has room after eviction, [`StoreError::Io`] when the drive fails.
-    pub async fn create(&self, record: Record) -> Result<PartialWriter, StoreError> {
-        let room = record.length.unwrap_or(0);
-        PartialWriter::create(Arc::clone(&self.inner), record, room).await
+    /// [`StoreError::NoSpace`] when no drive has room after eviction, [`StoreError::Io`] when the drives fail.
+    pub async fn begin(&self, record: Record, room: u64, first: FirstBytes) -> Result<NewBody, StoreError> {
+        NewBody::make(Arc::clone(&self.inner), record, room, first).await
     }
 
-    /// Begins a new body of which only `room` bytes are wanted so far: no more room is made for it.
-    ///
-    /// # Errors
-    /// As [`Store::create`].
-    pub async fn create_part(&self, record: Record, room: u64) -> Result<PartialWriter, StoreError> {
-        PartialWriter::create(Arc::clone(&self.inner), record, room).await
+    /// Begins a new body of which nothing is there, and shows it.
+    #[cfg(test)]
+    pub(crate) async fn create(&self, record: Record) -> Result<PartialWriter, StoreError> {
+        let room = record.length.unwrap_or(0);
+        Ok(self.begin(record, room, FirstBytes::default()).await?.show(true))
     }
 
     /// Takes up a partial that nobody is writing; `None` when it has a writer or is gone. Blocks of an earlier

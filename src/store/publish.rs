@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::blob::{Blob, Life};
-use super::drive::Victim;
+use super::drive::{DataFile, Victim};
 use super::entries::{Entry, MAX_STOPPED, MAX_VARIANTS, Target};
 use super::error::CompleteError;
 use super::fill_file::Finished;
@@ -58,14 +58,19 @@ fn same_variant(record: &Record, other: &Entry) -> bool {
 }
 
 impl Inner {
-    /// Makes a new partial visible; too many variants or abandoned bodies of its key go.
-    pub(super) fn publish_partial(&self, record: Record, partial: &Arc<Partial>) -> Arc<Entry> {
+    /// Makes a new partial visible, as an older version unless it `is_current`; too many variants or abandoned bodies of its
+    /// key go.
+    pub(super) fn publish_partial(&self, record: Record, partial: &Arc<Partial>, is_current: bool) -> Arc<Entry> {
         let mut table = self.entries.lock();
         let serial = self.entries.next_serial();
         let row = Row { record, birth: partial.id(), superseded: None };
         let entry = Entry::new(row, partial.drive.id, serial, Target::Partial(Arc::clone(partial)));
         partial.state.lock().entry = Arc::downgrade(&entry);
         self.entries.add_partial(&mut table, &entry);
+        if !is_current {
+            // Under the same lock: nobody sees it as anything else.
+            self.supersede_alone(&mut table, &entry);
+        }
         self.bound_variants(&mut table, &entry);
         entry
     }
@@ -107,11 +112,15 @@ impl Inner {
     /// Deletes a partial body, with its writer when `forced`.
     pub(super) fn drop_partial(&self, table: &mut Table, entry: &Entry, partial: &Arc<Partial>, forced: bool) {
         let Some(file) = partial.fail(forced) else { return };
-        let (drive, id) = (&partial.drive, partial.id());
-        let size = partial.counted();
+        self.entries.remove_partial(table, entry.record.key.hash(), partial.id());
+        Self::remove_files(partial, file);
+    }
+
+    /// Has the files removed of a body that nobody writes or finds any more; `file` is the open one.
+    pub(super) fn remove_files(partial: &Partial, file: Option<Arc<DataFile>>) {
+        let (drive, id, size) = (&partial.drive, partial.id(), partial.counted());
         drive.sieve.lock().remove(&Victim::partial(id));
         drive.leaves(size);
-        self.entries.remove_partial(table, entry.record.key.hash(), id);
         drive.queue.push(Change::PartialGone { id, file, size });
     }
 

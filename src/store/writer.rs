@@ -1,31 +1,28 @@
-//! [`PartialWriter`]: the one writer of a partial body.
+//! [`PartialWriter`]: the one writer of a partial body. How a body is begun is in `new_body`.
 
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::block_map::BlockSize;
-use super::drive::{DataFile, Drive, Promise};
+use super::drive;
+use super::drive::Promise;
 use super::entries::{Entry, Target};
 use super::error::{CompleteError, StoreError};
-use super::fill_file::{Core, WriteFailure};
+use super::fill_file::WriteFailure;
 use super::inner::Inner;
+use super::new_body::FILE_BLOCK;
 use super::partial::Partial;
 use super::stored::{Attempt, Finishing};
-use super::{disk, drive};
-use crate::content::{BodyRef, ByteRange, PartialId, Record, Verifier};
-
-/// Files take whole blocks of this size on the common file systems.
-const FILE_BLOCK: u64 = 4096;
+use crate::content::{ByteRange, Verifier};
 
 /// The one writer of a partial body. Dropped before [`PartialWriter::complete`], the body stays partial.
 pub struct PartialWriter {
-    store: Arc<Inner>,
-    entry: Arc<Entry>,
-    partial: Arc<Partial>,
-    number: u64,
-    promise: Option<Arc<Promise>>,
+    pub(super) store: Arc<Inner>,
+    pub(super) entry: Arc<Entry>,
+    pub(super) partial: Arc<Partial>,
+    pub(super) number: u64,
+    pub(super) promise: Option<Arc<Promise>>,
 }
 
 /// A body whose writer has ended, and which is of no use once those who read it are done.
@@ -47,70 +44,6 @@ pub struct Completed {
 }
 
 impl PartialWriter {
-    /// Begins a new body, on another drive when the first one fails.
-    pub(super) async fn create(store: Arc<Inner>, record: Record, needed: u64) -> Result<Self, StoreError> {
-        // The older responses of the key are in memory afterwards, to be replaced on completion.
-        store.lookup(&record.key).await;
-        let mut outcome = Err(StoreError::NoSpace { needed });
-        for drive in store.fitting_drives(needed) {
-            outcome = Self::create_on(&store, &drive, record.clone(), needed).await;
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        outcome
-    }
-
-    async fn create_on(
-        store: &Arc<Inner>,
-        drive: &Arc<Drive>,
-        mut record: Record,
-        needed: u64,
-    ) -> Result<Self, StoreError> {
-        let room = needed.checked_next_multiple_of(FILE_BLOCK).unwrap_or(needed);
-        let size = BlockSize::new(store.settings.block_size).map_err(io::Error::other)?;
-        let (mut made_room, mut retried) = (None, false);
-        loop {
-            let mut random = [0; 8];
-            getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
-            let id = PartialId(u64::from_be_bytes(random));
-            record.body = BodyRef::Partial(id);
-            let (job_drive, job_store, job_record) = (Arc::clone(drive), Arc::clone(store), record.clone());
-            let promised = made_room.take();
-            // The job makes the writer itself: when the caller is gone, its drop leaves a body like any other.
-            let made = drive.pool.run(move || {
-                // Mostly there is room, and a client waits for the first byte. Promised first: who else looks sees it.
-                let has_room = promised.is_some();
-                let promise = Arc::new(promised.unwrap_or_else(|| job_drive.promise(room)));
-                let beyond = room.saturating_sub(job_drive.settings.quota);
-                if !has_room && job_drive.excess(beyond) > 0 {
-                    return Ok(None);
-                }
-                create_files(&job_store, &job_drive, id, job_record, size, promise).map(Some)
-            });
-            match made.await? {
-                Ok(Some(writer)) => return Ok(writer),
-                Ok(None) => {
-                    if !store.make_room(drive, room, false).await {
-                        return Err(StoreError::NoSpace { needed });
-                    }
-                    made_room = Some(drive.promise(room));
-                }
-                Err(error) if disk::is_full(&error) => {
-                    drive.failed("create a partial body", &error);
-                    if retried || !store.make_room(drive, room.max(FILE_BLOCK), true).await {
-                        return Err(StoreError::NoSpace { needed });
-                    }
-                    (made_room, retried) = (Some(drive.promise(room)), true);
-                }
-                Err(error) => {
-                    drive.failed("create a partial body", &error);
-                    return Err(error.into());
-                }
-            }
-        }
-    }
-
     /// Takes up a body that nobody writes.
     pub(super) async fn resume(store: Arc<Inner>, entry: &Arc<Entry>, room: u64) -> Option<Self> {
         let Target::Partial(partial) = &entry.target else { return None };
@@ -318,20 +251,4 @@ impl std::fmt::Debug for PartialWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PartialWriter").field("partial", &self.partial).finish_non_exhaustive()
     }
-}
-
-/// Makes the files of a new body and makes it visible.
-fn create_files(
-    store: &Arc<Inner>,
-    drive: &Arc<Drive>,
-    id: PartialId,
-    record: Record,
-    size: BlockSize,
-    promise: Arc<Promise>,
-) -> io::Result<PartialWriter> {
-    let (core, data) = Core::create(&drive.dir, id, &record, size)?;
-    let file = DataFile::new(data, Arc::clone(drive), 0);
-    let partial = Partial::created(id, Arc::clone(drive), store.weak(), size, record.length, file, core);
-    let entry = store.publish_partial(record, &partial);
-    Ok(PartialWriter { store: Arc::clone(store), entry, partial, number: 1, promise: Some(promise) })
 }

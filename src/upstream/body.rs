@@ -178,6 +178,22 @@ impl UpstreamBody {
         }
     }
 
+    /// The bytes that [`UpstreamBody::next`] gives out next, if they are there by `until`; they stay. No bytes where a budget has a
+    /// say in when they go on, be it without a limit now.
+    pub async fn peek(&mut self, until: Instant) -> Bytes {
+        if self.spending.as_ref().is_some_and(Spending::is_limited) {
+            return Bytes::new();
+        }
+        // An error and the end are given again by each later call.
+        if self.held.is_empty()
+            && let Ok(Some(Ok(bytes))) = timeout_at(until, self.next()).await
+        {
+            // Some are left where a budget came up meanwhile.
+            self.held = if self.held.is_empty() { bytes } else { [bytes, self.held.split_off(0)].concat().into() };
+        }
+        self.held.clone()
+    }
+
     /// What is missing of it can be asked for again: so long a silence is too long then, and the budget may close in its
     /// middle. What has to come in one piece would be lost by that, and runs to its end.
     pub fn can_be_resumed(&mut self, silence: Duration) {

@@ -345,3 +345,27 @@ async fn a_fill_goes_on_with_the_credentials_of_who_waits_when_those_of_its_lead
     let targets = ["/a?sig=first", "/a?sig=first", "/a?sig=second", "/a?sig=good"];
     assert_eq!(asked, targets.map(|target| format!("get {target} http/1.1")));
 }
+
+/// The answer has come and its file is being made: whoever waits gets it, and nobody else.
+#[tokio::test]
+async fn a_change_while_a_body_is_begun_leaves_it_to_those_who_wait() {
+    let server = Server::start(move |n, _| {
+        vec![answer("200 OK", &[("ETag", &format!("\"v{n}\"")), FRESH], &body_of(100, n as u64))]
+    })
+    .await;
+    let (rig, plain) = (Rig::new(), want(&server, "/a"));
+    // So that the look-up needs no drive any more.
+    assert!(rig.stored(&plain).await.is_empty());
+    let busy = rig.store.occupy_threads();
+    let waiting = rig.obtain(&plain);
+    until(|| rig.metrics.upstream_bytes.get() == 100).await;
+    rig.fill.part_from(&plain.key);
+    drop(busy);
+    let (entry, partial, guard) = filling(waiting.await.unwrap());
+    assert!(rig.stored(&plain).await.is_empty(), "{entry:?}");
+    assert_eq!(read(&partial).await, (body_of(100, 0), Progress::Ended(100)));
+    drop(guard);
+    rig.idle().await;
+    assert!(rig.stored(&plain).await.is_empty());
+    assert_eq!(whole(&rig, rig.fill.obtain(rig.look_up(plain.clone()).await).await).await, body_of(100, 1));
+}

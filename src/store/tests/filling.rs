@@ -1,6 +1,7 @@
 //! Writers of partial bodies and those who read behind them.
 
 use super::*;
+use crate::content::ByteRange;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_reader_of_a_growing_body_misses_a_wake_up() {
@@ -90,6 +91,77 @@ async fn a_wrong_digest_is_quarantined_and_forgotten() {
     let variants = store.lookup(&key("x")).await;
     assert_eq!(variants.len(), 1, "it replaced the older one");
     assert_eq!(get(&store, "x").await.unwrap(), b"abc");
+}
+
+#[tokio::test]
+async fn a_body_that_is_all_there_when_it_begins_has_only_to_be_completed() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let content = body_of(BLOCK + 7, 15);
+    let length = content.len() as u64;
+    let bytes = content.chunks(1000).map(Bytes::copy_from_slice).collect();
+    let all = FirstBytes { at: 0, bytes, until: Some(length) };
+    let writer = store.begin(record("all", Some(length)), length, all.clone()).await.unwrap().show(true);
+    assert_eq!(writer.partial().wait(0).await, Progress::Present(length));
+    assert!(!writer.complete(length).await.unwrap().duplicate);
+    // Its writer may go before that, and the process after it.
+    drop(store.begin(record("left", Some(length)), length, all).await.unwrap().show(true));
+    store.flush().await;
+    drop(store);
+    let store = rig.open();
+    let entry = store.lookup(&key("left")).await[0].clone();
+    let left = store.resume(&entry).await.unwrap();
+    assert!(left.complete(length).await.unwrap().duplicate);
+    assert_eq!((get(&store, "all").await.unwrap(), get(&store, "left").await.unwrap()), (content.clone(), content));
+}
+
+#[tokio::test]
+async fn first_bytes_are_written_where_they_belong_and_the_rest_follows() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let content = body_of(2 * BLOCK, 16);
+    let (length, piece) = (content.len() as u64, |from: usize, to| vec![Bytes::copy_from_slice(&content[from..to])]);
+    let first = FirstBytes { at: BLOCK as u64, bytes: piece(BLOCK, BLOCK + 500), until: None };
+    let mut writer = store.begin(record("later", Some(length)), length, first).await.unwrap().show(true);
+    assert_eq!(writer.partial().missing(ByteRange::whole(length).unwrap()).len(), 2);
+    writer.write(0, piece(0, BLOCK)).await.unwrap();
+    writer.write(BLOCK as u64 + 500, piece(BLOCK + 500, 2 * BLOCK)).await.unwrap();
+    assert_eq!(writer.complete(length).await.unwrap().digest, Digest::of(&content));
+    // What has no place begins nothing.
+    let first = FirstBytes { at: 5, bytes: piece(0, 10), until: None };
+    let refused = store.begin(record("misplaced", Some(length)), length, first).await;
+    assert!(matches!(refused, Err(StoreError::Misplaced { offset: 5 })), "{refused:?}");
+    store.flush().await;
+    assert_eq!(fs::read_dir(rig.drive().join("partial")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn nobody_sees_a_new_body_before_it_is_shown_and_dropped_it_leaves_nothing() {
+    let rig = Rig::new();
+    let store = rig.open();
+    let length = BLOCK as u64;
+    let first = || FirstBytes { at: 0, bytes: vec![Bytes::from(body_of(500, 17))], until: Some(length) };
+    put(&store, "a", b"before").await;
+    store.flush().await;
+    let used = store.usage()[0].used;
+    let body = store.begin(record("a", Some(length)), length, first()).await.unwrap();
+    assert!(matches!(&store.lookup(&key("a")).await[..], [entry] if is_blob(entry)));
+    assert_eq!(fs::read_dir(rig.drive().join("partial")).unwrap().count(), 2);
+    drop(body);
+    store.flush().await;
+    assert_eq!(fs::read_dir(rig.drive().join("partial")).unwrap().count(), 0);
+    assert_eq!(store.usage()[0].used, used);
+    let writer = store.begin(record("a", Some(length)), length, first()).await.unwrap().show(true);
+    assert!(matches!(&store.lookup(&key("a")).await[..], [newest, _] if !is_blob(newest)));
+    drop(writer);
+    // What is not current any more is an older version from the start, and who writes it goes on.
+    let mut writer = store.begin(record("b", Some(length)), length, first()).await.unwrap().show(false);
+    assert!(store.lookup(&key("b")).await.is_empty());
+    assert_eq!(store.known(&key("b")).await.older().len(), 1);
+    writer.write(500, vec![Bytes::from(body_of(BLOCK, 18)).slice(500..)]).await.unwrap();
+    writer.complete(length).await.unwrap();
+    assert!(store.lookup(&key("b")).await.is_empty());
+    assert_eq!(store.known(&key("b")).await.older().len(), 1);
 }
 
 #[tokio::test]

@@ -24,9 +24,16 @@ async fn be_busy(store: Store, flushed: Arc<Mutex<Vec<u64>>>, limit: Arc<AtomicU
             }
         }
         let (name, content) = (number.to_string(), content_of(number));
-        let mut writer = store.create(record(&name, Some(content.len() as u64))).await.unwrap();
+        let (length, known) = (content.len() as u64, record(&name, Some(content.len() as u64)));
+        let first = match number % 4 {
+            3 => FirstBytes { at: 0, bytes: vec![Bytes::copy_from_slice(&content)], until: Some(length) },
+            _ => FirstBytes::default(),
+        };
+        let mut writer = store.begin(known, length, first).await.unwrap().show(true);
         if number % 6 == 1 {
-            fill(&mut writer, 0, &content[..content.len() / 2]).await;
+            if writer.contiguous() == 0 {
+                fill(&mut writer, 0, &content[..content.len() / 2]).await;
+            }
             let entry = Arc::clone(writer.entry());
             drop(writer);
             if number % 12 == 1 {

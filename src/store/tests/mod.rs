@@ -177,6 +177,10 @@ async fn get(store: &Store, name: &str) -> Option<Vec<u8>> {
     }
 }
 
+fn is_blob(entry: &Entry) -> bool {
+    matches!(entry.record.body, BodyRef::Blob(_))
+}
+
 /// Waits until it is so, a fraction of a minute at most.
 async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let looking = async {

@@ -151,6 +151,34 @@ async fn a_writer_on_a_drive_that_hangs_is_told_and_what_it_wrote_waits_for_the_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_drive_that_hung_makes_late_takes_no_place() {
+    let rig = Rig::watched(2);
+    let store = rig.open();
+    until("both are in service", || store.inner.drives.iter().all(|drive| drive.in_service())).await;
+    let content = body_of(2 * BLOCK, 8);
+    let length = content.len() as u64;
+    let first = FirstBytes { at: 0, bytes: vec![Bytes::from(body_of(500, 9))], until: Some(length) };
+    let asked = store.inner.fitting_drives(length)[0].id;
+    let asked = store.inner.drives.iter().position(|drive| drive.id == asked).unwrap();
+    store.inner.drives[asked].pulse.injected.set(Inject::Hang);
+    let begun = store.begin(record("a", Some(length)), length, first);
+    let begun = tokio::time::timeout(NEVER, begun).await.expect("nobody waits").unwrap();
+    drop(begun);
+    // Another version came by the time the drive answers.
+    put(&store, "a", &content).await;
+    store.inner.drives[asked].pulse.injected.set(Inject::Nothing);
+    until_out(&store, asked, None).await;
+    // Behind the late job, whichever thread that has.
+    let behind = || store.inner.drives[asked].pool.run(|| ());
+    futures_util::future::join_all((0..8 * drive::THREADS).map(|_| behind())).await;
+    store.flush().await;
+    assert!(matches!(&store.lookup(&key("a")).await[..], [entry] if is_blob(entry)));
+    assert!(get(&store, "a").await.unwrap() == content);
+    let left = || fs::read_dir(rig.path_of(asked).join("partial")).unwrap().count();
+    until("its files are gone", || left() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_error_is_no_outage_and_a_drive_that_always_fails_is() {
     let rig = Rig::watched(2);
     let store = rig.open();

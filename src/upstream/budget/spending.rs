@@ -47,6 +47,11 @@ impl Spending {
         &self.standing
     }
 
+    /// Whether there is a budget that says when bytes go on.
+    pub(in crate::upstream) fn is_limited(&self) -> bool {
+        self.budget.is_obeyed()
+    }
+
     /// Whether nothing may be asked for.
     pub(in crate::upstream) fn is_shut(&self) -> bool {
         self.budget.shut().is_some()

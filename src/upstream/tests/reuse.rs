@@ -64,6 +64,31 @@ async fn the_length_is_enough_to_know_the_end() {
 }
 
 #[tokio::test]
+async fn what_is_peeked_at_comes_all_the_same() {
+    let cut = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncut";
+    let server = Server::start(vec![
+        vec![Act::Send(ok("one")), Act::Send(ok("")), Act::SendAndClose(cut.to_owned())],
+        vec![Act::SendAndHang("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n".into())],
+    ])
+    .await;
+    let upstream = upstream();
+    let soon = || Instant::now() + Duration::from_secs(20);
+    for expected in ["one", ""] {
+        let mut response = fetch(&upstream, get(server.origin(), "/")).await.unwrap();
+        assert_eq!(response.body.peek(soon()).await, expected);
+        assert_eq!(response.body.peek(soon()).await, expected, "as often as one likes");
+        assert_eq!(read(&mut response.body).await, (expected.to_owned(), None));
+        assert_eq!(response.body.peek(soon()).await, "", "at its end");
+    }
+    let mut response = fetch(&upstream, get(server.origin(), "/")).await.unwrap();
+    assert_eq!((server.connections(), response.body.peek(soon()).await), (1, Bytes::from("cut")));
+    assert_eq!(read(&mut response.body).await, ("cut".to_owned(), Some(BodyError::Cut { received: 3 })));
+    let mut response = fetch(&upstream, get(server.origin(), "/")).await.unwrap();
+    assert_eq!(response.body.peek(Instant::now() + Duration::from_millis(1)).await, "", "nothing has come by then");
+    assert_eq!(upstream.inner.metrics.upstream_bytes.get(), 6);
+}
+
+#[tokio::test]
 async fn an_unread_body_closes_its_connection() {
     let answer = Act::SendAndHang("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nabc".into());
     let server = Server::start(vec![vec![answer], vec![Act::Send(ok("fresh"))]]).await;

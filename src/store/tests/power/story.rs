@@ -172,10 +172,23 @@ impl Teller {
     async fn create(&mut self) -> Option<(Writing, String)> {
         let (key, content) = (self.random.below(KEYS), self.random.below(self.library.len()));
         let record = self.new_record(key, content);
-        let writer = self.store().create(record).await.ok()?;
+        let (room, first) = (record.length.unwrap_or(0), self.first_bytes(content));
+        let writer = self.store().begin(record, room, first).await.ok()?.show(true);
         writer.partial().core.lock().pace = self.pace;
         let text = format!("k{key}, body {content} as {}", writer.partial().id());
         Some((Writing { writer, content }, text))
+    }
+
+    /// What is there of a body when it begins: nothing, all of it, or a part.
+    fn first_bytes(&mut self, content: usize) -> FirstBytes {
+        let bytes = self.library.bytes(content).to_vec();
+        let at = if self.random.chance(30) { self.random.below(bytes.len().div_ceil(BLOCK)) * BLOCK } else { 0 };
+        let length = match self.random.below(3) {
+            0 => return FirstBytes::default(),
+            1 => bytes.len() - at,
+            _ => 1 + self.random.below(bytes.len() - at),
+        };
+        FirstBytes { at: at as u64, bytes: vec![Bytes::copy_from_slice(&bytes[at..at + length])], until: None }
     }
 
     async fn begin(&mut self) -> Outcome {
