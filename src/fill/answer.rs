@@ -17,7 +17,6 @@ use super::want::Answer;
 use super::{FillError, Want, again, known, stream};
 use crate::content::{BodyRef, ByteRange, ExpectedDigest, PartialId, Record, SetCookie};
 use crate::decide::{self, NotStorable, Storable};
-use crate::store::FirstBytes;
 use crate::upstream::{FetchResponse, Framing};
 
 /// Longest failure answer that is kept in memory for all who wait, in bytes.
@@ -44,11 +43,7 @@ pub(super) async fn store_part(
             None => return Ok(()),
         };
         let begun = record.clone();
-        // Of a part that says what its content hashes to, nothing is given out before that is known.
-        let first = match decide::content_digest(&response.headers) {
-            Some(_) => FirstBytes::default(),
-            None => stream::first_bytes_of(&mut response.body, part.start(), Some(part.end())).await,
-        };
+        let first = stream::first_bytes_of(&mut response, Some(part)).await;
         match leader.inner.store.begin(record, leader.room(Some(length)), first).await {
             Ok(body) => {
                 let stream = Stream::part(response, part, &leader.inner.held_room);
@@ -104,7 +99,7 @@ pub(super) async fn store_or_share(
                     Some(response) => response,
                     None => return Ok(()),
                 };
-                let first = stream::first_bytes_of(&mut response.body, 0, length).await;
+                let first = stream::first_bytes_of(&mut response, None).await;
                 match inner.store.begin(record.clone(), length.unwrap_or(0), first).await {
                     Ok(body) => {
                         let ways = Ways::of(inner, want, &record);

@@ -28,7 +28,7 @@ use super::schedule::{self, Claim, Next, Picture, Pieces};
 use super::slide::Running;
 use super::stream::Stream;
 use super::{Inner, Want, write};
-use crate::content::{Abandon, ByteRange, ExpectedDigest, FillMode, Record};
+use crate::content::{Abandon, ByteRange, ExpectedDigest, FillMode, RangeSet, Record};
 use crate::store::{PartialWriter, StoreError};
 use crate::upstream::{Source, Standing, Urgency};
 use exchange::Event;
@@ -124,6 +124,8 @@ pub(super) struct Copying<'a> {
     foreseen: Instant,
     /// The request whose bytes could not be written.
     pub(super) running: Option<Running>,
+    /// What the first request brought before copying began: it need not be compared with itself when it gives that out.
+    own: Option<(u64, RangeSet)>,
 }
 
 impl Ways {
@@ -176,15 +178,18 @@ impl<'a> Copying<'a> {
             giver,
             foreseen: now,
             running: None,
+            own: None,
         }
     }
 
     /// Takes the body of an answer into one that was begun just now: what is there of it came with that answer.
     pub(super) fn of_new(inner: &'a Arc<Inner>, want: &'a Want, writer: PartialWriter, start: Start) -> Self {
-        let there = writer.partial().present_total();
-        let mut copying = Self { giver: Giver::default(), ..Self::new(inner, want, writer, start.ways) };
-        copying.rate.note(Instant::now(), there);
-        copying.begin(start)
+        let own = writer.partial().present();
+        let copying = Self { giver: Giver::default(), ..Self::new(inner, want, writer, start.ways) };
+        let mut copying = copying.begin(start);
+        copying.rate.note(Instant::now(), own.total());
+        copying.own = Some((copying.next_id, own));
+        copying
     }
 
     /// The same for a body that was begun before: what a source said then that it is, another one need not answer for.
@@ -344,8 +349,11 @@ impl<'a> Copying<'a> {
     /// Writes what is absent of `range`. `Some(Some(end))` when that ends the fill, `Some(None)` when only the
     /// request is over.
     async fn put(&mut self, id: u64, range: ByteRange, bytes: &[Bytes]) -> Option<Option<End>> {
-        if self.ways == Ways::Again {
-            match write::differs(self.writer.partial(), range, bytes).await {
+        // Only the first thing that it brings is there by itself.
+        let own = self.own.take().filter(|(by, _)| *by == id).map(|(_, own)| own).unwrap_or_default();
+        for part in own.missing(range).into_iter().filter(|_| self.ways == Ways::Again) {
+            let bytes = write::slices(bytes, range.start(), part);
+            match write::differs(self.writer.partial(), part, &bytes).await {
                 Ok(false) => {}
                 Ok(true) => return Some(Some(End::OtherVersion)),
                 Err(error) => {

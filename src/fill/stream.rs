@@ -13,7 +13,7 @@ use super::{FillError, write};
 use crate::content::ByteRange;
 use crate::decide;
 use crate::store::FirstBytes;
-use crate::upstream::{BodyError, FetchResponse, Source, Standing, UpstreamBody};
+use crate::upstream::{BodyError, FetchResponse, Framing, Source, Standing, UpstreamBody};
 
 /// What arrived is given out when no more is there at once, or when this much is, in bytes.
 const BATCH: u64 = 512 * 1024;
@@ -69,15 +69,20 @@ pub(super) enum Ending {
     WrongDigest { given_out: bool },
 }
 
-/// What comes first of a body that goes from `at` to `until`, as far as that is known, if it comes within a moment. The body
-/// gives it out all the same.
-pub(super) async fn first_bytes_of(body: &mut UpstreamBody, at: u64, until: Option<u64>) -> FirstBytes {
-    let bytes = body.peek(Instant::now() + MOMENT).await;
-    let length = until.map_or(u64::MAX, |until| until.saturating_sub(at));
-    let most = if body.is_within(BATCH) { bytes.len() } else { bytes.len().min(FIRST) };
+/// What comes first of the body of `response`, which is this `part` or a whole, if it comes within a moment. The body gives it
+/// out all the same. Nothing of a body whose end has to be waited for behind its bytes, nor of a part that says what its content
+/// hashes to: of that nothing is given out before it is known.
+pub(super) async fn first_bytes_of(response: &mut FetchResponse, part: Option<ByteRange>) -> FirstBytes {
+    let Framing::Length(length) = response.framing else { return FirstBytes::default() };
+    if part.is_some() && decide::content_digest(&response.headers).is_some() {
+        return FirstBytes::default();
+    }
+    let (at, until) = part.map_or((0, length), |part| (part.start(), part.end()));
+    let bytes = response.body.peek(Instant::now() + MOMENT).await;
+    let most = if response.body.is_within(BATCH) { bytes.len() } else { bytes.len().min(FIRST) };
     // What goes beyond is none of it, whoever sent it.
-    let most = usize::try_from(length).unwrap_or(usize::MAX).min(most);
-    FirstBytes { at, bytes: vec![bytes.slice(..most)], until }
+    let most = usize::try_from(until.saturating_sub(at)).unwrap_or(usize::MAX).min(most);
+    FirstBytes { at, bytes: vec![bytes.slice(..most)], until: Some(until) }
 }
 
 impl Stream {

@@ -171,7 +171,7 @@ impl Committer {
         }
         // 6. What of partial bodies is not needed any more: what took their place is durable.
         if batch.iter().filter(|change| self.remove_partial(change)).count() > 0 {
-            // What failed is removed again at the next start.
+            // What is still there at the next start is taken up again.
             let _ = self.retry("sync a directory", || self.drive.dir.sync_directory(layout::PARTIAL));
         }
         // 7. What is durable needs no place in memory and no map any more; what failed counts as missing.

@@ -350,6 +350,12 @@ impl Drive {
         Promise { drive: Arc::clone(self), rest: AtomicU64::new(bytes) }
     }
 
+    /// Bytes that are promised now.
+    #[cfg(test)]
+    pub(super) fn promised(&self) -> u64 {
+        self.promised.load(Ordering::Relaxed)
+    }
+
     /// Lets another process, or a later handle, take the drive.
     pub(super) fn unlock(&self) {
         if let Err(error) = disk::unlock(&self.lock.lock()) {

@@ -31,24 +31,28 @@ pub struct FirstBytes {
     pub bytes: Vec<Bytes>,
 }
 
-/// A body that is begun and that nobody sees. Dropped, it is as if it had never been.
+/// A body that is begun and that nobody sees. Dropped, its files go with the next group commit.
 pub struct NewBody {
     store: Arc<Inner>,
     record: Record,
     partial: Arc<Partial>,
     promise: Option<Arc<Promise>>,
+    /// Whether what was written is to be made durable soon.
+    is_due: bool,
     /// Whether a writer has it.
     is_seen: bool,
 }
 
-/// Why the files of a body were not made.
+/// Why the files of a body were not made. What the drive did has been told.
 enum Failure {
-    /// There has to be room first.
+    /// Nobody waits for the body any more.
+    Left,
+    /// There has to be room first, by the numbers.
     NoRoom,
-    /// The drive did not make them.
-    Create(io::Error),
-    /// The drive did not take the first bytes, and has said so.
-    Write(StoreError),
+    /// The drive says that it is full.
+    Full,
+    /// Anything else.
+    Other(StoreError),
 }
 
 impl NewBody {
@@ -80,6 +84,9 @@ impl NewBody {
     ) -> Result<Self, StoreError> {
         let room = needed.checked_next_multiple_of(FILE_BLOCK).unwrap_or(needed);
         let size = BlockSize::new(store.settings.block_size).map_err(io::Error::other)?;
+        // As long as this is here somebody waits: who does not any more has no use for what is made then, nor for the bytes.
+        let waiting = Arc::new(first.clone());
+        let came: u64 = first.bytes.iter().map(|bytes| bytes.len() as u64).sum();
         let (mut made_room, mut retried) = (None, false);
         loop {
             let mut random = [0; 8];
@@ -87,8 +94,11 @@ impl NewBody {
             let id = PartialId(u64::from_be_bytes(random));
             let record = Record { body: BodyRef::Partial(id), ..record.clone() };
             let (job_drive, job_store) = (Arc::clone(drive), Arc::clone(store));
-            let (promised, job_first) = (made_room.take(), first.clone());
+            let (promised, awaited) = (made_room.take(), Arc::downgrade(&waiting));
             let made = drive.pool.run(move || {
+                if awaited.strong_count() == 0 {
+                    return Err(Failure::Left);
+                }
                 // Mostly there is room, and a client waits for the first byte. Promised first: who else looks sees it.
                 let has_room = promised.is_some();
                 let promise = promised.unwrap_or_else(|| job_drive.promise(room));
@@ -96,33 +106,28 @@ impl NewBody {
                 if !has_room && job_drive.excess(beyond) > 0 {
                     return Err(Failure::NoRoom);
                 }
-                let body =
-                    Self::on_drive(&job_store, &job_drive, id, record, size, promise).map_err(Failure::Create)?;
-                body.begin_with(&job_first)?;
-                Ok(body)
+                let body = Self::on_drive(&job_store, &job_drive, id, record, size, promise)?;
+                // Making them may have taken long.
+                let first = awaited.upgrade().ok_or(Failure::Left)?;
+                body.begin_with(&first)
             });
             match made.await? {
                 Ok(body) => return Ok(body),
+                // Nobody is told that.
+                Err(Failure::Left) => return Err(StoreError::NoSpace { needed }),
                 Err(Failure::NoRoom) => {
                     if !store.make_room(drive, room, false).await {
                         return Err(StoreError::NoSpace { needed });
                     }
                     made_room = Some(drive.promise(room));
                 }
-                Err(failure) if failure.is_full() => {
-                    if let Failure::Create(error) = &failure {
-                        drive.failed("create a partial body", error);
-                    }
-                    if retried || !store.make_room(drive, room.max(FILE_BLOCK), true).await {
+                Err(Failure::Full) => {
+                    if retried || !store.make_room(drive, room.max(came).max(FILE_BLOCK), true).await {
                         return Err(StoreError::NoSpace { needed });
                     }
                     (made_room, retried) = (Some(drive.promise(room)), true);
                 }
-                Err(Failure::Write(error)) => return Err(error),
-                Err(Failure::Create(error)) => {
-                    drive.failed("create a partial body", &error);
-                    return Err(error.into());
-                }
+                Err(Failure::Other(error)) => return Err(error),
             }
         }
     }
@@ -135,32 +140,38 @@ impl NewBody {
         record: Record,
         size: BlockSize,
         promise: Promise,
-    ) -> io::Result<Self> {
-        let (core, data) = Core::create(&drive.dir, id, &record, size)?;
+    ) -> Result<Self, Failure> {
+        let (core, data) = Core::create(&drive.dir, id, &record, size).map_err(|error| {
+            drive.failed("create a partial body", &error);
+            if disk::is_full(&error) { Failure::Full } else { Failure::Other(error.into()) }
+        })?;
         let file = DataFile::new(data, Arc::clone(drive), 0);
         let partial = Partial::created(id, Arc::clone(drive), store.weak(), size, record.length, file, core);
-        Ok(Self { store: Arc::clone(store), record, partial, promise: Some(Arc::new(promise)), is_seen: false })
+        Ok(Self {
+            store: Arc::clone(store),
+            record,
+            partial,
+            promise: Some(Arc::new(promise)),
+            is_due: false,
+            is_seen: false,
+        })
     }
 
     /// Writes what is there of the body, on the calling thread.
-    fn begin_with(&self, first: &FirstBytes) -> Result<(), Failure> {
+    fn begin_with(mut self, first: &FirstBytes) -> Result<Self, Failure> {
         let run = first.until.and_then(|until| ByteRange::new(first.at, until));
         run.into_iter().for_each(|run| self.partial.state.lock().intended.insert(run));
-        match self.partial.write_at(FIRST_WRITER, first.at, &first.bytes) {
-            // No sync is due of what was made just now.
-            Ok((grown, _)) => {
-                if grown > 0 {
-                    self.promise.iter().for_each(|promise| promise.consume(grown));
-                    self.store.relieve(&self.partial.drive);
-                }
-                Ok(())
-            }
-            Err(WriteFailure::Full) => {
-                let needed = first.bytes.iter().map(|bytes| bytes.len() as u64).sum();
-                Err(Failure::Write(StoreError::NoSpace { needed }))
-            }
-            Err(WriteFailure::Other(error)) => Err(Failure::Write(error)),
+        let (grown, is_due) = match self.partial.write_at(FIRST_WRITER, first.at, &first.bytes) {
+            Ok(written) => written,
+            Err(WriteFailure::Full) => return Err(Failure::Full),
+            Err(WriteFailure::Other(error)) => return Err(Failure::Other(error)),
+        };
+        if grown > 0 {
+            self.promise.iter().for_each(|promise| promise.consume(grown));
+            self.store.relieve(&self.partial.drive);
         }
+        self.is_due = is_due;
+        Ok(self)
     }
 
     /// Makes the body visible to look-ups, unless `is_current` is false: something else was asked for since, and the body
@@ -169,13 +180,17 @@ impl NewBody {
         let entry = self.store.publish_partial(self.record.clone(), &self.partial, is_current);
         self.is_seen = true;
         let partial = Arc::clone(&self.partial);
-        PartialWriter {
+        let writer = PartialWriter {
             store: Arc::clone(&self.store),
             entry,
             partial,
             number: FIRST_WRITER,
             promise: self.promise.take(),
+        };
+        if self.is_due {
+            writer.sync();
         }
+        writer
     }
 }
 
@@ -186,16 +201,6 @@ impl Drop for NewBody {
     fn drop(&mut self) {
         if !self.is_seen {
             self.partial.fail(true).into_iter().for_each(|file| Inner::remove_files(&self.partial, file));
-        }
-    }
-}
-
-impl Failure {
-    fn is_full(&self) -> bool {
-        match self {
-            Self::NoRoom => false,
-            Self::Create(error) => disk::is_full(error),
-            Self::Write(error) => matches!(error, StoreError::NoSpace { .. }),
         }
     }
 }

@@ -57,6 +57,8 @@ impl Inner {
                 let now = self.entries.put_row(table, &older);
                 Some(Older { entry: older, at, rows: [left, now] })
             }
+            // It may be one in another entry.
+            Target::Partial(partial) if partial.state.lock().superseded.is_some() => None,
             Target::Partial(partial) => {
                 self.replace(table, entry, partial, entry.as_row().superseded_at(at));
                 None

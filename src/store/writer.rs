@@ -154,7 +154,7 @@ impl PartialWriter {
     }
 
     /// Starts to make durable what was written, beside the next writes.
-    fn sync(&self) {
+    pub(super) fn sync(&self) {
         let job = Arc::clone(&self.partial);
         drop(self.partial.drive.syncs.run(move || {
             if let Err(error) = job.sync() {

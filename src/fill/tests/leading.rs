@@ -3,6 +3,8 @@
 use futures_util::future::join_all;
 
 use super::*;
+use crate::fill::flight::Role;
+use crate::store::FirstBytes;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_clients_cost_one_request() {
@@ -368,4 +370,23 @@ async fn a_change_while_a_body_is_begun_leaves_it_to_those_who_wait() {
     rig.idle().await;
     assert!(rig.stored(&plain).await.is_empty());
     assert_eq!(whole(&rig, rig.fill.obtain(rig.look_up(plain.clone()).await).await).await, body_of(100, 1));
+}
+
+#[tokio::test]
+async fn a_body_that_is_shown_behind_a_change_is_never_current() {
+    let server = Server::start(|_, _| Vec::new()).await;
+    let rig = Rig::new();
+    for (path, is_changed) in [("/same", false), ("/changed", true)] {
+        let plain = want(&server, path);
+        let flights = &rig.fill.inner.flights;
+        let Role::Lead(permit, _guard) = flights.join(&plain) else { panic!("somebody leads") };
+        let body = rig.store.begin(record_of(&plain, 100), 100, FirstBytes::default()).await.unwrap();
+        if is_changed {
+            rig.fill.part_from(&plain.key);
+        }
+        let writer = permit.show(body);
+        assert_eq!(rig.stored(&plain).await.is_empty(), is_changed, "{path}");
+        assert_eq!(rig.store.known(&plain.key).await.older().len(), usize::from(is_changed), "{path}");
+        drop(writer);
+    }
 }

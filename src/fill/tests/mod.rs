@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::*;
-use crate::content::{Abandon, BodyRef, CacheKey, Origin, Policy, Scheme};
+use crate::content::{Abandon, BodyRef, CacheKey, Origin, PartialId, Policy, Record, Scheme, UnixMillis};
 use crate::store::{Body, DriveSettings, Entry, Partial, Progress, ReadError, Settings as StoreSettings};
 use crate::upstream::Settings as UpstreamSettings;
 
@@ -251,6 +251,22 @@ fn want(server: &Server, path: &str) -> Want {
         stands_in: false,
         interims: None,
         deadline: Instant::now() + Duration::from_secs(30),
+    }
+}
+
+/// What is known of a body of this length with the tag `"v1"`.
+fn record_of(want: &Want, length: usize) -> Record {
+    Record {
+        key: want.key.clone(),
+        status: StatusCode::OK,
+        headers: HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static(TAG.1))]),
+        request_time: UnixMillis(1),
+        response_time: UnixMillis(2),
+        vary: Vec::new(),
+        length: Some(length as u64),
+        expected: None,
+        token_protected: false,
+        body: BodyRef::Partial(PartialId(0)),
     }
 }
 

@@ -248,19 +248,7 @@ async fn bytes_behind_a_hole_stay_and_those_that_come_are_put_in_their_place() {
     let sent = Arc::clone(&body);
     let server = Server::start(move |_, request| vec![rest(request, &[TAG, FRESH], &sent)]).await;
     let (rig, want) = (Rig::new(), want(&server, "/a"));
-    let record = crate::content::Record {
-        key: want.key.clone(),
-        status: StatusCode::OK,
-        headers: HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("\"v1\""))]),
-        request_time: crate::content::UnixMillis(1),
-        response_time: crate::content::UnixMillis(2),
-        vary: Vec::new(),
-        length: Some(body.len() as u64),
-        expected: None,
-        token_protected: false,
-        body: BodyRef::Partial(crate::content::PartialId(0)),
-    };
-    let mut writer = rig.store.create(record).await.unwrap();
+    let mut writer = rig.store.create(record_of(&want, body.len())).await.unwrap();
     for (from, to) in [(0, BLOCK + 7), (3 * BLOCK, 4 * BLOCK + 9)] {
         writer.write(from as u64, vec![Bytes::copy_from_slice(&body[from..to])]).await.unwrap();
     }
