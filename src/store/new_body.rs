@@ -161,7 +161,8 @@ impl NewBody {
     fn begin_with(mut self, first: &FirstBytes) -> Result<Self, Failure> {
         let run = first.until.and_then(|until| ByteRange::new(first.at, until));
         run.into_iter().for_each(|run| self.partial.state.lock().intended.insert(run));
-        let (grown, is_due) = match self.partial.write_at(FIRST_WRITER, first.at, &first.bytes) {
+        let job = &self.partial;
+        let (grown, is_due) = match job.write_at(FIRST_WRITER, first.at, &first.bytes) {
             Ok(written) => written,
             Err(WriteFailure::Full) => return Err(Failure::Full),
             Err(WriteFailure::Other(error)) => return Err(Failure::Other(error)),
