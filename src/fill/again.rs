@@ -8,7 +8,6 @@ use http::{Method, StatusCode};
 
 use super::answer;
 use super::copy::Ways;
-use super::flight::Head;
 use super::judge::Asked;
 use super::lead::Leader;
 use crate::content::{BodyRef, ExpectedDigest, PartialId, Record, Version};
@@ -55,6 +54,10 @@ pub(super) async fn take_up(
     let mut record = answer::record_of(want, response, length, ok)?;
     record.expected = still_expected(entry.record.expected, record.expected);
     let revived = inner.store.revive(entry, record)?;
+    if leader.permit.is_parted() {
+        inner.store.invalidate(&revived);
+        return None;
+    }
     tracing::info!(key = %want.key, "upstream has an older version again, of which a part is stored");
     inner.store.resume_part(&revived, leader.room(length)).await
 }
@@ -91,6 +94,6 @@ pub(super) async fn is_stored(leader: &Leader<'_>, record: &Record) -> bool {
     let Some(entry) = older.find(is_it) else { return false };
     let Some(revived) = leader.inner.store.revive(entry, record.clone()) else { return false };
     tracing::info!(key = %record.key, "upstream has an older version again, which is stored");
-    leader.permit.publish(Head::Validated(revived));
+    leader.permit.publish_stored(&leader.inner.store, revived);
     true
 }

@@ -349,7 +349,7 @@ impl<'a> Copying<'a> {
     /// Writes what is absent of `range`. `Some(Some(end))` when that ends the fill, `Some(None)` when only the
     /// request is over.
     async fn put(&mut self, id: u64, range: ByteRange, bytes: &[Bytes]) -> Option<Option<End>> {
-        // Only the first thing that it brings is there by itself.
+        // Only the first batch of the first request is there by itself: all that follows is compared.
         let own = self.own.take().filter(|(by, _)| *by == id).map(|(_, own)| own).unwrap_or_default();
         for part in own.missing(range).into_iter().filter(|_| self.ways == Ways::Again) {
             let bytes = write::slices(bytes, range.start(), part);

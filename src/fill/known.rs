@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 use super::answer::record_of;
 use super::copy::{Copying, Start, Ways};
-use super::flight::Head;
 use super::lead::Leader;
 use super::stream::Stream;
 use crate::clock;
@@ -42,7 +41,7 @@ pub(super) async fn unless_stored(
     let Some(entry) = inner.store.link(record.clone(), digest).await else { return Some(response) };
     tracing::info!(key = %want.key, %digest, "the content is stored already under another URL, and is not transferred");
     leader.count("known");
-    permit.publish(Head::Validated(entry));
+    permit.publish_stored(&inner.store, entry);
     tokio::spawn(response.body.discard(READ_FOR_NOTHING, Instant::now() + READING));
     None
 }
@@ -116,7 +115,7 @@ async fn is_linked(leader: &Leader<'_>, digest: Digest) -> bool {
     let Some(entry) = inner.store.link(record, digest).await else { return false };
     tracing::info!(key = %want.key, %digest, "no source gives the content; it is stored under another URL");
     leader.count("known");
-    permit.publish(Head::Validated(entry));
+    permit.publish_stored(&inner.store, entry);
     true
 }
 

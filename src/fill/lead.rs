@@ -176,7 +176,7 @@ impl Leader<'_> {
             self.permit.demands().owe(owed);
         }
         self.permit.publish(Head::Filling(entry, Arc::clone(writer.partial())));
-        // One that is taken up may have been an older version when somebody parted from the flight.
+        // Whoever made invalid what is stored may have done so before this was current.
         if self.permit.is_parted() {
             self.inner.store.invalidate(writer.entry());
         }

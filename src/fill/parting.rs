@@ -1,10 +1,12 @@
-//! What becomes of a flight when what it asked for may have changed meanwhile: whoever comes later gets nothing of it.
+//! What becomes of a flight when what it asked for may have changed meanwhile: who waits for its body gets it, and whoever comes
+//! later gets nothing of it. What is stored already is made invalid by whoever parts (`serve::change`).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::flight::{FlightTable, Permit};
+use super::flight::{FlightTable, Head, Permit};
 use crate::content::KeyHash;
-use crate::store::{NewBody, PartialWriter};
+use crate::store::{Entry, NewBody, PartialWriter, Store};
 
 impl FlightTable {
     /// Nobody joins the flights of `key` any more. Those whose body is on its way go on for who joined them; what the
@@ -28,5 +30,16 @@ impl Permit {
         // Nobody parts in between.
         let _joining = self.flights.lock();
         body.show(!self.is_parted())
+    }
+
+    /// Tells everybody who waits that they get `entry`, which is stored and was made current just now. Behind a change it is not,
+    /// and they look again.
+    pub(super) fn publish_stored(&self, store: &Store, entry: Arc<Entry>) {
+        if self.is_parted() {
+            store.invalidate(&entry);
+            self.publish(Head::Changed);
+        } else {
+            self.publish(Head::Validated(entry));
+        }
     }
 }

@@ -70,8 +70,9 @@ pub(super) enum Ending {
 }
 
 /// What comes first of the body of `response`, which is this `part` or a whole, if it comes within a moment. The body gives it
-/// out all the same. Nothing of a body whose end has to be waited for behind its bytes, nor of a part that says what its content
-/// hashes to: of that nothing is given out before it is known.
+/// out all the same. Nothing of a body whose length is not told: were all of it there, the fill would end before the mark behind
+/// its bytes was read, and lose the connection. Nor of a part that says what its content hashes to: of that nothing is given out
+/// before it is known.
 pub(super) async fn first_bytes_of(response: &mut FetchResponse, part: Option<ByteRange>) -> FirstBytes {
     let Framing::Length(length) = response.framing else { return FirstBytes::default() };
     if part.is_some() && decide::content_digest(&response.headers).is_some() {
@@ -79,6 +80,7 @@ pub(super) async fn first_bytes_of(response: &mut FetchResponse, part: Option<By
     }
     let (at, until) = part.map_or((0, length), |part| (part.start(), part.end()));
     let bytes = response.body.peek(Instant::now() + MOMENT).await;
+    // As much as the stream gives out first, see `Stream::first`.
     let most = if response.body.is_within(BATCH) { bytes.len() } else { bytes.len().min(FIRST) };
     // What goes beyond is none of it, whoever sent it.
     let most = usize::try_from(until.saturating_sub(at)).unwrap_or(usize::MAX).min(most);

@@ -98,8 +98,9 @@ fn named(ask: &Ask, answer: &HeaderMap, name: &HeaderName) -> Option<CacheKey> {
 
 /// Forgets all that came for `key` until now. Who reads it reads on; nobody else gets it.
 async fn forget(store: Store, fill: Fill, key: CacheKey) {
-    let now = UnixMillis::from(clock::now());
     fill.part_from(&key);
+    // Only now: what a flight has shown before may have come while this waited for it.
+    let now = UnixMillis::from(clock::now());
     for _ in 0..ROUNDS {
         let known = store.lookup(&key).await;
         let mut before = known.iter().filter(|entry| entry.record.response_time <= now).peekable();

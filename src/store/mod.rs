@@ -349,7 +349,8 @@ impl Store {
     /// more room is made for it. The `first` bytes of it are written at once. Nobody sees it before [`NewBody::show`].
     ///
     /// # Errors
-    /// [`StoreError::NoSpace`] when no drive has room after eviction, [`StoreError::Io`] when the drives fail.
+    /// [`StoreError::NoSpace`] when no drive has room after eviction, [`StoreError::Misplaced`] when `first` is not at the begin of a
+    /// block, [`StoreError::Io`] when the drives fail.
     pub async fn begin(&self, record: Record, room: u64, first: FirstBytes) -> Result<NewBody, StoreError> {
         NewBody::make(Arc::clone(&self.inner), record, room, first).await
     }

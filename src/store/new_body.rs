@@ -1,6 +1,7 @@
 //! [`NewBody`]: the files of a body that nobody sees yet, with the bytes of it that are there already. One job of a drive
-//! makes and writes them; whoever waits for it has them seen. When nobody does, since the drive hung for too long, they go:
-//! what a job brings late is of a time that has passed, and must not take the place of what came meanwhile.
+//! makes and writes them; whoever waits for it has them seen. When nobody does, since the drive hung for too long, they are
+//! removed with the next group commit: what a job brings late is of a time that has passed, and must not take the place of what
+//! came meanwhile. Writing goes on in `writer`, what a look-up sees is made in `publish`.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::drive::{DataFile, Drive, Promise};
 use super::error::StoreError;
 use super::fill_file::{Core, WriteFailure};
 use super::inner::Inner;
-use super::partial::Partial;
+use super::partial::{FIRST_WRITER, Partial};
 use super::writer::PartialWriter;
 use crate::content::{BodyRef, ByteRange, PartialId, Record};
 
@@ -37,20 +38,18 @@ pub struct NewBody {
     record: Record,
     partial: Arc<Partial>,
     promise: Option<Arc<Promise>>,
-    /// Whether what was written is to be made durable soon.
-    is_due: bool,
     /// Whether a writer has it.
     is_seen: bool,
 }
 
-/// Why the files of a body were not made. What the drive did has been told.
+/// Why the files of a body were not made. Errors of the drive are counted and logged by then.
 enum Failure {
     /// Nobody waits for the body any more.
     Left,
     /// There has to be room first, by the numbers.
     NoRoom,
-    /// The drive says that it is full.
-    Full,
+    /// The drive does not take so many bytes, although the numbers say that there is room.
+    Full(u64),
     /// Anything else.
     Other(StoreError),
 }
@@ -86,9 +85,9 @@ impl NewBody {
         let size = BlockSize::new(store.settings.block_size).map_err(io::Error::other)?;
         // As long as this is here somebody waits: who does not any more has no use for what is made then, nor for the bytes.
         let waiting = Arc::new(first.clone());
-        let came: u64 = first.bytes.iter().map(|bytes| bytes.len() as u64).sum();
         let (mut made_room, mut retried) = (None, false);
         loop {
+            // Another name for each attempt: the files of the one before go later.
             let mut random = [0; 8];
             getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
             let id = PartialId(u64::from_be_bytes(random));
@@ -121,8 +120,8 @@ impl NewBody {
                     }
                     made_room = Some(drive.promise(room));
                 }
-                Err(Failure::Full) => {
-                    if retried || !store.make_room(drive, room.max(came).max(FILE_BLOCK), true).await {
+                Err(Failure::Full(refused)) => {
+                    if retried || !store.make_room(drive, refused.max(FILE_BLOCK), true).await {
                         return Err(StoreError::NoSpace { needed });
                     }
                     (made_room, retried) = (Some(drive.promise(room)), true);
@@ -143,35 +142,29 @@ impl NewBody {
     ) -> Result<Self, Failure> {
         let (core, data) = Core::create(&drive.dir, id, &record, size).map_err(|error| {
             drive.failed("create a partial body", &error);
-            if disk::is_full(&error) { Failure::Full } else { Failure::Other(error.into()) }
+            if disk::is_full(&error) { Failure::Full(FILE_BLOCK) } else { Failure::Other(error.into()) }
         })?;
         let file = DataFile::new(data, Arc::clone(drive), 0);
         let partial = Partial::created(id, Arc::clone(drive), store.weak(), size, record.length, file, core);
-        Ok(Self {
-            store: Arc::clone(store),
-            record,
-            partial,
-            promise: Some(Arc::new(promise)),
-            is_due: false,
-            is_seen: false,
-        })
+        Ok(Self { store: Arc::clone(store), record, partial, promise: Some(Arc::new(promise)), is_seen: false })
     }
 
     /// Writes what is there of the body, on the calling thread.
-    fn begin_with(mut self, first: &FirstBytes) -> Result<Self, Failure> {
+    fn begin_with(self, first: &FirstBytes) -> Result<Self, Failure> {
         let run = first.until.and_then(|until| ByteRange::new(first.at, until));
         run.into_iter().for_each(|run| self.partial.state.lock().intended.insert(run));
         let job = &self.partial;
-        let (grown, is_due) = match job.write_at(FIRST_WRITER, first.at, &first.bytes) {
-            Ok(written) => written,
-            Err(WriteFailure::Full) => return Err(Failure::Full),
-            Err(WriteFailure::Other(error)) => return Err(Failure::Other(error)),
-        };
+        let (grown, is_due) = job.write_at(FIRST_WRITER, first.at, &first.bytes).map_err(|failure| match failure {
+            WriteFailure::Full => Failure::Full(first.bytes.iter().map(|bytes| bytes.len() as u64).sum()),
+            WriteFailure::Other(error) => Failure::Other(error),
+        })?;
         if grown > 0 {
             self.promise.iter().for_each(|promise| promise.consume(grown));
             self.store.relieve(&self.partial.drive);
         }
-        self.is_due = is_due;
+        if is_due {
+            job.sync_soon();
+        }
         Ok(self)
     }
 
@@ -181,22 +174,15 @@ impl NewBody {
         let entry = self.store.publish_partial(self.record.clone(), &self.partial, is_current);
         self.is_seen = true;
         let partial = Arc::clone(&self.partial);
-        let writer = PartialWriter {
+        PartialWriter {
             store: Arc::clone(&self.store),
             entry,
             partial,
             number: FIRST_WRITER,
             promise: self.promise.take(),
-        };
-        if self.is_due {
-            writer.sync();
         }
-        writer
     }
 }
-
-/// Number of the writer that a new body has.
-const FIRST_WRITER: u64 = 1;
 
 impl Drop for NewBody {
     fn drop(&mut self) {

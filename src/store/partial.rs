@@ -35,6 +35,9 @@ pub struct Partial {
     changed: watch::Sender<()>,
 }
 
+/// Number of the writer that a new body has.
+pub(super) const FIRST_WRITER: u64 = 1;
+
 /// What a reader learns when it waits for bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
@@ -121,7 +124,7 @@ impl Partial {
             intended: RangeSet::new(),
             phase: Phase::Writing,
             superseded: None,
-            writer: 1,
+            writer: FIRST_WRITER,
             entry: Weak::new(),
             counted: 0,
             file: Some(Arc::new(file)),

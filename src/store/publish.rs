@@ -1,5 +1,5 @@
 //! Changes of what is stored under a key: a partial body appears, becomes a blob, gets another record, loses its
-//! writer, goes. Each is made and queued for its drive's journal under the one lock of the entries.
+//! writer, goes. What look-ups see of each is made and queued for its drive's journal under the one lock of the entries.
 
 use std::sync::Arc;
 

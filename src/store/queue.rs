@@ -70,8 +70,8 @@ pub(super) struct Older {
     pub(super) rows: [RowId; 2],
 }
 
-/// What waits for the commit thread of a drive. A leaf lock; changes are pushed under the lock of the entries, so
-/// that the journal has them in the order in which they became visible.
+/// What waits for the commit thread of a drive. A leaf lock; what look-ups see is pushed under the lock of the
+/// entries, so that the journal has it in the order in which it became visible.
 pub(super) struct Queue {
     state: Mutex<Waiting>,
     changed: Condvar,

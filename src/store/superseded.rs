@@ -57,7 +57,7 @@ impl Inner {
                 let now = self.entries.put_row(table, &older);
                 Some(Older { entry: older, at, rows: [left, now] })
             }
-            // It may be one in another entry.
+            // The caller's entry may be from before.
             Target::Partial(partial) if partial.state.lock().superseded.is_some() => None,
             Target::Partial(partial) => {
                 self.replace(table, entry, partial, entry.as_row().superseded_at(at));

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::drive;
-use super::drive::Promise;
+use super::drive::{self, Promise};
 use super::entries::{Entry, Target};
 use super::error::{CompleteError, StoreError};
 use super::fill_file::WriteFailure;
@@ -114,7 +113,7 @@ impl PartialWriter {
             match written.await? {
                 Ok(sync) => {
                     if sync {
-                        self.sync();
+                        self.partial.sync_soon();
                     }
                     return Ok(());
                 }
@@ -151,16 +150,6 @@ impl PartialWriter {
         let expected = self.entry.record.expected?.digest();
         let job = Arc::clone(&self.partial);
         self.partial.drive.pool.run(move || job.verifier_of_begin(length, expected)).await.ok().flatten()
-    }
-
-    /// Starts to make durable what was written, beside the next writes.
-    pub(super) fn sync(&self) {
-        let job = Arc::clone(&self.partial);
-        drop(self.partial.drive.syncs.run(move || {
-            if let Err(error) = job.sync() {
-                job.drive.failed("sync a partial body", &error);
-            }
-        }));
     }
 
     /// Checks length and digest, makes the blob visible at once and durable with the next group commit. `length`
@@ -238,6 +227,18 @@ impl Stopped {
             let mut table = self.store.entries.lock();
             self.store.drop_partial(&mut table, &self.entry, &self.partial, false);
         }
+    }
+}
+
+impl Partial {
+    /// Starts to make durable what was written, beside the next writes.
+    pub(super) fn sync_soon(self: &Arc<Self>) {
+        let job = Arc::clone(self);
+        drop(self.drive.syncs.run(move || {
+            if let Err(error) = job.sync() {
+                job.drive.failed("sync a partial body", &error);
+            }
+        }));
     }
 }
 

@@ -181,7 +181,7 @@ impl UpstreamBody {
     /// The bytes that [`UpstreamBody::next`] gives out next, if they are there by `until`; they stay. No bytes where a budget has a
     /// say in when they go on, be it without a limit now.
     pub async fn peek(&mut self, until: Instant) -> Bytes {
-        if self.spending.as_ref().is_some_and(Spending::is_limited) {
+        if self.spending.as_ref().is_some_and(Spending::is_obeyed) {
             return Bytes::new();
         }
         // An error and the end are given again by each later call.

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 
 use super::*;
-use crate::fill::flight::Role;
+use crate::fill::flight::{Head, Role};
 use crate::store::FirstBytes;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -388,5 +388,24 @@ async fn a_body_that_is_shown_behind_a_change_is_never_current() {
         assert_eq!(rig.stored(&plain).await.is_empty(), is_changed, "{path}");
         assert_eq!(rig.store.known(&plain.key).await.older().len(), usize::from(is_changed), "{path}");
         drop(writer);
+    }
+}
+
+#[tokio::test]
+async fn what_was_made_current_behind_a_change_is_given_to_nobody() {
+    let server = Server::start(|_, _| Vec::new()).await;
+    let rig = Rig::new();
+    for (path, is_changed) in [("/same", false), ("/changed", true)] {
+        let plain = want(&server, path);
+        let Role::Lead(permit, guard) = rig.fill.inner.flights.join(&plain) else { panic!("somebody leads") };
+        let mut writer = rig.store.create(record_of(&plain, 100)).await.unwrap();
+        writer.write(0, vec![Bytes::from(body_of(100, 3))]).await.unwrap();
+        let entry = writer.complete(100).await.unwrap().entry;
+        if is_changed {
+            rig.fill.part_from(&plain.key);
+        }
+        permit.publish_stored(&rig.store, entry);
+        assert_eq!(rig.stored(&plain).await.is_empty(), is_changed, "{path}");
+        assert_eq!(matches!(guard.flight().head().await, Head::Changed), is_changed, "{path}");
     }
 }

@@ -1,7 +1,10 @@
 //! Writers of partial bodies and those who read behind them.
 
+use rustix::io::Errno;
+
 use super::*;
 use crate::content::ByteRange;
+use crate::store::pulse::injection::Inject;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_reader_of_a_growing_body_misses_a_wake_up() {
@@ -162,6 +165,35 @@ async fn nobody_sees_a_new_body_before_it_is_shown_and_dropped_it_leaves_nothing
     writer.complete(length).await.unwrap();
     assert!(store.lookup(&key("b")).await.is_empty());
     assert_eq!(store.known(&key("b")).await.older().len(), 1);
+}
+
+#[tokio::test]
+async fn first_bytes_that_a_drive_refuses_cost_little_of_what_is_stored() {
+    const STORED: usize = 20;
+    for operation in 0..6 {
+        let mut rig = Rig::new();
+        rig.settings.drives[0].quota = 40 * BLOCK as u64;
+        let store = rig.open();
+        for number in 0..STORED {
+            put(&store, &number.to_string(), &body_of(BLOCK, 300 + number as u64)).await;
+        }
+        store.flush().await;
+        let drive = &store.inner.drives[0];
+        let (length, first) = (10 * BLOCK as u64, body_of(500, 19));
+        let first = FirstBytes { at: 0, bytes: vec![Bytes::from(first)], until: Some(length) };
+        drive.pulse.injected.set(Inject::FailOnceAfter(operation, Errno::DQUOT));
+        let body = store.begin(record("a", Some(length)), length, first).await.unwrap();
+        drive.pulse.injected.set(Inject::Nothing);
+        let mut left = 0;
+        for number in 0..STORED {
+            left += store.lookup(&key(&number.to_string())).await.len();
+        }
+        assert!(left >= STORED - 5, "{left} of {STORED} are left, operation {operation}");
+        assert_eq!(body.show(true).partial().present_total(), 500);
+        assert_eq!(drive.promised(), 0, "operation {operation}");
+        store.flush().await;
+        assert_eq!(fs::read_dir(rig.drive().join("partial")).unwrap().count(), 2, "operation {operation}");
+    }
 }
 
 #[tokio::test]

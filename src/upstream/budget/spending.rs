@@ -47,8 +47,8 @@ impl Spending {
         &self.standing
     }
 
-    /// Whether there is a budget that says when bytes go on.
-    pub(in crate::upstream) fn is_limited(&self) -> bool {
+    /// Whether there is a budget that has a say in when bytes go on, be it without a limit now.
+    pub(in crate::upstream) fn is_obeyed(&self) -> bool {
         self.budget.is_obeyed()
     }
 
